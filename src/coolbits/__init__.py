@@ -1,0 +1,1 @@
+"""coolbits: a reproducible laboratory for how training dynamics decide robustness to post-training quantization."""

@@ -1,0 +1,1 @@
+"""Ground floor: identity, manifests, atomic files, code slices and the environment."""

@@ -1,0 +1,86 @@
+"""Code slices: a digest of just the project code that a stage imports, blind to comments and formatting."""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "coolbits"
+_SOURCE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The modules that `entry` imports, transitively, each with the digest of its normalized syntax tree."""
+
+    entry: str
+    modules: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all modules of the slice."""
+        text = "\n".join(f"{name} {digest}" for name, digest in sorted(self.modules.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_slice(entry: str, source: Path = _SOURCE) -> Slice:
+    """Return the slice of the module `entry` ("coolbits.ptq.stage"), read from the package folder `source`.
+
+    Imports inside functions count; a package's `__init__` counts with each of its modules. Comments, docstrings and
+    formatting do not change a digest.
+    """
+    digests: dict[str, str] = {}
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        path = _module_path(name, source)
+        if name in digests or path is None:
+            continue
+        digest, imported = _read_module(path, name, path.stat().st_mtime_ns, path.stat().st_size)
+        digests[name] = digest
+        waiting.extend(imported)
+        parent = name.rpartition(".")[0]
+        if parent:
+            waiting.append(parent)
+    if entry not in digests:
+        raise ModuleNotFoundError(f"no module {entry} below {source}")
+    return Slice(entry, digests)
+
+
+def _module_path(name: str, source: Path) -> Path | None:
+    parts = name.split(".")
+    if parts[0] != PACKAGE:
+        return None
+    stem = source.joinpath(*parts[1:])
+    for candidate in (stem / "__init__.py", stem.with_suffix(".py")):
+        if candidate.is_file() and (candidate.name == "__init__.py" or len(parts) > 1):
+            return candidate
+    return None
+
+
+@cache
+def _read_module(path: Path, name: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(path.read_text())
+    imported = tuple(_imports(tree, name if path.name != "__init__.py" else f"{name}.__init__"))
+    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
+
+
+def _imports(tree: ast.Module, name: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = name.split(".")[: -node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree

@@ -1,0 +1,60 @@
+"""The environment of a run: package versions, lock file, commit, host and device."""
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+_REPOSITORY = Path(__file__).resolve().parents[3]
+LOCK_FILE = _REPOSITORY / "envs" / "coolbits.lock"
+
+
+@cache
+def lock_digest() -> str | None:
+    """Return the SHA-256 (hex) of the lock file, or None where the package is installed without the repository."""
+    return hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else None
+
+
+@cache
+def capture_environment() -> dict[str, Any]:
+    """Return what a reader needs to judge or rebuild this run: versions, lock, git state, host, threads, device."""
+    return {
+        "python": platform.python_version(),
+        "packages": {dist.metadata["Name"]: dist.version for dist in distributions() if dist.metadata["Name"]},
+        "lock": lock_digest(),
+        "git": _git_state(),
+        "host": {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_name(), "cores": os.cpu_count()},
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "device": _device_name(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_REPOSITORY), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "src", "envs"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _device_name() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return "cpu"

@@ -1,0 +1,117 @@
+"""Manifests: what an artifact is (content, compared by everything downstream) and how it came about (record).
+
+`manifest.json` holds only what the same recipe gives again: recipe, parents, digests of the files, the outcome.
+`record.json` beside it holds what changes from run to run: code slice, environment, host, times, and a copy of the
+manifest, so that a manifest deleted by the workflow engine can be put back without doing the work again.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import write_json
+from coolbits.artifacts.hashing import digest_of, file_digest
+from coolbits.artifacts.node import Node
+
+MANIFEST = "manifest.json"
+RECORD = "record.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content part of an artifact.
+
+    `files` maps a path inside the artifact to its SHA-256 and size in bytes. `parents` maps a role to the parent's
+    name, fingerprint and manifest digest. `summary` holds the few results that others want without opening files; its
+    key `outcome` is "complete" or "diverged".
+    """
+
+    kind: str
+    name: str
+    fingerprint: str
+    recipe: dict[str, Any]
+    parents: dict[str, dict[str, str]]
+    files: dict[str, dict[str, Any]]
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: what a child records of its parent."""
+        return digest_of(self.to_json())
+
+    @property
+    def diverged(self) -> bool:
+        """Whether this artifact says that a trajectory, or what it was made from, diverged."""
+        return self.summary.get("outcome") == "diverged"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON values."""
+        return {"format": _FORMAT, **vars(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Manifest":
+        """Read back what `to_json` gave."""
+        return cls(**{key: item for key, item in value.items() if key != "format"})
+
+
+def describe_files(root: Path) -> dict[str, dict[str, Any]]:
+    """Return digest and size of every file below `root`, by relative path, save the manifest and the record."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.name not in (MANIFEST, RECORD):
+            found[path.relative_to(root).as_posix()] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
+    return found
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest of a finished artifact.
+
+    Raises:
+        CoolbitsError: if there is none, or it cannot be read.
+    """
+    path = directory / MANIFEST
+    try:
+        return Manifest.from_json(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise CoolbitsError(f"{path}: no such artifact; it was not made yet, or was removed") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise CoolbitsError(f"{path}: not a readable manifest ({error}); delete it to have it made again") from None
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """Return the record of an artifact, or None if there is no readable one."""
+    try:
+        record: dict[str, Any] = json.loads((directory / RECORD).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return record
+
+
+def damaged_files(directory: Path, manifest: Manifest) -> list[str]:
+    """Return the relative paths whose bytes are missing or not those that the manifest names."""
+    damaged = []
+    for name, expected in manifest.files.items():
+        path = directory / name
+        if not path.is_file() or path.stat().st_size != expected["bytes"] or file_digest(path) != expected["sha256"]:
+            damaged.append(name)
+    return damaged
+
+
+def compose(node: Node, root: Path, directory: Path, summary: dict[str, Any]) -> Manifest:
+    """Describe the files in `directory` as the artifact of `node`, whose parents live below `root`."""
+    parents = {
+        role: {"kind": ref.kind, "name": ref.name, "fingerprint": ref.fingerprint, "digest": manifest.digest}
+        for role, ref in node.parents.items()
+        for manifest in [read_manifest(ref.directory(root))]
+    }
+    summary = {"outcome": "complete"} | summary
+    return Manifest(node.kind, node.name, node.fingerprint, node.recipe, parents, describe_files(directory), summary)
+
+
+def write_manifest(directory: Path, manifest: Manifest, record: dict[str, Any]) -> None:
+    """Write the record, then, last, the manifest."""
+    write_json(directory / RECORD, record | {"manifest": manifest.to_json()})
+    write_json(directory / MANIFEST, manifest.to_json())

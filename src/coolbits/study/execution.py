@@ -1,0 +1,29 @@
+"""Execution: what may change how fast and where a result is made, and never what it is."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from coolbits.study.recipes.base import Recipe
+
+
+class Execution(Recipe):
+    """Settings that stay out of every fingerprint."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where tensors live; auto: cuda if there is one")
+    micro_batch_sequences: int | None = Field(
+        None, gt=0, description="sequences in one forward pass; null: the whole batch"
+    )
+    compile: bool = Field(False, description="torch.compile the training step")
+    tokenizer_workers: int = Field(2, gt=0, description="processes that tokenize")
+    state_every_seconds: float = Field(
+        60.0, gt=0, description="a resumable state is written this often between checkpoints"
+    )
+
+
+class Threads(Recipe):
+    """Threads a job of each kind asks Snakemake for."""
+
+    data: int = Field(2, gt=0)
+    training: int = Field(1, gt=0)
+    measuring: int = Field(1, gt=0, description="averages, quantization, evaluation")

@@ -1,0 +1,88 @@
+"""Recipes of the data stages: corpus, tokenizer, shards."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from coolbits.study.recipes.base import Recipe
+
+
+class EmbeddedSource(Recipe):
+    """The corpus that ships with the package: public-domain English."""
+
+    kind: Literal["embedded"] = "embedded"
+    name: Literal["english"] = "english"
+    sha256: str = Field(description="digest of the packed file")
+
+
+class FileSource(Recipe):
+    """Local text (.txt, one document a file), JSON lines (.jsonl, also .gz and .xz) or parquet files.
+
+    Where they lie on this machine is in the job's `locations["files"]`, in the order of `names`.
+    """
+
+    kind: Literal["files"] = "files"
+    names: tuple[str, ...] = Field(min_length=1, description="file names; the folders are no part of the identity")
+    sha256: tuple[str, ...] = Field(description="digest of each file, in the order of `names`")
+    text_field: str = Field("text", description="the key or column that holds a document's text")
+
+
+class HubSource(Recipe):
+    """A Hugging Face dataset, streamed."""
+
+    kind: Literal["hub"] = "hub"
+    id: str = Field(description="for example HuggingFaceFW/fineweb-edu")
+    config: str | None = Field(None, description="for example sample-10BT")
+    split: str = "train"
+    revision: str = Field("main", description="a commit, tag or branch; a commit makes the recipe reproducible")
+    text_field: str = "text"
+    documents: int | None = Field(None, gt=0, description="take only the first so many documents")
+
+
+Source = Annotated[EmbeddedSource | FileSource | HubSource, Field(discriminator="kind")]
+
+
+class Corpus(Recipe):
+    """Documents after exact deduplication, each in `train` or `validation` by a hash of its text. No parents."""
+
+    source: Source
+    validation_fraction: float = Field(gt=0, lt=1, description="share of documents held out, by hash of the document")
+    salt: str = Field("coolbits", description="text hashed before the document: another salt gives another split")
+
+
+class TrainedTokenizer(Recipe):
+    """Byte-level BPE trained on training documents of the corpus (parent role `corpus`)."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocabulary_size: int = Field(ge=257, description="entries, end-of-text included")
+    training_bytes: int = Field(50_000_000, gt=0, description="at most so many bytes of training text are read")
+
+
+class HubTokenizer(Recipe):
+    """A Hugging Face tokenizer by id, for example EleutherAI/gpt-neox-20b or gpt2."""
+
+    kind: Literal["hub"] = "hub"
+    id: str
+    revision: str = "main"
+
+
+class LocalTokenizer(Recipe):
+    """A tokenizer directory, as `save_pretrained` writes it; where it lies is in the job's `locations["tokenizer"]`."""
+
+    kind: Literal["local"] = "local"
+    sha256: str = Field(description="digest of its tokenizer.json")
+
+
+Tokenizer = Annotated[TrainedTokenizer | HubTokenizer | LocalTokenizer, Field(discriminator="kind")]
+
+
+class TokenizerRecipe(Recipe):
+    """A tokenizer, saved so that `AutoTokenizer.from_pretrained` opens it. Parent `corpus` only if trained here."""
+
+    tokenizer: Tokenizer
+
+
+class Shards(Recipe):
+    """Token shards of both splits. Parents: `corpus`, `tokenizer`."""
+
+    shard_tokens: int = Field(1 << 27, gt=0, description="tokens in a full shard")
