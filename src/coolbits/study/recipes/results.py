@@ -6,17 +6,55 @@ from pydantic import Field
 
 from coolbits.study.recipes.base import Recipe
 
+# Columns that describe a trajectory, and those that describe one measured model, with their types in the table.
+# Every row has all of them. `family` names the trajectory at the root: the trunk, for a trunk and its branches.
+TRAJECTORY_COLUMNS = {
+    "run": "str",
+    "trajectory": "str",
+    "family": "str",
+    "model": "str",
+    "parameters": "Int64",
+    "optimizer": "str",
+    "weight_decay": "float64",
+    "schedule": "str",
+    "peak_lr": "float64",
+    "seed": "Int64",
+    "branch_tokens": "Int64",
+    "budget_tokens": "Int64",
+}
+MODEL_COLUMNS = {
+    "step": "Int64",
+    "tokens": "Int64",
+    "lr": "float64",
+    "phase": "str",
+    "source": "str",
+    "average": "str",
+    "window": "Int64",
+    "final": "boolean",
+    "quantizer": "str",
+    "method": "str",
+    "bits": "Int64",
+    "group_size": "Int64",
+}
+
 
 class Row(Recipe):
-    """One measurement: which evaluation (a parent role) and the recipe fields that become its columns."""
+    """One measurement: which evaluation (a parent role) and the recipe fields that become its columns.
 
-    evaluation: str = Field(description="parent role of the evaluation")
+    `columns` holds every name of `TRAJECTORY_COLUMNS` and, save for `metrics`, of `MODEL_COLUMNS`; null where a name
+    does not apply. Other scalar columns are kept as they are.
+    """
+
+    evaluation: str = Field(description="parent role of the evaluation, checkpoint (metrics) or quantized (ledger)")
     base: str | None = Field(None, description="parent role of the same measure on the full-precision model")
     columns: dict[str, Any] = Field(description="scalar columns: run, step, tokens, schedule, peak_lr, seed, ...")
 
 
 class Table(Recipe):
-    """A tidy table: one row a measurement. Parents: the evaluations, or the checkpoints for `metrics`."""
+    """A tidy table: one row a measurement.
+
+    Parents: the evaluations; for `metrics` the last checkpoint of each trajectory; for `ledger` the quantized models.
+    """
 
     content: Literal["loss", "tasks", "metrics", "ledger"]
     rows: tuple[Row, ...]

@@ -1,0 +1,30 @@
+# The two commands of the README, and what they need.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: results test lint lock schema clean
+
+VENV := .venv
+READY := $(VENV)/.ready
+STUDY := config.yaml
+ACTIVATE := source $(VENV)/bin/activate
+
+results: $(READY)
+	@$(ACTIVATE); workflow/scripts/results.sh $(STUDY)
+
+test: lint
+	@$(ACTIVATE); export OMP_NUM_THREADS=1; python -m pytest -n 2 --dist worksteal -q --durations=15
+
+lint: $(READY)
+	@$(ACTIVATE); ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow
+	@$(ACTIVATE); snakemake --lint
+
+schema: $(READY)
+	@$(ACTIVATE); coolbits schema > workflow/schemas/study.schema.json
+
+$(READY): envs/coolbits.lock envs/make_venv.sh pyproject.toml
+	@envs/make_venv.sh $(VENV)
+	@touch $@
+
+clean:
+	rm -rf results/* .snakemake

@@ -1,0 +1,20 @@
+"""coolbits: from text to claims. A table of contents; the rules are in workflow/rules, the logic in src/coolbits."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/averaging.smk"
+include: "workflow/rules/quantization.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/results.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        flow.targets(),

@@ -1,0 +1,1 @@
+"""Averages of checkpoints: soup, LAWA, weighted merge, EMA."""

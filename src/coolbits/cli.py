@@ -1,0 +1,113 @@
+"""The command line: parses, calls a stage, prints errors that a person can act on."""
+
+import argparse
+import getpass
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.stages import STAGES
+
+_USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 2 after one sentence on what is wrong with the input."""
+    options = _parser().parse_args(arguments)
+    try:
+        command: Callable[[argparse.Namespace], None] = options.command
+        command(options)
+    except CoolbitsError as error:
+        print(f"coolbits: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="coolbits", description=__import__("coolbits").__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    for kind, module in STAGES.items():
+        stage = verbs.add_parser(kind, help=f"make the {kind} artifacts of a recipe file")
+        stage.add_argument("recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/*.json")
+        stage.add_argument("out", type=Path, help="OUT: the results folder")
+        stage.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+        stage.add_argument("--log", type=Path, help="file that gets the details")
+        stage.add_argument("--board", type=Path, help="file with the jobs of this run, for the estimate of time left")
+        stage.set_defaults(command=_stage, kind=kind, module=module)
+    plan = verbs.add_parser("plan", help="show what a study makes, what exists, and what it costs")
+    plan.add_argument("study", type=Path, help="the study file")
+    plan.add_argument("--results", type=Path, default=Path("results"), help="the results folder (default: results)")
+    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    plan.set_defaults(command=_plan)
+    schema = verbs.add_parser("schema", help="print the JSON schema of the study file")
+    schema.set_defaults(command=_schema)
+    accept = verbs.add_parser("accept", help="keep artifacts that other code made, and say why")
+    accept.add_argument("artifacts", type=Path, nargs="+", help="artifact folders, for example results/checkpoint/*/*")
+    accept.add_argument("--why", required=True, help="the reason, kept beside the artifact")
+    accept.set_defaults(command=_accept)
+    return parser
+
+
+def _stage(options: argparse.Namespace) -> None:
+    # OpenMP reads this once, when torch is first imported, which is why stages are imported only afterwards.
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    _log_to(options.log)
+    from coolbits.artifacts.code import code_slice
+    from coolbits.artifacts.job import Job
+    from coolbits.artifacts.store import Store
+    from coolbits.study.board import Board
+
+    job = Job.read(options.recipe)
+    if job.kind != options.kind:
+        raise CoolbitsError(f"{options.recipe}: a recipe of kind {job.kind!r}, but the command is {options.kind!r}")
+    made = importlib.import_module(options.module).run(job, Store(options.out, code_slice(options.module)))
+    print(f"{job.name}: {made} made, {len(job.nodes) - made} kept", flush=True)
+    if options.board is not None and (line := Board(options.board).line(job.name)):
+        print(line, flush=True)
+
+
+def _log_to(path: Path | None) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        logging.basicConfig(filename=path, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        logging.captureWarnings(True)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from coolbits.study.cost import plan_report
+    from coolbits.study.plan import make_plan
+    from coolbits.study.show import print_plan
+
+    plan = make_plan(options.study)
+    if options.json:
+        print(json.dumps(plan_report(plan, options.results), indent=1))
+    else:
+        print_plan(plan, options.results)
+
+
+def _schema(_options: argparse.Namespace) -> None:
+    from coolbits.study.load import study_json_schema
+
+    print(json.dumps(study_json_schema(), indent=1))
+
+
+def _accept(options: argparse.Namespace) -> None:
+    from coolbits.artifacts.code import code_slice
+    from coolbits.artifacts.manifest import read_manifest
+    from coolbits.artifacts.store import accept
+
+    for directory in options.artifacts:
+        code = code_slice(STAGES[read_manifest(directory).kind])
+        accept(directory, code, getpass.getuser(), options.why)
+        print(f"{directory}: accepted under code {code.digest[:8]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Sources: the documents of a recipe, one at a time, wherever they lie."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.hashing import file_digest
+from coolbits.data.formats import read_rows, text_of
+from coolbits.data.hub import open_dataset
+from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, Source
+
+EMBEDDED = Path(__file__).with_name("english.jsonl.xz")
+
+
+class Document(NamedTuple):
+    """One document: the name of what it comes from, its text, and how far into the source it reaches."""
+
+    source: str
+    text: str
+    reached: int
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a source; `total` (0 if unknown) is the last `Document.reached`, counted in `unit`."""
+
+    items: Iterator[Document]
+    total: int
+    unit: str
+
+
+def open_documents(source: Source, locations: list[Path]) -> Documents:
+    """Open a source; `locations` are the paths of a `FileSource`, in the order of its names.
+
+    Raises:
+        CoolbitsError: if a file is missing or is not the one that the recipe names by digest, or the hub refuses;
+            while iterating: for a row that cannot be read.
+    """
+    if isinstance(source, EmbeddedSource):
+        _check_digest(EMBEDDED, source.sha256)
+        return Documents(_embedded(), EMBEDDED.stat().st_size, "bytes")
+    if isinstance(source, FileSource):
+        if len(locations) != len(source.names):
+            raise CoolbitsError(f"locations.files: {len(locations)} paths for the {len(source.names)} source files")
+        for path, digest in zip(locations, source.sha256, strict=True):
+            _check_digest(path, digest)
+        return Documents(_files(source, locations), sum(path.stat().st_size for path in locations), "bytes")
+    total, rows = open_dataset(source)
+    items = (Document(source.id, text_of(row, source.text_field), row.reached) for row in rows)
+    return Documents(items, total, "documents")
+
+
+def _check_digest(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise CoolbitsError(f"{path}: no such file")
+    found = file_digest(path)
+    if found != expected:
+        raise CoolbitsError(f"{path}: its SHA-256 is {found}, but the recipe's `sha256` is {expected}")
+
+
+def _embedded() -> Iterator[Document]:
+    for row in read_rows(EMBEDDED, EMBEDDED.name, "text"):
+        yield Document(text_of(row, "source"), text_of(row, "text"), row.reached)
+
+
+def _files(source: FileSource, locations: list[Path]) -> Iterator[Document]:
+    before = 0
+    for name, path in zip(source.names, locations, strict=True):
+        for row in read_rows(path, name, source.text_field):
+            yield Document(name, text_of(row, source.text_field), before + row.reached)
+        before += path.stat().st_size

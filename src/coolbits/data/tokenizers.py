@@ -1,0 +1,145 @@
+"""Tokenizers: byte-level BPE trained on the corpus, one from the hub, or a local one; all saved the same way."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.hashing import file_digest
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.store import Store
+from coolbits.data.documents import read_rows, text_bytes
+from coolbits.data.hub import download_tokenizer
+from coolbits.study.execution import Execution
+from coolbits.study.recipes.data import HubTokenizer, LocalTokenizer, Tokenizer, TokenizerRecipe, TrainedTokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def run(job: Job, store: Store) -> int:
+    """Make the tokenizers of a job; return how many were not there yet."""
+    use_threads(Execution.read(job.execution).tokenizer_workers)
+    location = next((Path(path) for path in job.locations.get("tokenizer", [])), None)
+
+    def make(recipe: Tokenizer, corpus: Path | None) -> Callable[[Path], dict[str, Any]]:
+        return lambda out: build_tokenizer(recipe, corpus, location, out)
+
+    made = 0
+    for node in job.nodes:
+        corpus = node.parent_directory(store.root, "corpus") if "corpus" in node.parents else None
+        made += store.ensure(node, make(TokenizerRecipe.read(node.recipe).tokenizer, corpus))
+    return made
+
+
+def use_threads(count: int) -> None:
+    """Let the tokenizers library use `count` threads; heeded until its first parallel work in this process."""
+    os.environ["RAYON_NUM_THREADS"] = str(count)
+    # Unset, the library turns parallel work off, with a warning, in a process that has ever forked.
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+
+def build_tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | None, out: Path) -> dict[str, Any]:
+    """Make a tokenizer and save it to `out` as a Hugging Face directory; return the summary.
+
+    `corpus` is the corpus directory for one trained here; `location` the directory of a local one.
+
+    Raises:
+        CoolbitsError: if the hub refuses, the local directory is not the one named by digest, the training text is
+            too short for the vocabulary, or the tokenizer has no end-of-text token.
+    """
+    tokenizer = _tokenizer(recipe, corpus, location)
+    if tokenizer.eos_token_id is None:
+        raise CoolbitsError(f"tokenizer: the {recipe.kind} tokenizer names no end-of-text token (`eos_token`)")
+    tokenizer.save_pretrained(out)
+    return {"vocabulary_size": vocabulary_size(tokenizer), "end_of_text_id": tokenizer.eos_token_id}
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """Open a tokenizer directory, without the network.
+
+    Raises:
+        CoolbitsError: if it holds no fast tokenizer that can be opened.
+    """
+    if not (directory / "tokenizer_config.json").is_file() and not (directory / "tokenizer.json").is_file():
+        raise CoolbitsError(f"{directory}: there is no tokenizer.json or tokenizer_config.json")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    # The library raises bare `Exception` for a malformed tokenizer.json.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CoolbitsError(f"{directory}: the tokenizer cannot be opened ({reason})") from error
+    if not tokenizer.is_fast:
+        raise CoolbitsError(f"{directory}: {type(tokenizer).__name__} has no fast form, which tokenizing needs")
+    return tokenizer
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return one more than the largest id, which is more than the entries where ids have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def _tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | None) -> PreTrainedTokenizerFast:
+    if isinstance(recipe, HubTokenizer):
+        return load_tokenizer(download_tokenizer(recipe))
+    if isinstance(recipe, LocalTokenizer):
+        return load_tokenizer(_checked(location, recipe))
+    if corpus is None:
+        raise CoolbitsError("tokenizer: one of kind `bpe` is trained on a corpus, and none was given")
+    return _train(recipe, corpus)
+
+
+def _checked(location: Path | None, recipe: LocalTokenizer) -> Path:
+    if location is None:
+        raise CoolbitsError("locations.tokenizer: missing, but the recipe asks for a local tokenizer")
+    path = location / "tokenizer.json"
+    if not path.is_file():
+        raise CoolbitsError(f"{path}: no such file")
+    found = file_digest(path)
+    if found != recipe.sha256:
+        raise CoolbitsError(f"{path}: its SHA-256 is {found}, but the recipe's `sha256` is {recipe.sha256}")
+    return location
+
+
+def _train(recipe: TrainedTokenizer, corpus: Path) -> PreTrainedTokenizerFast:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(training_texts(corpus, recipe.training_bytes), trainer)
+    if backend.get_vocab_size() < recipe.vocabulary_size:
+        raise CoolbitsError(
+            f"tokenizer.vocabulary_size: the training text gives {backend.get_vocab_size()} entries of "
+            f"{recipe.vocabulary_size}; lower it, raise `training_bytes` or take a larger corpus"
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        unk_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+    )
+
+
+def training_texts(corpus: Path, limit: int) -> Iterator[str]:
+    """Yield training documents of at most `limit` UTF-8 bytes in all, drawn evenly from the whole corpus.
+
+    A corpus is often sorted by source, so its beginning would be a poor sample. A document is taken if its id, as a
+    number in [0, 1), is below `limit` over the bytes of the corpus, which the parquet footers tell.
+    """
+    share = limit / text_bytes(corpus)
+    left = limit
+    for row in read_rows(corpus, "train", ["id", "text"]):
+        size = len(row["text"].encode())
+        if int(row["id"], 16) < share * 2**128 and size <= left:
+            left -= size
+            yield row["text"]

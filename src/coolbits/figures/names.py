@@ -1,0 +1,10 @@
+"""The figures by name, and the tables that each is drawn from. Needs no plotting library, so that planning is quick."""
+
+FIGURES = {
+    "tokens": ("loss",),
+    "peak-rate": ("loss",),
+    "schedules": ("loss",),
+    "averages": ("loss",),
+    "optimizers": ("loss", "metrics"),
+    "tasks": ("tasks",),
+}

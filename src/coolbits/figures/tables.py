@@ -1,0 +1,121 @@
+"""Tidy tables: one row a measurement, the fields of its recipe as columns, an interval beside every estimate.
+
+A table holds what its recipe lists and nothing else: a missing artifact, column or value is an error, never a gap.
+A diverged model is a result: its row says so and has NaN where a number would be.
+
+Beside `table.parquet` a loss table has `documents.parquet`: for each row (column `row`) the tokens, the nats and the
+full-precision model's nats of every held-out document, so that a claim can pair any two rows document by document.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import Manifest, read_manifest
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.progress import Progress
+from coolbits.artifacts.store import Store
+from coolbits.figures.measurements import Measurement, ledgers, losses, metrics, tasks
+from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, Row, Table
+
+TABLE = "table.parquet"
+DOCUMENTS = "documents.parquet"
+_NEVER_NULL = ("run", "model", "optimizer", "tokens", "source", "quantizer")
+
+
+def run_tables(job: Job, store: Store) -> int:
+    """Make the tables of a job; return how many were made."""
+    made = 0
+    with Progress("table", len(job.nodes), "table") as progress:
+        for node in job.nodes:
+            made += _make(node, store)
+            progress.advance(note=node.name)
+    return made
+
+
+def _make(node: Node, store: Store) -> bool:
+    directories = {role: ref.directory(store.root) for role, ref in node.parents.items()}
+    return store.ensure(node, lambda out: build_table(Table.read(node.recipe), directories, store.root, out))
+
+
+def build_table(recipe: Table, directories: Mapping[str, Path], root: Path, out: Path) -> dict[str, Any]:
+    """Write `table.parquet` (and, of losses, `documents.parquet`) to `out`; return the summary.
+
+    Args:
+        recipe: the rows wanted; their roles are keys of `directories`
+        directories: where the parents lie
+        root: the results folder, in which the quantized model lies that an evaluation scored
+        out: an empty directory
+
+    Raises:
+        CoolbitsError: if a row names a missing role, lacks a column or a value, or its artifact lacks one.
+    """
+    descriptors = describe(recipe)
+    manifests: dict[Path, Manifest] = {}
+    measured = [_measurement(row, directories, root, manifests) for row in recipe.rows]
+    match recipe.content:
+        case "loss":
+            values, documents = losses(measured, recipe)
+            pq.write_table(documents, out / DOCUMENTS, compression="zstd")
+        case "tasks":
+            values = tasks(measured, recipe)
+        case "metrics":
+            values = metrics(measured)
+        case "ledger":
+            values = ledgers(measured)
+    # A measured column (a step of the metrics) takes the place of the descriptor of the same name.
+    own = descriptors.drop(columns=[name for name in descriptors if name in values])
+    table = own.join(values.set_index("row"), how="inner").reset_index(drop=True)
+    table.attrs = {"confidence": recipe.confidence, "bootstrap_samples": recipe.bootstrap_samples}
+    table.to_parquet(out / TABLE, index=False)
+    return {"rows": len(table)}
+
+
+def describe(recipe: Table) -> pd.DataFrame:
+    """Return the descriptor columns of the rows, typed, in the order of the recipe.
+
+    Raises:
+        CoolbitsError: if a row lacks a column, or a value that no row may lack.
+    """
+    types = TRAJECTORY_COLUMNS | ({} if recipe.content == "metrics" else MODEL_COLUMNS)
+    for number, row in enumerate(recipe.rows):
+        missing = [name for name in types if name not in row.columns]
+        missing += [name for name in _NEVER_NULL if name in types and row.columns.get(name) is None]
+        if missing:
+            raise CoolbitsError(
+                f"table {recipe.content}: row {number} ({row.evaluation}) has no value in {', '.join(missing)}"
+            )
+    names = list(dict.fromkeys(name for row in recipe.rows for name in row.columns))
+    table = pd.DataFrame([row.columns for row in recipe.rows], columns=names)
+    return table.astype({name: kind for name, kind in types.items() if name in table})
+
+
+def _measurement(
+    row: Row, directories: Mapping[str, Path], root: Path, manifests: dict[Path, Manifest]
+) -> Measurement:
+    def manifest(place: Path) -> Manifest:
+        if place not in manifests:
+            manifests[place] = read_manifest(place)
+        return manifests[place]
+
+    for role in filter(None, (row.evaluation, row.base)):
+        if role not in directories:
+            raise CoolbitsError(f"table: a row names the parent {role!r}; the table has {len(directories)} others")
+    own = manifest(directories[row.evaluation])
+    base = directories[row.base] if row.base else None
+    quantized = own.parents.get("quantized")
+    fallbacks = manifest(root / quantized["kind"] / quantized["name"]).summary.get("fallbacks", 0) if quantized else 0
+    diverged = own if own.diverged else manifest(base) if base and manifest(base).diverged else None
+    return Measurement(
+        place=directories[row.evaluation],
+        base=base,
+        summary=own.summary,
+        fallbacks=int(fallbacks),
+        outcome="diverged" if diverged else "complete",
+        diverged_step=diverged.summary.get("diverged_step") if diverged else None,
+    )

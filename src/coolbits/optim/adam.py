@@ -1,0 +1,50 @@
+"""AdamW (Loshchilov & Hutter 2019) and AdamC, AdamW with corrected weight decay (Defazio 2025, arXiv 2506.02285)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with decoupled weight decay: w <- (1 - lr * decay) w - lr * m̂ / (sqrt(v̂) + eps).
+
+    With `corrected_by`, the peak learning rate, the decay of an update is `weight_decay * lr / corrected_by` (AdamC), so
+    that a weight shrinks by lr² / peak * weight_decay; without it `weight_decay` itself.
+    """
+
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    corrected_by: float | None = None
+
+    states: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+
+    def update(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: dict[str, list[Tensor]],
+        step: Tensor,
+        lr: float,
+    ) -> None:
+        """Make one update in place, by the kernel beneath `torch.optim.AdamW(fused=True)`: one pass over each tensor."""
+        decay = self.weight_decay if self.corrected_by is None else self.weight_decay * lr / self.corrected_by
+        torch._fused_adamw_(
+            parameters,
+            gradients,
+            states["exp_avg"],
+            states["exp_avg_sq"],
+            [],
+            [step] * len(parameters),
+            lr=lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            weight_decay=decay,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )

@@ -1,0 +1,49 @@
+"""Roles of a model's parameters, by what module holds them and where it stands."""
+
+from typing import Literal
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from coolbits.models.blocks import decoder_blocks
+
+Role = Literal["matrix", "embedding", "head", "vector"]
+DECAYED: frozenset[Role] = frozenset({"matrix", "embedding", "head"})
+
+
+def parameter_roles(model: PreTrainedModel) -> dict[str, Role]:
+    """Return the role of each parameter, by its name in `model.named_parameters()`, in that order.
+
+    `matrix`: two-dimensional, inside a decoder block. `embedding`: the weight of an `nn.Embedding`, of tokens or of
+    positions. `head`: the weight of the output layer; tied to an embedding, it is that embedding and is listed once.
+    `vector`: biases, weights of norms, anything of one dimension.
+
+    Names decide nothing: the input embedding is `embed_in` in one architecture and `embed_tokens` in another, and a
+    grouping that looks for one name sends the other's embedding to Muon.
+
+    Raises:
+        ValueError: if a parameter has no role here, as a stack of expert matrices would.
+    """
+    in_blocks = {id(parameter) for _, block in decoder_blocks(model) for parameter in block.parameters()}
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = id(getattr(model.get_output_embeddings(), "weight", None))
+
+    def role(name: str, parameter: nn.Parameter) -> Role:
+        if parameter.ndim < 2:
+            return "vector"
+        if id(parameter) in embeddings:
+            return "embedding"
+        if id(parameter) == head:
+            return "head"
+        if id(parameter) in in_blocks and parameter.ndim == 2:
+            return "matrix"
+        raise ValueError(f"the parameter {name} of shape {tuple(parameter.shape)} has no role")
+
+    return {name: role(name, parameter) for name, parameter in model.named_parameters()}
+
+
+def transposed_parameters(model: nn.Module) -> set[str]:
+    """Return the names of the weights stored as [inputs, outputs]: those of GPT-2's `Conv1D`; all others are the
+    transpose of that."""
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}

@@ -1,0 +1,1 @@
+"""Post-training quantization: grids, RTN, GPTQ, calibration, and the ledger of what really ran."""

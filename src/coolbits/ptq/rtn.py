@@ -1,0 +1,22 @@
+"""Round to nearest: the grid alone decides."""
+
+import torch
+
+from coolbits.models.quantized import QuantizedLayer, neighbouring_groups
+from coolbits.ptq.grids import find_scales, group_size_for, quantize
+from coolbits.study.recipes.ptq import Grid
+
+
+def round_to_nearest(weight: torch.Tensor, grid: Grid) -> QuantizedLayer:
+    """Quantize a weight [outputs, inputs] group by group, each value to the nearest level.
+
+    Raises:
+        CoolbitsError: if the group size does not divide the inputs.
+    """
+    outputs, inputs = weight.shape
+    size, top = group_size_for(grid, inputs), (1 << grid.bits) - 1
+    groups = weight.reshape(outputs, inputs // size, size)
+    scale, zero = find_scales(groups, top, grid.symmetric)
+    codes = quantize(groups, scale[..., None], zero[..., None], top).reshape(outputs, inputs)
+    index = neighbouring_groups(inputs, size).to(weight.device)
+    return QuantizedLayer(grid.bits, grid.symmetric, codes, scale, zero.to(torch.uint8), index)

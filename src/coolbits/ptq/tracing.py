@@ -1,0 +1,140 @@
+"""A model taken apart into decoder blocks, by watching one forward pass instead of a table of architectures."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+Named = Sequence[tuple[str, nn.Module]]
+Hook = Callable[..., None]
+
+_CHUNK_TOKENS = 4096
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends a forward pass that has shown enough; it is no error."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A decoder block as one forward pass showed it.
+
+    `groups` are the names of its linear layers in the order in which they ran; layers of one group read the same
+    tensor. `arguments` and `keywords` are what the block gets besides the hidden states.
+    """
+
+    module: nn.Module
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    groups: tuple[tuple[str, ...], ...]
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the block's output for hidden states [sequences, length, width]."""
+        output = self.module(hidden, *self.arguments, **self.keywords)
+        return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A model's blocks, and what the first of them reads: hidden states, one tensor a chunk of sequences."""
+
+    blocks: tuple[Block, ...]
+    inputs: tuple[torch.Tensor, ...]
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Switch autocast and reduced-precision matrix products off: Hessians gathered under them fail to factorize."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def hooked(modules: Mapping[nn.Module, Hook]) -> Iterator[None]:
+    """Call `hook(arguments, keywords)` before each forward pass of its module; a hook may raise `Stop`."""
+    handles = [
+        module.register_forward_pre_hook(lambda _module, *inputs, hook=hook: hook(*inputs), with_kwargs=True)
+        for module, hook in modules.items()
+    ]
+    try:
+        with suppress(Stop):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def trace_model(model: nn.Module, blocks: Named, linears: Mapping[str, nn.Module], tokens: torch.Tensor) -> Trace:
+    """Watch the model read the first chunk of `tokens` [sequences, length], and catch what its first block reads.
+
+    A linear layer that did not run makes a group of its own, at the end of its block.
+    """
+    body = getattr(model, "base_model", model)
+    device = next(model.parameters()).device
+    chunks = tokens.to(device).split(_chunk_sequences(*tokens.shape))
+    with full_precision(device):
+        watched = _watch_blocks(body, chunks[0], blocks, linears)
+        inputs = tuple(_block_input(body, chunk, blocks[0][1]) for chunk in chunks)
+    return Trace(watched, inputs)
+
+
+def _chunk_sequences(sequences: int, length: int) -> int:
+    """Return the largest divisor of `sequences` that fits a chunk: equal chunks share masks and positions."""
+    fitting = (size for size in range(1, sequences + 1) if sequences % size == 0 and size * length <= _CHUNK_TOKENS)
+    return max(fitting, default=1)
+
+
+def _watch_blocks(
+    body: nn.Module, chunk: torch.Tensor, blocks: Named, linears: Mapping[str, nn.Module]
+) -> tuple[Block, ...]:
+    others: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    reads: dict[str, int] = {}  # the number of the input that a layer reads, in the order of the first reading
+    last = torch.empty(0)
+
+    def watch_block(name: str) -> Hook:
+        def hook(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            others[name] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
+
+        return hook
+
+    def watch_linear(name: str) -> Hook:
+        def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
+            nonlocal last
+            same = arguments[0].data_ptr() == last.data_ptr() and arguments[0].shape == last.shape
+            reads.setdefault(name, max(reads.values(), default=0) + (not same))
+            last = arguments[0]  # held, so that no other tensor gets its address meanwhile
+
+        return hook
+
+    hooks = {module: watch_block(name) for name, module in blocks}
+    with hooked(hooks | {module: watch_linear(name) for name, module in linears.items()}):
+        body(input_ids=chunk, use_cache=False)
+    return tuple(Block(module, *others[name], _groups(name, reads, linears)) for name, module in blocks)
+
+
+def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
+    own = [name for name in linears if name.startswith(f"{block}.")]
+    numbers = sorted({reads[name] for name in own if name in reads})
+    ran = [tuple(name for name in own if reads.get(name) == number) for number in numbers]
+    return (*ran, *((name,) for name in own if name not in reads))
+
+
+def _block_input(body: nn.Module, chunk: torch.Tensor, block: nn.Module) -> torch.Tensor:
+    caught: list[torch.Tensor] = []
+
+    def hook(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        caught.append(arguments[0] if arguments else keywords["hidden_states"])
+        raise Stop
+
+    with hooked({block: hook}):
+        body(input_ids=chunk, use_cache=False)
+    return caught[0]

@@ -1,0 +1,14 @@
+"""The stages: which module makes each kind of artifact. Its function `run(job, store)` returns how many it made."""
+
+STAGES = {
+    "corpus": "coolbits.data.corpus",
+    "tokenizer": "coolbits.data.tokenizers",
+    "shards": "coolbits.data.tokenize",
+    "checkpoint": "coolbits.training.stage",
+    "average": "coolbits.averaging.stage",
+    "quantized": "coolbits.ptq.stage",
+    "evaluation": "coolbits.evaluation.stage",
+    "table": "coolbits.figures.tables",
+    "figure": "coolbits.figures.stage",
+    "claims": "coolbits.claims.stage",
+}

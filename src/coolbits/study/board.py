@@ -1,0 +1,50 @@
+"""The board: which jobs a run of the workflow has to do, so that each finished one can say how much time is left."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+
+from coolbits.artifacts.files import write_json
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import MANIFEST
+from coolbits.artifacts.progress import duration
+
+
+@dataclass(frozen=True)
+class Board:
+    """Where the board lies. It holds the start and, for each job to do, its estimated seconds and its manifests."""
+
+    path: Path
+
+    def post(self, jobs: list[tuple[Job, float]], root: Path) -> None:
+        """Write down the jobs not done yet, with their estimated seconds, and the time."""
+        waiting = {
+            job.name: {"seconds": seconds, "manifests": _manifests(job, root)}
+            for job, seconds in jobs
+            if not all(Path(manifest).exists() for manifest in _manifests(job, root))
+        }
+        write_json(self.path, {"started": time(), "jobs": waiting})
+
+    def line(self, finished: str) -> str | None:
+        """Return one line on how far the study is once the job named `finished` is done; None without a board."""
+        try:
+            board = json.loads(self.path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        jobs = board["jobs"]
+        done = {
+            name
+            for name, job in jobs.items()
+            if name == finished or all(Path(manifest).exists() for manifest in job["manifests"])
+        }
+        if finished not in jobs:
+            return None
+        total = sum(job["seconds"] for job in jobs.values())
+        share = sum(jobs[name]["seconds"] for name in done) / total
+        left = (time() - board["started"]) * (1 - share) / share
+        return f"study: {len(done)} of {len(jobs)} jobs, {share:.0%} of the work done, about {duration(left)} left"
+
+
+def _manifests(job: Job, root: Path) -> list[str]:
+    return [str(node.directory(root) / MANIFEST) for node in job.nodes]

@@ -1,0 +1,138 @@
+"""What a study costs before it is paid: tokens, FLOPs, what sharing saves, disk, time left."""
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import MANIFEST
+from coolbits.artifacts.node import Node
+from coolbits.models.counts import flops_per_token, parameter_counts
+from coolbits.study.plan import KINDS, Plan
+from coolbits.study.recipes.evaluation import Evaluation, Loss
+from coolbits.study.recipes.training import Cooldown, Model, Trajectory
+
+_START_SECONDS = {"checkpoint": 12.0, "quantized": 8.0, "evaluation": 8.0, "average": 6.0}
+_FLOPS_PER_SECOND = 5e10
+_QUANTIZE_SECONDS = 0.7
+_TASK_SECONDS = 4.0
+_BYTES_PER_WEIGHT = 4
+_STATES = {"adamw": 2, "adamc": 2, "sgd": 1, "muon": 1}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Totals of a study.
+
+    `tokens` and `flops` are trained with trunks shared; the `naive` ones are what separate runs would train. `bytes`
+    is the disk that all artifacts take together, at most.
+    """
+
+    nodes: int
+    existing: int
+    jobs: int
+    tokens: int
+    tokens_left: int
+    naive_tokens: int
+    flops: float
+    naive_flops: float
+    bytes: int
+
+    @property
+    def saved(self) -> float:
+        """Share of the naive FLOPs that sharing trunks saves."""
+        return 1 - self.flops / self.naive_flops if self.naive_flops else 0.0
+
+
+def exists(node: Node, root: Path) -> bool:
+    """Whether the node's artifact has been made below `root`."""
+    return (node.directory(root) / MANIFEST).is_file()
+
+
+def study_cost(plan: Plan, root: Path) -> Cost:
+    """Add up what a plan trains, and what is already below `root`."""
+    ends: dict[str, tuple[Trajectory, int]] = {}
+    kept: dict[str, int] = defaultdict(int)
+    naive_tokens, naive_flops = 0, 0.0
+    for track in plan.tracks:
+        end = track.steps[-1]
+        ends[track.name] = (track.recipe, max(end, ends.get(track.name, (track.recipe, 0))[1]))
+        if track.ends_run:
+            naive_tokens += end * track.recipe.batch_tokens
+            naive_flops += end * track.recipe.batch_tokens * _flops(track.recipe)
+    for node in plan.of_kind("checkpoint"):
+        if exists(node, root):
+            name, _, step = node.name.partition("/step_")
+            kept[name] = max(kept[name], int(step))
+    tokens = {name: (end - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, end) in ends.items()}
+    done = {
+        name: max(0, kept[name] - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, _) in ends.items()
+    }
+    flops = sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
+    return Cost(
+        nodes=len(plan.nodes),
+        existing=sum(exists(node, root) for node in plan.nodes),
+        jobs=sum(len(plan.jobs(kind)) for kind in KINDS),
+        tokens=sum(tokens.values()),
+        tokens_left=sum(max(0, tokens[name] - done[name]) for name in tokens),
+        naive_tokens=naive_tokens,
+        flops=flops,
+        naive_flops=naive_flops,
+        bytes=sum(_bytes(node) for node in plan.nodes),
+    )
+
+
+def _first_step(recipe: Trajectory) -> int:
+    return recipe.schedule.start_step if isinstance(recipe.schedule, Cooldown) else 0
+
+
+def _flops(recipe: Trajectory) -> float:
+    return flops_per_token(recipe.model, recipe.sequence_length)
+
+
+def _bytes(node: Node) -> int:
+    """Estimate an artifact's size: weights and optimizer state, or packed codes; the rest is small beside them."""
+    if node.kind == "checkpoint":
+        recipe = node.recipe["trajectory"]
+        count = parameter_counts(Model.read(recipe["model"])).total
+        return count * _BYTES_PER_WEIGHT * (1 + _STATES[recipe["optimizer"]["kind"]])
+    return 0
+
+
+def job_seconds(job: Job, plan: Plan) -> float:
+    """Estimate the seconds of one core that a job takes; good to a factor of two, which an estimate of time left needs."""
+    seconds = _START_SECONDS.get(job.kind, 4.0)
+    if job.kind == "checkpoint":
+        recipe = Trajectory.read(job.nodes[0].recipe["trajectory"])
+        steps = max(node.recipe["step"] for node in job.nodes) - _first_step(recipe)
+        seconds += steps * recipe.batch_tokens * _flops(recipe) / _FLOPS_PER_SECOND
+    elif job.kind == "quantized":
+        seconds += _QUANTIZE_SECONDS * len(job.nodes)
+    elif job.kind == "evaluation":
+        sizes = {track.columns["parameters"] for track in plan.tracks}
+        for node in job.nodes:
+            measure = Evaluation.read(node.recipe).measure
+            if isinstance(measure, Loss):
+                scored = measure.windows * measure.sequence_length
+                seconds += 2 * max(sizes) * scored / _FLOPS_PER_SECOND
+            else:
+                seconds += _TASK_SECONDS * len(measure.tasks)
+    return seconds
+
+
+def plan_report(plan: Plan, root: Path) -> dict[str, Any]:
+    """Return the plan as JSON values: the totals and every node, with whether it exists."""
+    cost = study_cost(plan, root)
+    nodes = [
+        {
+            "kind": node.kind,
+            "name": node.name,
+            "fingerprint": node.fingerprint,
+            "exists": exists(node, root),
+            "parents": {role: f"{ref.kind}/{ref.name}" for role, ref in node.parents.items()},
+            "recipe": node.recipe,
+        }
+        for node in plan.nodes
+    ]
+    return {"study": plan.study.study, "cost": asdict(cost) | {"saved": cost.saved}, "nodes": nodes}

@@ -1,0 +1,215 @@
+"""The study file, as a person writes it: everything wanted, lengths in tokens, lists as grids."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from coolbits.study.execution import Execution, Threads
+from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.evaluation import Measure
+from coolbits.study.recipes.ptq import Method
+from coolbits.study.recipes.training import Divergence, Optimizer
+from coolbits.study.units import Length, Tokens
+
+NAME = r"^[a-z0-9][a-z0-9_.-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]
+
+
+class EmbeddedCorpus(Recipe):
+    """Public-domain English that ships with the package (26 MB)."""
+
+    kind: Literal["embedded"] = "embedded"
+
+
+class FileCorpus(Recipe):
+    """Local text, JSON lines or parquet files."""
+
+    kind: Literal["files"] = "files"
+    paths: tuple[str, ...] = Field(min_length=1, description="relative ones start at the study file's folder")
+    text_field: str = Field("text", description="the key or column that holds a document's text")
+
+
+class HubCorpus(Recipe):
+    """A Hugging Face dataset, streamed."""
+
+    kind: Literal["hub"] = "hub"
+    id: str = Field(description="for example HuggingFaceFW/fineweb-edu")
+    config: str | None = Field(None, description="for example sample-10BT")
+    split: str = "train"
+    revision: str = Field("main", description="a commit makes the study reproducible; a branch moves")
+    text_field: str = "text"
+    documents: int | None = Field(None, gt=0, description="take only the first so many documents")
+
+
+class TrainedTokenizer(Recipe):
+    """Byte-level BPE trained on the corpus."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocabulary_size: int = Field(ge=257, description="entries, end-of-text included")
+    training_bytes: int = Field(50_000_000, gt=0, description="at most so many bytes of training text are read")
+
+
+class HubTokenizer(Recipe):
+    """A Hugging Face tokenizer by id."""
+
+    kind: Literal["hub"] = "hub"
+    id: str = Field(description="for example EleutherAI/gpt-neox-20b or gpt2")
+    revision: str = "main"
+    vocabulary_size: int | None = Field(None, gt=0, description="rows of the model's embedding; known for those two")
+
+
+class LocalTokenizer(Recipe):
+    """A tokenizer directory on this machine."""
+
+    kind: Literal["local"] = "local"
+    path: str = Field(description="a relative one starts at the study file's folder")
+    vocabulary_size: int = Field(gt=0, description="rows of the model's embedding: at least the tokenizer's entries")
+
+
+class Data(Recipe):
+    """From documents to token shards."""
+
+    corpus: Annotated[EmbeddedCorpus | FileCorpus | HubCorpus, Field(discriminator="kind")] = EmbeddedCorpus()
+    tokenizer: Annotated[TrainedTokenizer | HubTokenizer | LocalTokenizer, Field(discriminator="kind")]
+    validation_fraction: float = Field(0.05, gt=0, lt=1, description="share of documents held out")
+    salt: str = Field("coolbits", description="another salt holds out other documents")
+    shard_tokens: int = Field(1 << 27, gt=0, description="tokens in a full shard")
+
+
+
+
+class ModelChoice(Recipe):
+    """A model by preset, with arguments of its Hugging Face config on top."""
+
+    preset: str = Field(description="pythia-160m, gpt-162m, llama-130m, micro-neox, ...")
+    config: dict[str, Any] = Field({}, description="arguments of the Hugging Face config that differ from the preset")
+
+
+class ScheduleChoice(Recipe):
+    """A learning-rate schedule, lengths in tokens or in percent of the run."""
+
+    kind: Literal["constant", "cosine", "linear", "wsd"]
+    warmup: Length = Field(description="linear from 0")
+    decay: Length | None = Field(None, description="length of the decay; wsd only")
+    shape: Literal["linear", "sqrt", "cosine"] = Field("linear", description="of the decay; wsd only")
+    final_fraction: float = Field(0.0, ge=0, le=1, description="share of the peak rate left at the end")
+
+
+class Saved(Recipe):
+    """Which checkpoints are kept, besides the last one."""
+
+    every: Tokens | None = Field(None, description="a checkpoint each so many tokens")
+    at: tuple[Tokens, ...] = Field((), description="tokens at which a checkpoint is kept")
+
+
+class CooldownChoice(Recipe):
+    """Branches that leave a trunk and decay to `final_fraction` of the rate."""
+
+    at: Tokens = Field(description="tokens at which the branch leaves the trunk; a list makes several branches")
+    length: Tokens = Field(description="tokens of the decay")
+    shape: Literal["linear", "sqrt", "cosine"] = "linear"
+    final_fraction: float = Field(0.0, ge=0, le=1)
+    data_seed: int | None = Field(None, ge=0, description="another order of the data from here on; null: the trunk's")
+    checkpoints: Saved = Saved()
+
+
+class Run(Recipe):
+    """One pretraining run, or a grid of them: any field may be a list."""
+
+    model: ModelChoice
+    optimizer: Optimizer
+    schedule: ScheduleChoice
+    peak_lr: float = Field(gt=0, description="learning rate at the top of the schedule")
+    tokens: Tokens = Field(description="length of the run")
+    seed: int = Field(0, ge=0, description="of the initial weights")
+    data_seed: int | None = Field(None, ge=0, description="of the order of the data; null: the same as seed")
+    sequence_length: int = Field(gt=1, description="tokens a sequence")
+    batch_tokens: int = Field(gt=0, description="tokens a step")
+    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of matrix products")
+    clip_norm: float = Field(1.0, gt=0, description="global L2 norm to which gradients are clipped")
+    divergence: Divergence = Divergence()
+    log: Tokens | None = Field(None, description="a row of metrics each so many tokens; null: every ten steps")
+    checkpoints: Saved = Saved()
+    cooldowns: tuple[CooldownChoice, ...] = Field((), description="branches; of a constant schedule only")
+
+
+class Lawa(Recipe):
+    """Averages along a trunk: the last `window` checkpoints, `every` so many tokens."""
+
+    kind: Literal["lawa"] = "lawa"
+    run: str
+    window: int = Field(ge=2, description="checkpoints averaged")
+    every: Tokens = Field(description="tokens between the members")
+    checkpoints: Saved = Field(Saved(), description="where along the trunk an average is made, besides its end")
+
+
+class Ema(Recipe):
+    """Exponential averages along a trunk over the last `window` checkpoints."""
+
+    kind: Literal["ema"] = "ema"
+    run: str
+    window: int = Field(ge=2, description="checkpoints folded in")
+    every: Tokens = Field(description="tokens between the members")
+    decay: float = Field(gt=0, lt=1)
+    checkpoints: Saved = Saved()
+
+
+class Soup(Recipe):
+    """Uniform average of the last checkpoints of trajectories of one run that differ only in `over`."""
+
+    kind: Literal["soup"] = "soup"
+    run: str
+    over: Literal["data_seed", "peak_lr", "seed"] = "data_seed"
+
+
+class Merge(Recipe):
+    """Weighted average of the same last checkpoints, in the order of the grid."""
+
+    kind: Literal["merge"] = "merge"
+    run: str
+    over: Literal["data_seed", "peak_lr", "seed"] = "data_seed"
+    weights: tuple[float, ...] = Field(min_length=2, description="one a member, summing to 1")
+
+
+AverageChoice = Annotated[Lawa | Ema | Soup | Merge, Field(discriminator="kind")]
+
+
+class Quantizer(Recipe):
+    """A PTQ method, every knob or a preset."""
+
+    method: Method
+    save_model: bool = Field(False, description="also write the dequantized model as a Hugging Face directory")
+
+
+class EvaluationChoice(Recipe):
+    """A measure, and what it is applied to."""
+
+    measure: Measure
+    quantizers: tuple[str, ...] | Literal["all"] = Field("all", description="names; the full-precision model always is")
+    of: Literal["every", "final"] = Field("every", description="every kept checkpoint, or only the last of each")
+    runs: tuple[str, ...] | Literal["all"] = "all"
+    averages: tuple[str, ...] | Literal["all"] = "all"
+
+
+class FigureChoice(Recipe):
+    """A figure of coolbits.figures and arguments of its drawing."""
+
+    figure: str
+    options: dict[str, Any] = Field({}, description="arguments of the figure, for example quantizer: gptq-w3")
+
+
+class Study(Recipe):
+    """One study: everything wanted."""
+
+    study: Name = Field(description="names the study's own results: results/figure/NAME/...")
+    data: Data
+    defaults: dict[str, Any] = Field({}, description="fields of every run; a run overrides any of them")
+    runs: dict[Name, tuple[Run, ...]] = Field(min_length=1, description="pretraining runs; lists are grids")
+    averages: dict[Name, AverageChoice] = Field({}, description="averages of checkpoints")
+    quantizers: dict[Name, Quantizer] = Field({}, description="PTQ recipes")
+    evaluations: dict[Name, EvaluationChoice] = Field({}, description="what is measured")
+    figures: dict[Name, FigureChoice] = Field({}, description="figures to draw")
+    claims: tuple[str, ...] | Literal["all"] = Field((), description="claims to judge")
+    bootstrap_samples: int = Field(1000, gt=0, description="of the intervals in tables")
+    execution: Execution = Execution()
+    threads: Threads = Threads()

@@ -1,0 +1,33 @@
+"""The plan as a table for people."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from coolbits.study.cost import exists, study_cost
+from coolbits.study.plan import KINDS, Plan
+from coolbits.study.units import si
+
+
+def print_plan(plan: Plan, root: Path) -> None:
+    """Print every node with its state, then the totals."""
+    console = Console(highlight=False)
+    nodes = Table("kind", "name", "state", box=None, pad_edge=False)
+    for node in plan.nodes:
+        nodes.add_row(node.kind, node.name, "exists" if exists(node, root) else "to make")
+    console.print(nodes, soft_wrap=True)
+    console.print()
+    cost = study_cost(plan, root)
+    totals = Table(box=None, pad_edge=False, show_header=False)
+    for kind in KINDS:
+        count = len(plan.of_kind(kind))
+        if count:
+            made = sum(exists(node, root) for node in plan.of_kind(kind))
+            totals.add_row(kind, f"{count} nodes in {len(plan.jobs(kind))} jobs, {made} exist")
+    totals.add_row("to train", f"{si(cost.tokens_left)} of {si(cost.tokens)} tokens, {cost.flops:.2e} FLOPs in all")
+    totals.add_row(
+        "sharing saves", f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs"
+    )
+    totals.add_row("peak disk", f"{cost.bytes / 1e9:.2f} GB")
+    console.print(totals, soft_wrap=True)

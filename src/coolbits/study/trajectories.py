@@ -1,0 +1,251 @@
+"""From runs to trajectories: what is trained once, who starts where, and which checkpoints are kept."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.node import Node, Ref, fingerprint_of
+from coolbits.models.counts import parameter_counts
+from coolbits.models.presets import preset
+from coolbits.optim.schedules import learning_rate, phase
+from coolbits.study.recipes.training import (
+    WSD,
+    Checkpoint,
+    Constant,
+    Cooldown,
+    Cosine,
+    Linear,
+    Model,
+    Schedule,
+    Trajectory,
+)
+from coolbits.study.schema import CooldownChoice, Run, Saved
+from coolbits.study.units import length_in_tokens, si
+
+
+@dataclass(frozen=True)
+class Track:
+    """A trajectory and the steps wanted of it, for one run of the study.
+
+    `family` is the trajectory at the root: a trunk and its branches are one family. `columns` describe the run.
+    `ends_run` is false for the trunk of a WSD run, which goes on in its branch.
+    """
+
+    recipe: Trajectory
+    parents: dict[str, Ref]
+    name: str
+    family: str
+    steps: tuple[int, ...]
+    columns: dict[str, Any] = field(default_factory=dict)
+    ends_run: bool = True
+
+    def checkpoint(self, step: int) -> Node:
+        """Return the node of the checkpoint after `step` updates."""
+        recipe = Checkpoint(trajectory=self.recipe, step=step).identity()
+        fingerprint = fingerprint_of("checkpoint", recipe, self.parents)
+        return Node("checkpoint", f"{self.name}/step_{step:07d}", recipe, self.parents, fingerprint)
+
+    def row(self, step: int) -> dict[str, Any]:
+        """Return the columns that describe the checkpoint at `step` in every table."""
+        schedule, last_update = self.recipe.schedule, max(step - 1, 0)
+        return self.columns | {
+            "trajectory": self.name,
+            "step": step,
+            "tokens": step * self.recipe.batch_tokens,
+            "lr": learning_rate(schedule, self.recipe.peak_lr, last_update),
+            "phase": phase(schedule, last_update),
+            "final": self.ends_run and step == self.steps[-1],
+        }
+
+
+def tracks(name: str, run: Run, vocabulary_size: int, data: dict[str, Ref]) -> list[Track]:
+    """Resolve one run (a point of a grid) into trajectories: one, or a trunk and its branches.
+
+    `data` holds the parents `shards` and `tokenizer`. Lengths in tokens become steps here, once.
+
+    Raises:
+        CoolbitsError: if lengths contradict each other, naming the run and the key.
+    """
+    model = preset(run.model.preset, vocabulary_size, run.sequence_length, **run.model.config)
+    if run.batch_tokens % run.sequence_length:
+        raise CoolbitsError(
+            f"runs.{name}.batch_tokens: {run.batch_tokens} is no multiple of sequence_length {run.sequence_length}"
+        )
+    if run.schedule.kind != "constant" and run.cooldowns:
+        raise CoolbitsError(f"runs.{name}.cooldowns: only a constant schedule has branches, found {run.schedule.kind}")
+    steps = _Steps(f"runs.{name}", run.batch_tokens)
+    total = steps.of(run.tokens, "tokens")
+    warmup = steps.of(length_in_tokens(run.schedule.warmup, run.tokens), "schedule.warmup", zero=True)
+    if warmup >= total:
+        raise CoolbitsError(f"runs.{name}.schedule.warmup: {warmup} steps, but the run has only {total}")
+    columns = _columns(name, run, model)
+    if run.schedule.kind == "wsd":
+        return _wsd(run, model, steps, warmup, total, data, columns)
+    schedule = _whole_schedule(run, warmup, total)
+    budget = None if run.schedule.kind == "constant" else run.tokens
+    kept = _kept(run.checkpoints, steps, 0, total, "checkpoints")
+    branch_steps = [steps.of(choice.at, "cooldowns.at") for choice in run.cooldowns]
+    for at in branch_steps:
+        if not warmup <= at <= total:
+            raise CoolbitsError(
+                f"runs.{name}.cooldowns.at: {si(at * run.batch_tokens)} tokens is not on the trunk's constant part, "
+                f"{si(warmup * run.batch_tokens)} to {si(total * run.batch_tokens)}"
+            )
+    trunk = _track(
+        _recipe(run, model, schedule),
+        data,
+        sorted({*kept, *branch_steps}),
+        columns | {"schedule": run.schedule.kind, "branch_tokens": None, "budget_tokens": budget},
+    )
+    branches = [
+        _branch(run, choice, trunk, at, warmup, steps, columns)
+        for choice, at in zip(run.cooldowns, branch_steps, strict=True)
+    ]
+    return [trunk, *branches]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    where: str
+    batch_tokens: int
+
+    def of(self, tokens: int, key: str, zero: bool = False) -> int:
+        count = round(tokens / self.batch_tokens)
+        if count == 0 and not (zero and tokens == 0):
+            raise CoolbitsError(f"{self.where}.{key}: {tokens} tokens is less than a step of {self.batch_tokens}")
+        return count
+
+
+def _whole_schedule(run: Run, warmup: int, total: int) -> Schedule:
+    if run.schedule.kind == "constant":
+        return Constant(warmup_steps=warmup)
+    shape = Cosine if run.schedule.kind == "cosine" else Linear
+    return shape(warmup_steps=warmup, total_steps=total, final_fraction=run.schedule.final_fraction)
+
+
+def _wsd(
+    run: Run, model: Model, steps: _Steps, warmup: int, total: int, data: dict[str, Ref], columns: dict[str, Any]
+) -> list[Track]:
+    """Split a WSD run into a trunk, shared with every run that agrees so far, and the branch that decays."""
+    if run.schedule.decay is None:
+        raise CoolbitsError(f"{steps.where}.schedule.decay: missing; a wsd schedule needs the length of its decay")
+    decay = steps.of(length_in_tokens(run.schedule.decay, run.tokens), "schedule.decay")
+    if warmup + decay > total:
+        raise CoolbitsError(f"{steps.where}.schedule.decay: warmup {warmup} and decay {decay} exceed {total} steps")
+    whole = WSD(
+        warmup_steps=warmup,
+        total_steps=total,
+        decay_steps=decay,
+        decay_shape=run.schedule.shape,
+        final_fraction=run.schedule.final_fraction,
+    )
+    columns = columns | {"schedule": "wsd", "branch_tokens": None, "budget_tokens": run.tokens}
+    fork = total - decay
+    kept = _kept(run.checkpoints, steps, 0, total, "checkpoints")
+    if fork == 0:
+        return [_track(_recipe(run, model, whole), data, kept, columns)]
+    before = [step for step in kept if step < fork]
+    trunk = _track(_recipe(run, model, Constant(warmup_steps=warmup)), data, [*before, fork], columns)
+    cooldown = Cooldown(
+        warmup_steps=warmup,
+        start_step=fork,
+        decay_steps=decay,
+        decay_shape=run.schedule.shape,
+        final_fraction=run.schedule.final_fraction,
+    )
+    parents = data | {"start": trunk.checkpoint(fork).ref}
+    branch = _track(_recipe(run, model, cooldown), parents, [step for step in kept if step > fork], columns, trunk.family)
+    return [replace(trunk, ends_run=False), branch]
+
+
+def _branch(
+    run: Run, choice: CooldownChoice, trunk: Track, at: int, warmup: int, steps: _Steps, columns: dict[str, Any]
+) -> Track:
+    length = steps.of(choice.length, "cooldowns.length")
+    schedule = Cooldown(
+        warmup_steps=warmup,
+        start_step=at,
+        decay_steps=length,
+        decay_shape=choice.shape,
+        final_fraction=choice.final_fraction,
+    )
+    recipe = _recipe(run, trunk.recipe.model, schedule)
+    if choice.data_seed is not None:
+        recipe = recipe.model_copy(update={"data_seed": choice.data_seed})
+    kept = _kept(choice.checkpoints, steps, at, at + length, "cooldowns.checkpoints")
+    described = columns | {
+        "schedule": "cooldown",
+        "data_seed": recipe.data_seed,
+        "branch_tokens": at * run.batch_tokens,
+        "budget_tokens": (at + length) * run.batch_tokens,
+    }
+    parents = trunk.parents | {"start": trunk.checkpoint(at).ref}
+    return _track(recipe, parents, kept, described, trunk.family)
+
+
+def _kept(saved: Saved, steps: _Steps, start: int, end: int, key: str) -> list[int]:
+    """Return the steps kept after `start` up to `end`: each multiple of `every` from the start, `at`, and the end."""
+    kept = {end}
+    if saved.every is not None:
+        stride = steps.of(saved.every, f"{key}.every")
+        kept.update(range(start + stride, end, stride))
+    for tokens in saved.at:
+        step = steps.of(tokens, f"{key}.at")
+        if not start < step <= end:
+            raise CoolbitsError(f"{steps.where}.{key}.at: {si(tokens)} tokens is outside the trajectory")
+        kept.add(step)
+    return sorted(kept)
+
+
+def _recipe(run: Run, model: Model, schedule: Schedule) -> Trajectory:
+    return Trajectory(
+        model=model,
+        optimizer=run.optimizer,
+        schedule=schedule,
+        peak_lr=run.peak_lr,
+        seed=run.seed,
+        data_seed=run.seed if run.data_seed is None else run.data_seed,
+        sequence_length=run.sequence_length,
+        batch_tokens=run.batch_tokens,
+        precision=run.precision,
+        clip_norm=run.clip_norm,
+        divergence=run.divergence,
+        log_steps=10 if run.log is None else max(1, round(run.log / run.batch_tokens)),
+    )
+
+
+def _track(
+    recipe: Trajectory, parents: dict[str, Ref], steps: Iterable[int], columns: dict[str, Any], family: str | None = None
+) -> Track:
+    fingerprint = fingerprint_of("trajectory", recipe.identity(), parents)
+    name = f"{_label(recipe)}-{fingerprint[:8]}"
+    return Track(recipe, parents, name, family or name, tuple(steps), columns)
+
+
+def _label(recipe: Trajectory) -> str:
+    config = recipe.model.config
+    width = config.get("hidden_size") or config.get("n_embd")
+    layers = config.get("num_hidden_layers") or config.get("n_layer")
+    architecture = recipe.model.architecture.replace("_", "")
+    decay = f"{recipe.schedule.start_step}" if isinstance(recipe.schedule, Cooldown) else ""
+    return (
+        f"{architecture}{width}x{layers}-{recipe.optimizer.kind}-{recipe.schedule.kind}{decay}"
+        f"-lr{recipe.peak_lr:g}-s{recipe.seed}"
+    )
+
+
+def _columns(name: str, run: Run, model: Model) -> dict[str, Any]:
+    return {
+        "run": name,
+        "model": run.model.preset,
+        "parameters": parameter_counts(model).total,
+        "optimizer": run.optimizer.kind,
+        "weight_decay": run.optimizer.weight_decay,
+        "peak_lr": run.peak_lr,
+        "seed": run.seed,
+        "data_seed": run.seed if run.data_seed is None else run.data_seed,
+        "source": "checkpoint",
+        "average": None,
+        "window": None,
+    }

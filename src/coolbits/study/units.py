@@ -1,0 +1,59 @@
+"""Tokens as people write them: `12M`, `1.5B`, `20%` of a run."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kMBT]?)")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_COUNT_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kMBT]?$"}]
+}
+
+
+def parse_tokens(value: Any) -> Any:
+    """Read a count of tokens: an integer, or text such as `200k`, `12M`, `1.5B`."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    match = _COUNT.fullmatch(value.strip())
+    if not match:
+        raise ValueError(f"{value!r} is no count of tokens; write an integer, or 200k, 12M, 1.5B")
+    count = float(match[1]) * _UNITS[match[2]]
+    if not count.is_integer():
+        raise ValueError(f"{value!r} is not a whole number of tokens")
+    return int(count)
+
+
+def parse_length(value: Any) -> Any:
+    """Read a length: tokens as in `parse_tokens`, or a share of the run such as `20%`, which becomes 0.2."""
+    percent = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    is_share = percent is not None or (isinstance(value, float) and value < 1)
+    length = float(percent[1]) / 100 if percent else value if is_share else parse_tokens(value)
+    if not isinstance(length, int | float) or length < 0 or (length >= 1 and not isinstance(length, int)):
+        raise ValueError(f"{value!r} is no length; write tokens (200k) or a percentage of the run below 100 (20%)")
+    return length
+
+
+Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0), WithJsonSchema(_COUNT_SCHEMA)]
+Length = Annotated[
+    int | float,
+    BeforeValidator(parse_length),
+    WithJsonSchema({"anyOf": [*_COUNT_SCHEMA["anyOf"], {"type": "string", "pattern": r"^\d+(\.\d+)?\s*%$"}]}),
+]
+
+
+def length_in_tokens(length: int | float, total: int) -> int:
+    """Return a `Length` in tokens: itself if an integer, else that share of `total`."""
+    return length if isinstance(length, int) else round(length * total)
+
+
+def si(count: float) -> str:
+    """Say a count with an SI-like suffix: 12_000_000 -> `12M`, 288_640 -> `289k`."""
+    for suffix, factor in reversed(_UNITS.items()):
+        if count >= factor:
+            return f"{count / factor:.3g}{suffix}"
+    return f"{count:.3g}"

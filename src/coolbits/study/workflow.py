@@ -1,0 +1,129 @@
+"""What the rules ask of a plan: one task a rule, with paths, code slices and resources."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.environment import lock_digest
+from coolbits.artifacts.files import write_json
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import MANIFEST
+from coolbits.stages import STAGES
+from coolbits.study.board import Board
+from coolbits.study.cost import job_seconds
+from coolbits.study.plan import KINDS, Plan, make_plan
+
+_MEMORY_MB = 3000
+
+
+@dataclass(frozen=True)
+class Task:
+    """One rule of the workflow: the job's name, its files, and what makes it run again."""
+
+    job: Job
+    root: Path
+    code: str
+    threads: int
+    minutes: int
+
+    @property
+    def name(self) -> str:
+        """The rule's name: the job's, in letters that a rule name may have."""
+        return "".join(letter if letter.isalnum() else "_" for letter in self.job.name)
+
+    @property
+    def input(self) -> list[str]:
+        """Manifests of all parents that the job does not make itself."""
+        own = {node.name for node in self.job.nodes}
+        refs = {
+            (ref.kind, ref.name): ref
+            for node in self.job.nodes
+            for ref in node.parents.values()
+            if not (ref.kind == self.job.kind and ref.name in own)
+        }
+        return [str(ref.directory(self.root) / MANIFEST) for ref in refs.values()]
+
+    @property
+    def output(self) -> list[str]:
+        """Manifests of all nodes of the job."""
+        return [str(node.directory(self.root) / MANIFEST) for node in self.job.nodes]
+
+    @property
+    def recipe(self) -> str:
+        """The RECIPE file of the job."""
+        return str(self.root / "recipes" / f"{self.job.name}.json")
+
+    @property
+    def log(self) -> str:
+        """The job's log file."""
+        return str(self.root / "logs" / f"{self.job.name}.log")
+
+    @property
+    def identity(self) -> str:
+        """What makes a study's own result run again when its recipe changes: it keeps its name, shared ones do not."""
+        own = self.job.kind in ("table", "figure", "claims")
+        return self.job.nodes[0].fingerprint if own else "in the name"
+
+    def file(self, name: str) -> str:
+        """Return the path of a file of the job's first artifact."""
+        return str(self.job.nodes[0].directory(self.root) / name)
+
+    @property
+    def figure(self) -> str:
+        """The figure that the job draws, which names its files."""
+        return str(self.job.nodes[0].recipe["figure"])
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """Memory in MB and minutes, for a cluster."""
+        return {"mem_mb": _MEMORY_MB, "runtime": self.minutes}
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A plan as the rules see it; `root` is the results folder."""
+
+    plan: Plan
+    root: Path
+
+    @classmethod
+    def read(cls, study: str | Path, root: str | Path = "results") -> "Workflow":
+        """Resolve the study file."""
+        return cls(make_plan(Path(study)), Path(root))
+
+    @cached_property
+    def _threads(self) -> dict[str, int]:
+        threads = self.plan.study.threads
+        data = dict.fromkeys(("corpus", "tokenizer", "shards"), threads.data)
+        measuring = dict.fromkeys(("average", "quantized", "evaluation"), threads.measuring)
+        return {**data, **measuring, "checkpoint": threads.training}
+
+    def tasks(self, kind: str) -> Iterator[Task]:
+        """Yield the tasks of one kind, the longest first."""
+        code = code_slice(STAGES[kind]).digest[:16]
+        timed = [(job_seconds(job, self.plan), job) for job in self.plan.jobs(kind)]
+        for seconds, job in sorted(timed, key=lambda pair: -pair[0]):
+            yield Task(job, self.root, code, self._threads.get(kind, 1), minutes=max(10, round(3 * seconds / 60)))
+
+    def targets(self) -> list[str]:
+        """Return the manifests that `all` asks for."""
+        return [str(node.directory(self.root) / MANIFEST) for node in self.plan.targets()]
+
+    @property
+    def board(self) -> Board:
+        """Where the run's progress is kept."""
+        return Board(self.root / "work" / "boards" / f"{self.plan.study.study}.json")
+
+    @property
+    def lock(self) -> str:
+        """Digest of the environment's lock file, for the rules' records."""
+        return (lock_digest() or "none")[:16]
+
+    def start(self) -> None:
+        """Write the RECIPE files and the board: the first thing a run of the workflow does."""
+        tasks = [task for kind in KINDS for task in self.tasks(kind)]
+        for task in tasks:
+            write_json(Path(task.recipe), task.job.to_json())
+        self.board.post([(task.job, job_seconds(task.job, self.plan)) for task in tasks], self.root)

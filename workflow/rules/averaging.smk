@@ -1,0 +1,27 @@
+"""Averages of checkpoints: one job a family of trajectories."""
+
+for task in flow.tasks("average"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits average {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"

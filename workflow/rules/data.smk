@@ -1,0 +1,81 @@
+"""From documents to token shards."""
+
+for task in flow.tasks("corpus"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits corpus {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"
+
+
+for task in flow.tasks("tokenizer"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits tokenizer {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"
+
+
+for task in flow.tasks("shards"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits shards {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"

@@ -1,0 +1,27 @@
+"""Evaluation: one job a family, all of its models, full-precision and quantized."""
+
+for task in flow.tasks("evaluation"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits evaluation {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"

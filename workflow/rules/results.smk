@@ -1,0 +1,93 @@
+"""A study's own results: tables, figures, claims."""
+
+for task in flow.tasks("table"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits table {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"
+
+
+for task in flow.tasks("figure"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            manifest=task.output,
+            picture=report(
+                task.file(f"{task.figure}.svg"),
+                caption=os.path.abspath(task.file("caption.txt")),
+                category="Figures",
+                labels={"figure": task.figure},
+            ),
+            print=task.file(f"{task.figure}.png"),
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits figure {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"
+
+
+for task in flow.tasks("claims"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            manifest=task.output,
+            page=report(
+                task.file("claims.html"),
+                caption="../report/claims.rst",
+                category="Claims",
+            ),
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits claims {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"

@@ -1,0 +1,27 @@
+"""Pretraining: one job a trajectory, all of its checkpoints; a branch waits for the checkpoint it leaves from."""
+
+for task in flow.tasks("checkpoint"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        threads: task.threads
+        resources:
+            **task.resources,
+        conda:
+            "../../envs/coolbits.yaml"
+        shell:
+            "coolbits checkpoint {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"
