@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for kind, module in STAGES.items():
         stage = verbs.add_parser(kind, help=f"make the {kind} artifacts of a recipe file")
-        stage.add_argument("recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/*.json")
+        stage.add_argument(
+            "recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/*.json"
+        )
         stage.add_argument("out", type=Path, help="OUT: the results folder")
         stage.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
         stage.add_argument("--log", type=Path, help="file that gets the details")

@@ -185,15 +185,19 @@ def test_a_soup_of_one_is_refused(tiny, tmp_path):
 def test_a_table_row_says_what_was_measured(tiny, planned):
     table = next(node for node in planned(tiny).of_kind("table") if node.name == "tiny/loss")
     columns = table.recipe["rows"][-1]["columns"]
-    assert columns | {
-        "run": "lawa",
-        "source": "average",
-        "average": "lawa",
-        "window": 2,
-        "tokens": 1280,
-        "lr": 0.01,
-        "quantizer": "gptq-w4",
-        "bits": 4,
-        "optimizer": "adamw",
-        "schedule": "constant",
-    } == columns
+    assert (
+        columns
+        | {
+            "run": "lawa",
+            "source": "average",
+            "average": "lawa",
+            "window": 2,
+            "tokens": 1280,
+            "lr": 0.01,
+            "quantizer": "gptq-w4",
+            "bits": 4,
+            "optimizer": "adamw",
+            "schedule": "constant",
+        }
+        == columns
+    )

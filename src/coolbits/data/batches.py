@@ -2,8 +2,8 @@
 
 A split of T tokens has floor((T - 1) / L) windows of L + 1 tokens, one every L tokens: neighbours share one token, the
 last label of one and the first input of the next, so that every token after the first is a label once an epoch. Sample
-number s (batch * step + place) is window `permute(s mod windows)` of epoch `s div windows`, under a key made of seed and
-epoch: without replacement within an epoch, another order in each.
+number s (step * batch + place) is window `permute(s mod windows)` of epoch `s div windows`, under a key made of seed
+and epoch: without replacement within an epoch, another order in each.
 
 The permutation is a balanced Feistel network (Luby and Rackoff 1988) on the next power of four, made to fit by cycle
 walking (Black and Rogaway 2002), with the finalizer of SplitMix64 (Steele, Lea and Flood 2014) as round function.

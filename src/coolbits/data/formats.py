@@ -101,13 +101,14 @@ def _read_parquet(path: Path, field: str) -> Iterator[Row]:
     size = path.stat().st_size
     try:
         with pq.ParquetFile(path) as file:
-            names, rows, number = file.schema_arrow.names, file.metadata.num_rows, 0
+            names, rows, before = file.schema_arrow.names, file.metadata.num_rows, 0
             if field not in names:
                 raise CoolbitsError(f"{path}: there is no column `{field}`, only {_listed(dict.fromkeys(names))}")
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[field]):
-                for number, cell in enumerate(batch.column(0), start=number + 1):
+                for number, cell in enumerate(batch.column(0), start=before + 1):
                     where = f"{path}, row {number}"
                     yield Row(where, {field: _python_value(cell, where, field)}, size * number // rows)
+                before += batch.num_rows
     except pa.ArrowException as error:
         raise CoolbitsError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from None
 

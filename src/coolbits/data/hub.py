@@ -31,8 +31,8 @@ def open_dataset(source: HubSource) -> tuple[int, Iterator[Row]]:
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise CoolbitsError(_why_no_dataset(source, error)) from error
     splits = dataset.info.splits or {}
-    known = splits[source.split].num_examples if source.split in splits else 0
-    return min(known, source.documents or known) or source.documents or 0, _rows(dataset, source)
+    known = splits[source.split].num_examples if source.split in splits else None
+    return min((number for number in (known, source.documents) if number), default=0), _rows(dataset, source)
 
 
 def _why_no_dataset(source: HubSource, error: Exception) -> str:

@@ -7,6 +7,7 @@ same digest, so that a truncated, swapped or bit-flipped shard is refused by nam
 
 import hashlib
 import json
+import os
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ INDEX = "index.json"
 _MAGIC = b"COOLBITS"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIIQQ32s")
-_DTYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+_DTYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _CHUNK_BYTES = 1 << 22
 _HASHED_BY_DEFAULT = 1 << 31
 
@@ -33,7 +34,7 @@ class Header(NamedTuple):
     """What a shard says of itself; `itemsize` is the bytes of a token, `digest` the SHA-256 of the token bytes."""
 
     itemsize: int
-    count: int
+    tokens: int
     vocabulary_size: int
     digest: str
 
@@ -44,7 +45,7 @@ def token_dtype(vocabulary_size: int) -> np.dtype[Any]:
 
 
 def write_shard(path: Path, pieces: Iterable[np.ndarray], vocabulary_size: int) -> Header:
-    """Write token ids, given in pieces, as the shard `path`; memory holds one piece.
+    """Write token ids, given in pieces, as the shard `path`, synced to the disk; memory holds one piece.
 
     Raises:
         ValueError: if an id is outside the vocabulary.
@@ -62,6 +63,8 @@ def write_shard(path: Path, pieces: Iterable[np.ndarray], vocabulary_size: int) 
             count += piece.size
         stream.seek(0)
         stream.write(_HEADER.pack(_MAGIC, _VERSION, dtype.itemsize, count, vocabulary_size, digest.digest()))
+        stream.flush()
+        os.fsync(stream.fileno())
     return Header(dtype.itemsize, count, vocabulary_size, digest.hexdigest())
 
 
@@ -96,7 +99,7 @@ def open_shard(path: Path, vocabulary_size: int) -> np.ndarray:
     """Memory-map the tokens of a shard (uint16 or uint32), read-only.
 
     Raises:
-        CoolbitsError: if the file is not a whole shard of this vocabulary size. Its tokens are not read: `verify_shard`.
+        CoolbitsError: if the file is not a shard of this vocabulary size and of full length; `verify_shard` sees more.
     """
     header = read_header(path)
     if header.vocabulary_size != vocabulary_size:
@@ -105,7 +108,7 @@ def open_shard(path: Path, vocabulary_size: int) -> np.ndarray:
         )
     dtype = _DTYPES[header.itemsize]
     # An empty file region cannot be mapped.
-    return np.memmap(path, dtype, "r", _HEADER.size, (header.count,)) if header.count else np.empty(0, dtype)
+    return np.memmap(path, dtype, "r", _HEADER.size, (header.tokens,)) if header.tokens else np.empty(0, dtype)
 
 
 def verify_shard(path: Path) -> None:
@@ -178,8 +181,8 @@ def read_index(directory: Path) -> dict[str, Any]:
 def open_stream(directory: Path, split: Split, verify: bool | None = None) -> TokenStream:
     """Open the shards of a split.
 
-    With `verify` all tokens are hashed again; by default so if the split has at most 2 GiB (about a second a GiB), as
-    an artifact's files are hashed by the audit, too. Headers are always compared with the index.
+    Headers are always compared with the index. With `verify` all tokens are hashed again, once a process; by default
+    so if the split has at most 2 GiB, which takes seconds.
 
     Raises:
         CoolbitsError: naming the shard that is missing, truncated, damaged or not the one that the index lists.

@@ -9,7 +9,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.data.formats import read_rows, text_of
 from coolbits.data.hub import open_dataset
-from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, Source
+from coolbits.study.recipes.data import EmbeddedSource, FileSource, Source
 
 EMBEDDED = Path(__file__).with_name("english.jsonl.xz")
 

@@ -8,6 +8,7 @@ and a killed job leaves none behind.
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -16,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import sync_tree, write_json
+from coolbits.artifacts.files import write_json
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
@@ -24,12 +25,13 @@ from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.data import Split
 from coolbits.data.documents import count_documents, read_documents
-from coolbits.data.shards import INDEX, read_header, token_dtype, verify_shard, write_shard
+from coolbits.data.shards import INDEX, read_header, verify_shard, write_shard
 from coolbits.data.tokenizers import load_tokenizer, use_threads, vocabulary_size
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.data import Shards
 
 _PROGRESS = "progress.json"
+_SPLITS: tuple[Split, ...] = get_args(Split)
 _BATCH_CHARACTERS = 1 << 20
 
 Entry = dict[str, Any]
@@ -85,13 +87,12 @@ def build_shards(
     finished = _resume(work, origin)
     done = sum(entry["documents"] for entries in finished.values() for entry in entries)
     with Progress("shards", count_documents(corpus), "documents", done) as progress:
-        for split in get_args(Split):
-            encoded = _encode(
-                islice(read_documents(corpus, split), _sum(finished[split], "documents"), None), backend, end
-            )
-            for entry in _write_shards(encoded, split, len(finished[split]), recipe, vocabulary, work, progress):
+        for split in _SPLITS:
+            texts = islice(read_documents(corpus, split), _sum(finished[split], "documents"), None)
+            for entry in _write_shards(
+                _encode(texts, backend, end), split, len(finished[split]), recipe, vocabulary, work, progress
+            ):
                 finished[split].append(entry)
-                sync_tree(work)
                 write_json(work / _PROGRESS, {"origin": origin, "finished": finished})
     _publish(finished, work, out)
     index = _index(finished, end, vocabulary)
@@ -121,11 +122,13 @@ def _encode(texts: Iterator[str], backend: Backend, end: int) -> Iterator[Encode
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
     batch: list[str] = []
+    filled = 0
     for text in texts:
         batch.append(text)
-        if sum(map(len, batch)) >= _BATCH_CHARACTERS:
+        filled += len(text)
+        if filled >= _BATCH_CHARACTERS:
             yield batch
-            batch = []
+            batch, filled = [], 0
     if batch:
         yield batch
 
@@ -149,7 +152,7 @@ def _write_shards(
         header = write_shard(
             work / name, _fill(chain([first], documents), entry, recipe.shard_tokens, progress), vocabulary
         )
-        yield entry | {"tokens": header.count, "sha256": header.digest}
+        yield entry | {"tokens": header.tokens, "sha256": header.digest}
 
 
 def _fill(documents: Iterator[Encoded], entry: Entry, shard_tokens: int, progress: Progress) -> Iterator[np.ndarray]:
@@ -166,19 +169,16 @@ def _fill(documents: Iterator[Encoded], entry: Entry, shard_tokens: int, progres
 
 
 def _resume(work: Path, origin: str) -> Finished:
-    """Return the finished shards of a killed run of the same origin, up to the first that is not whole."""
+    """Return the finished shards of a killed run of the same origin, of each split up to the first that is damaged."""
     try:
         state = json.loads((work / _PROGRESS).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
-        state = {"origin": None}
-    if state["origin"] != origin:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        return {split: [] for split in get_args(Split)}
-    return {
-        split: list(takewhile(lambda entry: _is_whole(work, entry), state["finished"][split]))
-        for split in get_args(Split)
-    }
+        state = {}
+    if state.get("origin") == origin:
+        return {split: list(takewhile(partial(_is_whole, work), state["finished"][split])) for split in _SPLITS}
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return {split: [] for split in _SPLITS}
 
 
 def _is_whole(work: Path, entry: Entry) -> bool:

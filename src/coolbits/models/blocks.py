@@ -24,9 +24,9 @@ def decoder_blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
 def decoder_linears(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Return the linear layers inside the decoder blocks by qualified name, in the order the forward pass uses them.
 
-    `nn.Linear` has a weight of shape [outputs, inputs]; GPT-2's `Conv1D` has the transpose, [inputs, outputs]. The order
-    is that of registration, which in all architectures supported here is that of use: attention's inputs, its output,
-    the MLP's inputs, its output.
+    `nn.Linear` has a weight of shape [outputs, inputs], GPT-2's `Conv1D` the transpose of that. The order is that of
+    registration, which in all architectures supported here is that of use: attention's inputs, its output, the MLP's
+    inputs, its output.
     """
     return {
         f"{block_name}.{name}": module

@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -12,8 +13,8 @@ from coolbits.study.recipes.training import Model
 
 ATTENTION = "sdpa"
 
-# Library defaults for these name tokens of other vocabularies, drop activations, or keep a cache that training and
-# scoring never read (`generate` asks for one by itself).
+# Library defaults for these name tokens of other vocabularies, drop activations, or keep a cache of keys and values
+# that training and scoring never read.
 _NEUTRAL = {
     "bos_token_id": None,
     "eos_token_id": None,
@@ -40,16 +41,13 @@ def build_config(recipe: Model) -> PreTrainedConfig:
             known = ", ".join(sorted(allowed))
             raise CoolbitsError(f"model.config.{key} is not a key of {recipe.architecture}; known are {known}")
         if key.endswith(("dropout", "pdrop")) and value:
-            raise CoolbitsError(
-                f"model.config.{key} is {value}; models are trained without dropout, give 0 or leave it out"
-            )
+            raise CoolbitsError(f"model.config.{key} is {value}; models are trained without dropout, give 0")
     neutral = {key: value for key, value in _NEUTRAL.items() if key in allowed}
     try:
         return AutoConfig.for_model(recipe.architecture, **neutral | recipe.config)
-    except (TypeError, ValueError) as error:
-        raise CoolbitsError(
-            f"model.config of {recipe.architecture} is refused: {' '.join(str(error).split())}"
-        ) from None
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CoolbitsError(f"model.config of {recipe.architecture} is refused: {reason}") from None
 
 
 def build_model(recipe: Model, seed: int) -> PreTrainedModel:
@@ -63,8 +61,9 @@ def build_model(recipe: Model, seed: int) -> PreTrainedModel:
     """
     config = build_config(recipe)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
+    model.generation_config.use_cache = True  # unlike training, `generate` reads the cache
     return model.train()
 
 

@@ -49,7 +49,7 @@ def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> 
 
 def weight_matrix(module: nn.Module) -> torch.Tensor:
     """Return a module's weight as a view [outputs, inputs], also for GPT-2's transposed `Conv1D`."""
-    weight: torch.Tensor = module.weight.detach()  # type: ignore[operator,union-attr]
+    weight: torch.Tensor = module.weight.detach()  # type: ignore[operator]
     return weight.T if isinstance(module, Conv1D) else weight
 
 
@@ -65,10 +65,11 @@ def write_quantized(layers: Mapping[str, QuantizedLayer], out: Path) -> int:
         own = {"codes": pack(layer.codes, layer.bits), "scales": layer.scales}
         if not layer.symmetric:
             own["zeros"] = pack(layer.zeros, layer.bits)
-        neighbours = torch.equal(layer.group_index.cpu(), neighbouring_groups(*layer.codes.shape[1:], layer.group_size))
+        inputs = layer.codes.shape[1]
+        neighbours = torch.equal(layer.group_index.cpu(), neighbouring_groups(inputs, layer.group_size))
         if not neighbours:
             own["group_index"] = layer.group_index
-        tensors |= {f"{name}.{part}": tensor.cpu().contiguous() for part, tensor in own.items()}
+        tensors |= {f"{name}.{part}": tensor.cpu().clone() for part, tensor in own.items()}
         layout[name] = {
             "shape": list(layer.codes.shape),
             "bits": layer.bits,

@@ -11,8 +11,8 @@ from torch import Tensor
 class Adam:
     """Adam with decoupled weight decay: w <- (1 - lr * decay) w - lr * m̂ / (sqrt(v̂) + eps).
 
-    With `corrected_by`, the peak learning rate, the decay of an update is `weight_decay * lr / corrected_by` (AdamC), so
-    that a weight shrinks by lr² / peak * weight_decay; without it `weight_decay` itself.
+    `decay` is `weight_decay`, or with `corrected_by`, the peak learning rate, `weight_decay * lr / corrected_by`: then
+    an update shrinks the weights by lr² / peak * weight_decay (AdamC).
     """
 
     beta1: float
@@ -31,7 +31,7 @@ class Adam:
         step: Tensor,
         lr: float,
     ) -> None:
-        """Make one update in place, by the kernel beneath `torch.optim.AdamW(fused=True)`: one pass over each tensor."""
+        """Make one update in place, by the kernel beneath `torch.optim.AdamW(fused=True)`: one pass over memory."""
         decay = self.weight_decay if self.corrected_by is None else self.weight_decay * lr / self.corrected_by
         torch._fused_adamw_(
             parameters,

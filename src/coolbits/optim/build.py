@@ -19,7 +19,7 @@ Precision = Literal["bfloat16", "float32"]
 def build_optimizer(
     model: PreTrainedModel, recipe: recipes.Optimizer, peak_lr: float, precision: Precision = "bfloat16"
 ) -> Optimizer:
-    """Return the optimizer of `recipe` for all parameters of `model`, its states on the parameters' devices.
+    """Return the optimizer of `recipe` for all parameters of `model`; move the model to its device first.
 
     Matrices, embeddings and head are decayed; biases and norms are not. AdamC corrects the decay of the matrices inside
     the blocks, whose outputs a norm rescales (Defazio 2025); embeddings and head decay as under AdamW. (The code of

@@ -30,7 +30,9 @@ class Float32:
     """Stores a state as it is, without copies."""
 
     def encode(self, state: Tensor) -> dict[str, Tensor]:
+        """Return `state` as the one part named ""."""
         return {"": state}
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Return that part itself."""
         return parts[""]

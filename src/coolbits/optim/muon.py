@@ -14,7 +14,7 @@ from coolbits.optim.sgd import accumulate
 
 Scale = Literal["match_rms_adamw", "spectral"]
 
-# Equal-shaped matrices are orthogonalized together, so many elements at once, to bound the memory that takes.
+# Matrices are orthogonalized together so many elements at a time, which bounds the memory that it takes.
 _BATCH_ELEMENTS = 1 << 25
 
 
@@ -59,26 +59,31 @@ class Muon:
         step: Tensor,
         lr: float,
     ) -> None:
-        """Make one update in place; matrices of one shape go through Newton-Schulz as one batch."""
+        """Make one update in place; matrices of one shape, or its transpose, pass Newton-Schulz as one batch."""
         directions = accumulate(states["momentum"], gradients, self.momentum, self.nesterov)
         torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
-        for batch in _equal_shapes(directions):
-            orthogonal = orthogonalize(
-                torch.stack([directions[index] for index in batch]), self.newton_schulz_steps, self.dtype
-            )  # [batch, m, n]
-            outputs, inputs = reversed(orthogonal.shape[1:]) if self.transposed else orthogonal.shape[1:]
-            torch._foreach_add_(
-                [parameters[index] for index in batch],
-                list(orthogonal.unbind()),
-                alpha=-lr * update_scale(self.scale, outputs, inputs),
-            )
+        for batch in _batches(directions):
+            stack = torch.stack([_wide(directions[index]) for index in batch])  # [batch, m, n], m <= n
+            orthogonal = orthogonalize(stack, self.newton_schulz_steps, self.dtype)
+            for index, update in zip(batch, orthogonal, strict=True):
+                weight = parameters[index]
+                _wide(weight).add_(update, alpha=-lr * self._scale_of(weight))
+
+    def _scale_of(self, weight: Tensor) -> float:
+        outputs, inputs = reversed(weight.shape) if self.transposed else weight.shape
+        return update_scale(self.scale, outputs, inputs)
 
 
-def _equal_shapes(matrices: list[Tensor]) -> Iterator[list[int]]:
-    """Yield the indices of matrices of one shape, in pieces of bounded size."""
+def _wide(matrix: Tensor) -> Tensor:
+    """Return the matrix, or its transpose if it is tall: a view."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _batches(matrices: list[Tensor]) -> Iterator[list[int]]:
+    """Yield the indices of matrices of one shape, the transposed one included, in pieces of bounded size."""
     by_shape: dict[torch.Size, list[int]] = defaultdict(list)
     for index, matrix in enumerate(matrices):
-        by_shape[matrix.shape].append(index)
+        by_shape[_wide(matrix).shape].append(index)
     for shape, indices in by_shape.items():
         count = max(1, _BATCH_ELEMENTS // shape.numel())
         yield from (indices[start : start + count] for start in range(0, len(indices), count))

@@ -26,7 +26,7 @@ class Rule(Protocol):
         step: Tensor,
         lr: float,
     ) -> None:
-        """Make one update in place of `parameters` and `states`. `step` is the number of this update, from 1, float32."""
+        """Make one update, in place of `parameters` and `states`; `step` is its number, from 1, a float32 scalar."""
         ...
 
 
@@ -47,11 +47,12 @@ class Group:
 
     def step(self, step: Tensor, lr: float) -> None:
         """Decode the states, update weights and states, encode the states."""
-        weights, gradients = [], []
+        weights: list[Tensor] = []
+        gradients: list[Tensor] = []
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 raise ValueError(f"the parameter {name} has no gradient")
-            weights.append(parameter.data)
+            weights.append(parameter)
             gradients.append(parameter.grad)
         decoded = {
             state: [self._codecs[name, state].decode(self._stored[name, state]) for name in self.parameters]
@@ -109,7 +110,7 @@ class Optimizer:
         """
         own = self.state_tensors()
         if own.keys() != tensors.keys():
-            raise CoolbitsError(f"optimizer state does not fit: {_difference(own.keys(), tensors.keys())}")
+            raise CoolbitsError(f"optimizer state does not fit: {_difference(set(own), set(tensors))}")
         for name, tensor in own.items():
             given = tensors[name]
             if (given.shape, given.dtype) != (tensor.shape, tensor.dtype):

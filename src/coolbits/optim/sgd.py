@@ -16,7 +16,7 @@ def accumulate(momenta: list[Tensor], gradients: list[Tensor], momentum: float, 
 
 @dataclass(frozen=True)
 class SGD:
-    """M <- momentum * M + G; w <- (1 - lr * weight_decay) w - lr * U, U being M or, with `nesterov`, momentum * M + G."""
+    """M <- momentum * M + G; w <- (1 - lr * weight_decay) w - lr * U, where U is M or, `nesterov`, momentum * M + G."""
 
     momentum: float
     nesterov: bool

@@ -39,11 +39,11 @@ def check_calibration(recipe: Calibration, linears: Mapping[str, nn.Module]) -> 
         CoolbitsError: naming the widest layer.
     """
     name, module = max(linears.items(), key=lambda item: weight_matrix(item[1]).shape[1])
-    inputs, tokens = weight_matrix(module).shape[1], recipe.sequences * recipe.sequence_length
-    if tokens < inputs:
+    inputs, sequences, length = weight_matrix(module).shape[1], recipe.sequences, recipe.sequence_length
+    if sequences * length < inputs:
         raise CoolbitsError(
-            f"calibration.sequences: {recipe.sequences} sequences of {recipe.sequence_length} tokens are fewer than the "
-            f"{inputs} inputs of {name}; take at least {-(-inputs // recipe.sequence_length)} sequences"
+            f"calibration.sequences: {sequences} sequences of {length} tokens are fewer than the {inputs} inputs of "
+            f"{name}; take at least {-(-inputs // length)} sequences"
         )
 
 

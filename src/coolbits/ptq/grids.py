@@ -1,8 +1,9 @@
 """Integer grids: the scale and zero point of a group of weights, and rounding onto them.
 
-A level is `scale * (code - zero)` with codes 0 to 2**bits - 1. The scale and the zero point are those of GPTQModel
-4.0 (`quantizer.py`, no search for a smaller error): symmetric grids span [-max|w|, max|w|], asymmetric ones
-[min(w, 0), max(w, 0)].
+A level is `scale * (code - zero)` with codes 0 to `Grid.top`. Scale and zero point are those of GPTQModel 4.0
+(`quantizer.py`, without its search for a smaller error): a symmetric grid spans [-max|w|, max|w|], an asymmetric one
+[min(w, 0), max(w, 0)]. Quotients are taken in float32, as the libraries do: the largest weight of a symmetric group
+lies half way between two levels, and its rounding hangs on that.
 """
 
 import torch
@@ -12,7 +13,7 @@ from coolbits.study.recipes.ptq import Grid
 
 
 def find_scales(weights: torch.Tensor, top: int | torch.Tensor, symmetric: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return scale and zero point of each group.
+    """Return the scale (positive; 1 for a group of zeros) and the zero point of each group.
 
     Args:
         weights: [..., group].
@@ -20,26 +21,24 @@ def find_scales(weights: torch.Tensor, top: int | torch.Tensor, symmetric: bool)
         symmetric: as `Grid.symmetric`.
 
     Returns:
-        Scale (positive; 1 for a group of zeros) and zero point (an integer in the weights' dtype), each [...].
+        Scale and zero point, both float32 [...]; the zero point is an integer.
     """
+    weights = weights.to(torch.float32)
     if symmetric:
         low = high = weights.abs().amax(-1)
     else:
-        low, high = (-weights.amin(-1)).clamp_min(0), weights.amax(-1).clamp_min(0)
+        low, high = (-weights.amin(-1)).clamp_min_(0), weights.amax(-1).clamp_min_(0)
     scale = (low + high) / top
-    # Below the smallest normal number the quotient w / s overflows or is flushed: such a group is all zeros.
-    scale = torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
-    if symmetric:
-        zero = torch.ones_like(scale) * ((top + 1) // 2)
-    else:
-        zero = torch.round(low / scale).clamp_min(0)
-    return scale, zero
+    # Below the smallest normal number a scale may be flushed to zero: such a group is all zeros.
+    scale = torch.where(scale >= torch.finfo(torch.float32).tiny, scale, 1.0)
+    middle = torch.ones_like(scale) * ((top + 1) // 2)
+    return scale, middle if symmetric else torch.round(low / scale)
 
 
-def quantize(weights: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, top: int | torch.Tensor) -> torch.Tensor:
-    """Round `weights` to the nearest code (ties to even quotients), uint8; `scale`, `zero` and `top` broadcast."""
-    codes = torch.round(weights / scale) + zero
-    return codes.clamp_min_(0).clamp_max_(top).to(torch.uint8)
+def quantize(weights: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, top: int) -> torch.Tensor:
+    """Return the nearest codes, uint8, ties to the even multiple of the scale; `scale` and `zero` broadcast."""
+    codes = torch.round(weights.to(torch.float32) / scale) + zero
+    return codes.clamp_(0, top).to(torch.uint8)
 
 
 def group_size_for(grid: Grid, inputs: int, module: str = "the weight") -> int:

@@ -45,7 +45,7 @@ class HessianSum:
 def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:
     """Order, damp and factorize a Hessian [inputs, inputs] (float64).
 
-    Damping adds a share of the mean diagonal of live inputs to the diagonal (GPTQ, section 3.3). If the matrix then
+    Damping adds a share of the mean diagonal of live inputs to the diagonal (GPTQ, step 3). If the matrix then
     is not positive definite, the share grows by `damping_step`, `damping_attempts` times in all. Dead inputs, zero in
     all of the calibration, get the mean diagonal as their own and go last in activation order.
     """

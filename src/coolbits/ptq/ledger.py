@@ -17,7 +17,7 @@ class Entry:
     """One module's line. Fields of a method that did not run are None.
 
     `method` is what ran, `requested` what the recipe asked for, `reason` why they differ. `damping` is the share of
-    the mean diagonal at which the factorization succeeded, after `attempts`. A proxy loss is tr(dW H dW^T) with the
+    the mean diagonal that the last of `attempts` factorizations added. A proxy loss is tr(dW H dW^T) with the
     undamped H = 2 * mean(x x^T): twice the mean squared error of the layer's output, summed over outputs.
     """
 
@@ -63,7 +63,7 @@ def relative_error(weight: torch.Tensor, layer: QuantizedLayer) -> float:
 def write_ledger(results: Mapping[str, Result], out: Path) -> None:
     """Write `ledger.parquet` into `out`: one row a module, in the order of `results`."""
     rows = [{"module": module, **asdict(result.entry)} for module, result in results.items()]
-    text = {column: "string" for column in ("module", "requested", "method", "reason", "order")}
-    whole = {column: "Int64" for column in ("bits", "group_size", "attempts", "dead_columns")}
-    real = {column: "Float64" for column in ("damping", "proxy_loss", "rtn_proxy_loss", "relative_error")}
+    text = dict.fromkeys(("module", "requested", "method", "reason", "order"), "string")
+    whole = dict.fromkeys(("bits", "group_size", "attempts", "dead_columns"), "Int64")
+    real = dict.fromkeys(("damping", "proxy_loss", "rtn_proxy_loss", "relative_error"), "Float64")
     pd.DataFrame(rows).astype(text | whole | real).to_parquet(out / LEDGER, index=False)

@@ -94,7 +94,8 @@ def sequential_pass(trace: Trace, linears: Linears, recipe: GPTQ, advance: Advan
                     results[name] = result
                     weight_matrix(linears[name]).copy_(result.layer.weight())
                 advance(len(group))
-            _, inputs = gather_hessians(block, inputs, {})
+            if block is not trace.blocks[-1]:
+                _, inputs = gather_hessians(block, inputs, {})
         finally:
             for name in names:
                 weight_matrix(linears[name]).copy_(originals[name])

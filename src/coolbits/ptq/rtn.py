@@ -14,7 +14,7 @@ def round_to_nearest(weight: torch.Tensor, grid: Grid) -> QuantizedLayer:
         CoolbitsError: if the group size does not divide the inputs.
     """
     outputs, inputs = weight.shape
-    size, top = group_size_for(grid, inputs), (1 << grid.bits) - 1
+    size, top = group_size_for(grid, inputs), grid.top
     groups = weight.reshape(outputs, inputs // size, size)
     scale, zero = find_scales(groups, top, grid.symmetric)
     codes = quantize(groups, scale[..., None], zero[..., None], top).reshape(outputs, inputs)

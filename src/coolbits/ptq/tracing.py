@@ -34,7 +34,7 @@ class Block:
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the block's output for hidden states [sequences, length, width]."""
         output = self.module(hidden, *self.arguments, **self.keywords)
-        return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+        return output[0] if isinstance(output, tuple) else output
 
 
 @dataclass(frozen=True)

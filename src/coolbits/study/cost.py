@@ -66,9 +66,7 @@ def study_cost(plan: Plan, root: Path) -> Cost:
             name, _, step = node.name.partition("/step_")
             kept[name] = max(kept[name], int(step))
     tokens = {name: (end - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, end) in ends.items()}
-    done = {
-        name: max(0, kept[name] - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, _) in ends.items()
-    }
+    done = {name: max(0, kept[name] - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, _) in ends.items()}
     flops = sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
     return Cost(
         nodes=len(plan.nodes),

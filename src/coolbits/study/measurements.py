@@ -62,7 +62,9 @@ def measure(study: Study, points: list[Point], data: DataNodes) -> Measured:
         for point in points:
             if _wanted(study, choice, point):
                 base = _evaluation(choice.measure, point.node, None, data)
-                rows.append(Measurement(name, choice.measure, base, None, None, point.columns | _quantizer_columns(None)))
+                rows.append(
+                    Measurement(name, choice.measure, base, None, None, point.columns | _quantizer_columns(None))
+                )
                 families.append((base, point.family))
                 for key, quantizer in _chosen(study, choice).items():
                     quantized = _quantized(quantizer, point.node, data)

@@ -76,8 +76,6 @@ class Data(Recipe):
     shard_tokens: int = Field(1 << 27, gt=0, description="tokens in a full shard")
 
 
-
-
 class ModelChoice(Recipe):
     """A model by preset, with arguments of its Hugging Face config on top."""
 

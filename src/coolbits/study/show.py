@@ -27,7 +27,8 @@ def print_plan(plan: Plan, root: Path) -> None:
             totals.add_row(kind, f"{count} nodes in {len(plan.jobs(kind))} jobs, {made} exist")
     totals.add_row("to train", f"{si(cost.tokens_left)} of {si(cost.tokens)} tokens, {cost.flops:.2e} FLOPs in all")
     totals.add_row(
-        "sharing saves", f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs"
+        "sharing saves",
+        f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs",
     )
     totals.add_row("peak disk", f"{cost.bytes / 1e9:.2f} GB")
     console.print(totals, soft_wrap=True)

@@ -90,7 +90,9 @@ def _vocabulary_size(data: Data) -> int:
     if size is None and isinstance(choice, HubTokenizer):
         size = _KNOWN_VOCABULARIES.get(choice.id)
     if size is None:
-        raise CoolbitsError("data.tokenizer.vocabulary_size: missing; it is known only for " + ", ".join(_KNOWN_VOCABULARIES))
+        raise CoolbitsError(
+            "data.tokenizer.vocabulary_size: missing; it is known only for " + ", ".join(_KNOWN_VOCABULARIES)
+        )
     return size
 
 

@@ -155,7 +155,9 @@ def _wsd(
         final_fraction=run.schedule.final_fraction,
     )
     parents = data | {"start": trunk.checkpoint(fork).ref}
-    branch = _track(_recipe(run, model, cooldown), parents, [step for step in kept if step > fork], columns, trunk.family)
+    branch = _track(
+        _recipe(run, model, cooldown), parents, [step for step in kept if step > fork], columns, trunk.family
+    )
     return [replace(trunk, ends_run=False), branch]
 
 
@@ -216,7 +218,11 @@ def _recipe(run: Run, model: Model, schedule: Schedule) -> Trajectory:
 
 
 def _track(
-    recipe: Trajectory, parents: dict[str, Ref], steps: Iterable[int], columns: dict[str, Any], family: str | None = None
+    recipe: Trajectory,
+    parents: dict[str, Ref],
+    steps: Iterable[int],
+    columns: dict[str, Any],
+    family: str | None = None,
 ) -> Track:
     fingerprint = fingerprint_of("trajectory", recipe.identity(), parents)
     name = f"{_label(recipe)}-{fingerprint[:8]}"

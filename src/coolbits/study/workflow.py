@@ -102,8 +102,10 @@ class Workflow:
 
     def tasks(self, kind: str) -> Iterator[Task]:
         """Yield the tasks of one kind, the longest first."""
-        code = code_slice(STAGES[kind]).digest[:16]
         timed = [(job_seconds(job, self.plan), job) for job in self.plan.jobs(kind)]
+        if not timed:
+            return
+        code = code_slice(STAGES[kind]).digest[:16]
         for seconds, job in sorted(timed, key=lambda pair: -pair[0]):
             yield Task(job, self.root, code, self._threads.get(kind, 1), minutes=max(10, round(3 * seconds / 60)))
 

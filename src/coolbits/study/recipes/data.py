@@ -1,8 +1,8 @@
 """Recipes of the data stages: corpus, tokenizer, shards."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coolbits.study.recipes.base import Recipe
 
@@ -25,6 +25,12 @@ class FileSource(Recipe):
     names: tuple[str, ...] = Field(min_length=1, description="file names; the folders are no part of the identity")
     sha256: tuple[str, ...] = Field(description="digest of each file, in the order of `names`")
     text_field: str = Field("text", description="the key or column that holds a document's text")
+
+    @model_validator(mode="after")
+    def _one_digest_a_file(self) -> Self:
+        if len(self.names) != len(self.sha256):
+            raise ValueError(f"{len(self.names)} names but {len(self.sha256)} digests; each file needs one")
+        return self
 
 
 class HubSource(Recipe):
@@ -51,7 +57,7 @@ class Corpus(Recipe):
 
 
 class TrainedTokenizer(Recipe):
-    """Byte-level BPE trained on training documents of the corpus (parent role `corpus`)."""
+    """Byte-level BPE trained on training documents, drawn evenly from the corpus (parent role `corpus`)."""
 
     kind: Literal["bpe"] = "bpe"
     vocabulary_size: int = Field(ge=257, description="entries, end-of-text included")
@@ -85,4 +91,6 @@ class TokenizerRecipe(Recipe):
 class Shards(Recipe):
     """Token shards of both splits. Parents: `corpus`, `tokenizer`."""
 
-    shard_tokens: int = Field(1 << 27, gt=0, description="tokens in a full shard")
+    shard_tokens: int = Field(
+        1 << 27, gt=0, description="a shard ends with the document that brings it to so many tokens"
+    )

@@ -16,7 +16,7 @@ class Loss(Recipe):
     kind: Literal["loss"] = "loss"
     windows: int = Field(512, gt=0, description="windows scored; fewer if the validation set is smaller")
     sequence_length: int = Field(128, gt=1)
-    batch_size: int = Field(64, gt=0, description="identity: a batch's shape can move the last bits of a score")
+    batch_size: int = Field(16, gt=0, description="identity: a batch's shape can move the last bits of a score")
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -25,7 +25,7 @@ class Tasks(Recipe):
 
     kind: Literal["tasks"] = "tasks"
     tasks: tuple[str, ...] = Field(
-        min_length=1, description="names: lm-eval's, or those built here (coolbits_cloze, ...)"
+        min_length=1, description="names of tasks, or of the sets in coolbits.evaluation.task_names"
     )
     shots: int = Field(0, ge=0)
     limit: int | None = Field(None, gt=0, description="documents a task; null: all")

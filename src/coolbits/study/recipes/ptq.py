@@ -28,6 +28,11 @@ class Grid(Recipe):
     )
     symmetric: bool = True
 
+    @property
+    def top(self) -> int:
+        """The highest code."""
+        return (1 << self.bits) - 1
+
 
 class RTN(Recipe):
     """Round to nearest."""

@@ -1,0 +1,75 @@
+"""The rows that a claim is judged on, each with its resamples: what a contrast between rows can be taken over.
+
+All rows are scored on the same held-out documents, so one resample of the documents serves all of them, and what two
+models share cancels in their difference. Seeds are resampled on top of documents, see `coolbits.claims.verdict`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.resampling import Floats, resampled_means
+from coolbits.rows import of_quantizer
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Rows of one quantizer in a loss table, and their values.
+
+    `values[column]` has shape [rows, 1 + samples]: the estimate, then a value for each resample of the documents.
+    Columns: `error` (relative quantization error, %), `full` and `quantized` (losses, nats per token).
+    `rows` counts from 0 in step with the values; diverged rows are left out.
+    """
+
+    rows: pd.DataFrame
+    values: Mapping[str, Floats]
+
+    def of(self, chosen: pd.DataFrame, column: str) -> Floats:
+        """Return the values of `chosen`, rows selected from this evidence: [chosen, 1 + samples]."""
+        return self.values[column][chosen.evidence.to_numpy(dtype=int)]
+
+
+def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples: int, seed: int) -> Evidence:
+    """Return the evidence of one quantizer from a loss table and the nats of its documents.
+
+    Args:
+        table: the loss table
+        documents: columns row (position in `table`), tokens, nats, base_nats (lists, one entry a document)
+        quantizer: a name of the table's column `quantizer`
+        samples: resamples of the documents
+        seed: of the resamples
+
+    Raises:
+        CoolbitsError: if a row that did not diverge has no documents.
+    """
+    rows = of_quantizer(table.reset_index(names="position"), quantizer)
+    rows = rows[(rows.outcome == "complete") & rows.relative_error.notna()].reset_index(drop=True)
+    lists = documents.set_index("row")
+    missing = rows.position[~rows.position.isin(lists.index)]
+    if len(missing):
+        raise CoolbitsError(f"documents.parquet: no documents of row {missing.iloc[0]} of the loss table; make it again")
+    lists = lists.loc[rows.position]
+    tokens, nats, base = (_drawn(lists[name], samples, seed) for name in ("tokens", "nats", "base_nats"))
+    values = {"full": base / tokens, "quantized": nats / tokens, "error": 100 * (nats / base - 1)}
+    return Evidence(rows.assign(evidence=np.arange(len(rows))), values)
+
+
+def _drawn(lists: pd.Series, samples: int, seed: int) -> Floats:
+    """Return estimate and resamples of the mean of each list; lists of one length are drawn together."""
+    found = np.empty((len(lists), 1 + samples))
+    lengths = np.array([len(entry) for entry in lists])
+    for length in np.unique(lengths):
+        places = np.flatnonzero(lengths == length)
+        values = np.stack([np.asarray(lists.iloc[place], dtype=np.float64) for place in places])
+        found[places, 0] = values.mean(axis=1)
+        found[places, 1:] = resampled_means(values, samples, seed)
+    return found
+
+
+def setting_of(row: Any) -> dict[str, Any]:
+    """Return what must agree for two runs to be compared over seeds: model, optimizer, weight decay, peak rate."""
+    return {name: getattr(row, name) for name in ("model", "optimizer", "weight_decay", "peak_lr")}

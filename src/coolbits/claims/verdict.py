@@ -1,0 +1,92 @@
+"""From effects of single units to an interval and a verdict.
+
+A claim measures its effect once a unit, a seed as a rule, as a number that is positive when the claim holds. The
+interval is a percentile bootstrap over units and documents together: units are drawn with replacement, each with the
+same resample of the documents. Drawing from k units understates their spread by (k - 1) / k, which matters for the few
+seeds that studies have; deviations between units are widened by sqrt(k / (k - 1)) (Davison & Hinkley 1997, section 2.3).
+With one unit only documents are resampled, and the result says so: it speaks of this run, not of its repetition.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from coolbits.resampling import Floats, percentiles
+
+SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTED = "supported", "contradicted", "not decided at this scale", "no rows in this study"
+Form = Literal["direction", "equivalence", "open"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a claim measured: for each unit the estimate and its resamples over documents, shape [1 + samples].
+
+    `n` counts the comparisons behind it; `margin`, of an equivalence, is the largest difference that still counts as
+    none.
+    """
+
+    units: Mapping[str, Floats]
+    n: int
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An effect with its interval and what the rule makes of it."""
+
+    effect: float
+    low: float
+    high: float
+    verdict: str
+    resampled: str
+
+
+def judge(effect: Effect, form: Form, confidence: float, seed: int) -> Judgement:
+    """Apply the decision rule of `form` to an effect."""
+    units = np.stack(list(effect.units.values()))  # [units, 1 + samples]
+    estimate, drawn = float(units[:, 0].mean()), _draw_units(units[:, 1:], seed)
+    low, high = (float(end) for end in percentiles(drawn, confidence))
+    signs = np.sign(units[:, 0])
+    if form == "equivalence":
+        verdict = _equivalence(low, high, effect.margin)
+    else:
+        up, down = low > 0 and bool((signs > 0).all()), high < 0 and bool((signs < 0).all())
+        names = {"direction": (SUPPORTED, CONTRADICTED, UNDECIDED), "open": ("higher", "lower", "no difference seen")}
+        verdict = names[form][0 if up else 1 if down else 2]
+        verdict = f"observed: {verdict}" if form == "open" else verdict
+    resampled = "seeds and documents" if len(units) > 1 else "documents only (one seed)"
+    return Judgement(estimate, low, high, verdict, resampled)
+
+
+def rule(form: Form, confidence: float, margin: str = "") -> str:
+    """Return the decision rule in words."""
+    interval = f"the {100 * confidence:g} % interval"
+    if form == "equivalence":
+        return (
+            f"Supported if {interval} lies within {margin} of zero, contradicted if it lies wholly outside, otherwise not decided."
+        )
+    if form == "open":
+        return f"No paper claims a direction. A difference is called observed if {interval} excludes zero and every seed agrees in sign."
+    return (
+        f"Supported if {interval} of the effect is above zero and the effect is positive in every seed; contradicted if "
+        "both hold with the sign reversed; otherwise not decided."
+    )
+
+
+def _draw_units(units: Floats, seed: int) -> Floats:
+    """Return the mean over units in each resample: [units, samples] -> [samples]."""
+    count, samples = units.shape
+    centre = units.mean(axis=0)
+    if count == 1:
+        return centre
+    picks = np.random.default_rng(seed).integers(count, size=(count, samples))
+    means = np.take_along_axis(units, picks, axis=0).mean(axis=0)
+    return centre + np.sqrt(count / (count - 1)) * (means - centre)
+
+
+def _equivalence(low: float, high: float, margin: float) -> str:
+    if -margin < low and high < margin:
+        return SUPPORTED
+    return CONTRADICTED if low > margin or high < -margin else UNDECIDED

@@ -1,0 +1,165 @@
+"""Marks shared by the figures: curves and points with seeds or intervals, learning rates, diverged runs.
+
+With one seed the uncertainty shown is the bootstrap interval over documents; with several it is the seeds themselves,
+one thin line or small mark each, and their mean. A hollow mark has a module whose quantization fell back.
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from coolbits.figures.style import GREY, Look
+
+_INTERVALS = {"relative_error": ("relative_low", "relative_high"), "absolute_error": ("absolute_low", "absolute_high")}
+PERCENT = {"relative_error": 100.0, "relative_drop": 100.0}
+
+
+def curve(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens", marked: bool = True) -> None:
+    """Draw `y` against `x` along training: one trajectory of each seed, mean on top."""
+    rows = _finite(rows, x, y)
+    if rows.empty:
+        return
+    mean = _mean(rows, x, y)
+    style = {"color": look.color, "linestyle": look.line}
+    if rows.seed.nunique() > 1:
+        for _, seed in rows.groupby("seed"):
+            axes.plot(*_xy(seed.sort_values("tokens"), x, y), linewidth=0.6, alpha=0.5, **style)
+    elif y in _INTERVALS and x == "tokens":
+        low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
+        axes.fill_between(mean[x].astype(float), low, high, color=look.color, alpha=0.18, linewidth=0)
+    axes.plot(*_xy(mean, x, y), **style)
+    if marked:
+        _marks(axes, mean, x, y, look)
+
+
+def fan(axes: Axes, whole: pd.DataFrame, y: str, trunk: Look | None, decay: Look, x: str = "tokens") -> None:
+    """Draw the runs of one setting: the trunk once, then each decay from where it left; or each run without a trunk.
+
+    Ends carry a large mark. Dashed looks stay unmarked between trunk and end; without a `trunk` only decays are drawn.
+    """
+    marked = decay.line == "-"
+    if trunk is not None:
+        stems = whole[whole.branch_tokens.notna() & (whole.tokens <= whole.branch_tokens)]
+        curve(axes, stems.drop_duplicates(["family", "step"]), y, trunk, x, marked)
+    tails = whole[whole.branch_tokens.isna() | (whole.tokens > whole.branch_tokens)]
+    for budget, tail in tails.groupby("budget_tokens"):
+        forks = whole[(whole.budget_tokens == budget) & (whole.tokens == whole.branch_tokens)]
+        curve(axes, pd.concat([forks, tail]), y, decay, x, marked=False)
+        if marked:
+            marks(axes, tail, y, decay, x)
+    for _, end in whole[whole.final.astype(bool)].groupby("budget_tokens"):
+        points(axes, end, y, decay, x)
+
+
+def points(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens", joined: bool = False) -> None:
+    """Draw `y` at the ends of runs, or of averages: mean over seeds at each `tokens`, seeds as small marks."""
+    rows = _finite(rows, x, y)
+    if rows.empty:
+        return
+    mean = _mean(rows, x, y, every_seed=False)
+    if rows.seed.nunique() > 1:
+        axes.plot(*_xy(rows, x, y), look.marker, color=look.color, markersize=2, alpha=0.5, markeredgewidth=0)
+    elif y in _INTERVALS:
+        low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
+        axes.vlines(mean[x].astype(float), low, high, color=look.color, linewidth=0.9)
+    if joined:
+        axes.plot(*_xy(mean, x, y), color=look.color, linestyle=look.line)
+    _marks(axes, mean, x, y, look, size=4.6)
+
+
+def rates(axes: Axes, rows: pd.DataFrame) -> None:
+    """Overlay the learning rate, dotted, on an axis of its own at the right; `rows` are whole runs."""
+    twin = axes.twinx()
+    for _, path in rows.groupby("path"):
+        twin.plot(path.tokens.astype(float), path.lr, color=GREY, linestyle=(0, (1, 1.6)), linewidth=0.9)
+    peak = float(rows.lr.max())
+    twin.set_ylim(0, 1.35 * peak)
+    twin.set_yticks([0, peak / 2, peak])
+    twin.set_ylabel("Learning rate", color=GREY)
+    twin.tick_params(axis="y", colors=GREY)
+    twin.grid(visible=False)
+    twin.spines["right"].set(visible=True, color=GREY, linewidth=0.5)
+    twin.yaxis.set_major_formatter("{x:g}")
+    axes.set_zorder(twin.get_zorder() + 1)
+    axes.patch.set_visible(False)
+
+
+def diverged(axes: Axes, rows: pd.DataFrame, look: Look) -> bool:
+    """Put a cross where each diverged trajectory of `rows` diverged, at the top of the panel; say if there was one."""
+    lost = rows[rows.outcome == "diverged"].drop_duplicates("family")
+    if lost.empty:
+        return False
+    tokens = (lost.diverged_step * lost.tokens / lost.step).astype(float)
+    height = axes.get_xaxis_transform()
+    axes.plot(tokens, [0.96] * len(lost), "x", color=look.color, transform=height, markersize=5, markeredgewidth=1.3)
+    return True
+
+
+def diagonal(axes: Axes) -> None:
+    """Draw y = x, where a quantizer without error would be."""
+    low = max(axes.get_xlim()[0], axes.get_ylim()[0])
+    axes.axline((low, low), slope=1, color=GREY, linestyle="--", linewidth=0.8, zorder=1)
+
+
+def entry(label: str, marker: str, hollow: bool) -> Artist:
+    """Return a legend entry for a kind of mark, in grey."""
+    face = "white" if hollow else GREY
+    return Line2D([], [], color=GREY, marker=marker, markerfacecolor=face, linestyle="", label=label)
+
+
+def handles(looks: Iterable[Look], marked: bool = True) -> list[Artist]:
+    """Return legend entries for groups."""
+    return [
+        Line2D([], [], color=look.color, linestyle=look.line, marker=look.marker if marked else "", label=look.label)
+        for look in looks
+    ]
+
+
+def notes(rows: pd.DataFrame, rate: bool = False) -> list[Artist]:
+    """Return legend entries for the learning rate, fallbacks and diverged runs, as far as `rows` have them."""
+    dotted = Line2D([], [], color=GREY, linestyle=(0, (1, 1.6)), linewidth=0.9, label="learning rate")
+    hollow = entry("with a fallback", "o", hollow=True)
+    cross = Line2D([], [], color=GREY, marker="x", markeredgewidth=1.3, linestyle="", label="diverged")
+    shown = ((dotted, rate), (hollow, (rows.fallbacks > 0).any()), (cross, (rows.outcome == "diverged").any()))
+    return [handle for handle, wanted in shown if wanted]
+
+
+def marks(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens") -> None:
+    """Mark each mean over seeds, as `curve` does, without its line."""
+    rows = _finite(rows, x, y)
+    if len(rows):
+        _marks(axes, _mean(rows, x, y), x, y, look)
+
+
+def _finite(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    return rows[rows[x].notna() & rows[y].notna()]
+
+
+def _mean(rows: pd.DataFrame, x: str, y: str, every_seed: bool = True) -> pd.DataFrame:
+    """Average over seeds at equal tokens; with `every_seed` only where no seed is missing, so that no mean jumps."""
+    numbers = {name: "mean" for name in {x, y, *_INTERVALS.get(y, ())} - {"tokens"}}
+    # A full-precision loss is what it is, whatever the quantizer did afterwards.
+    fallbacks = {"fallbacks": "max"} if "fallbacks" in rows and y != "base_loss" else {}
+    mean = rows.groupby("tokens", as_index=False).agg({**numbers, **fallbacks, "seed": "nunique"})
+    return mean[mean.seed == rows.seed.nunique()] if every_seed else mean
+
+
+def _xy(rows: pd.DataFrame, x: str, y: str) -> tuple[pd.Series, pd.Series]:
+    return rows[x].astype(float), rows[y].astype(float) * PERCENT.get(y, 1.0)
+
+
+def _marks(axes: Axes, mean: pd.DataFrame, x: str, y: str, look: Look, size: float = 3.2) -> None:
+    fallen = mean.fallbacks.fillna(0) > 0 if "fallbacks" in mean else pd.Series(False, index=mean.index)
+    for group, face in ((mean[~fallen], look.color), (mean[fallen], "white")):
+        axes.plot(
+            *_xy(group, x, y),
+            look.marker,
+            color=look.color,
+            markerfacecolor=face,
+            markersize=size,
+            markeredgewidth=0.9,
+            zorder=3,
+        )

@@ -1,0 +1,94 @@
+"""Task accuracy of full-precision and quantized models, and the relative accuracy drop (paper A, Figures 3 and 16)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from coolbits.figures import drawing, style
+from coolbits.figures.selection import (
+    Options,
+    Tables,
+    check_options,
+    chosen_quantizers,
+    demand,
+    evidence,
+    quantizer_label,
+    setting_label,
+)
+from coolbits.rows import averages, decays, main_setting, of_quantizer, of_setting, trunks
+
+NAME = "tasks"
+
+
+def draw(tables: Tables, options: Options) -> Figure:
+    """Draw accuracy before and after quantization, and the drop, a row a task, a colour a kind of model."""
+    groups = _groups(tables, options)
+    names = list(dict.fromkeys(task for _, rows in groups for task in rows.task))
+    height = 1.1 + 0.11 * len(names) * (len(groups) + 1)
+    figure, (accuracy, drop) = style.panels(2, height=height)
+    for place, (look, rows) in enumerate(groups):
+        offset = (place - (len(groups) - 1) / 2) * 0.8 / len(groups)
+        for position, name in enumerate(names):
+            _dumbbell(accuracy, drop, rows[rows.task == name], position + offset, look)
+    for panel in (accuracy, drop):
+        panel.set_yticks(range(len(names)), names)
+        panel.set_ylim(len(names) - 0.5, -0.5)
+        panel.grid(visible=False, axis="y")
+        for edge in np.arange(0.5, len(names) - 1):
+            panel.axhline(edge, color="0.85", linewidth=0.5)
+    drop.tick_params(labelleft=False)
+    drop.axvline(0, color=style.GREY, linewidth=0.7)
+    accuracy.set_xlabel("Accuracy")
+    drop.set_xlabel("Relative accuracy drop (%)")
+    kinds = drawing.handles([style.Look(look.label, look.color, look.marker, "") for look, _ in groups])
+    precision = [
+        drawing.entry("full precision", "o", hollow=True),
+        drawing.entry(quantizer_label(groups[0][1]), "o", hollow=False),
+    ]
+    style.legend(figure, kinds + precision)
+    return figure
+
+
+def caption(tables: Tables, options: Options, scale: str) -> str:
+    """Say what is seen, n, intervals and scale."""
+    groups = _groups(tables, options)
+    rows = pd.concat([rows for _, rows in groups])
+    sizes = ", ".join(f"{task} {int(count)}" for task, count in rows.groupby("task").samples.max().items())
+    return (
+        f"Task accuracy of the last model of each kind under {quantizer_label(rows)}. a: before (hollow) and after "
+        "(filled) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
+        f"{setting_label(main_setting(rows))}. Samples: {sizes}. {evidence(rows, tables['tasks'])} {scale}."
+    )
+
+
+def _groups(tables: Tables, options: Options) -> list[tuple[style.Look, pd.DataFrame]]:
+    """Return the latest trunk checkpoint, decay end and averages of the main setting, as far as they were scored."""
+    check_options(NAME, options, ["quantizers"])
+    table = demand(NAME, tables["tasks"], "task evaluations")
+    (quantizer,) = chosen_quantizers(NAME, table, options, most=1)
+    rows = of_quantizer(table, quantizer)
+    rows = demand(NAME, rows[rows.relative_drop.notna()], "tasks with an accuracy")
+    rows = of_setting(rows, main_setting(rows))
+    kinds = [(style.TRUNK, trunks(rows)), (style.DECAY, decays(rows).query("final"))]
+    kinds += [(look, averages(rows, kind)) for kind, look in style.AVERAGES.items()]
+    found = [(look, group[group.tokens == group.tokens.max()]) for look, group in kinds if len(group)]
+    return found
+
+
+def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height: float, look: style.Look) -> None:
+    """Draw one task of one kind of model in both panels."""
+    if rows.empty:
+        return
+    base, value = rows.base_value.mean(), rows.value.mean()
+    accuracy.plot([base, value], [height] * 2, color=look.color, linewidth=1.0, alpha=0.6)
+    accuracy.plot(base, height, look.marker, color=look.color, markerfacecolor="white", zorder=3)
+    accuracy.plot(value, height, look.marker, color=look.color, zorder=3)
+    drop.plot(100 * rows.relative_drop.mean(), height, look.marker, color=look.color, zorder=3)
+    if rows.seed.nunique() > 1:
+        seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
+        drop.plot(100 * rows.relative_drop, [height] * len(rows), look.marker, **seeds)
+    else:
+        accuracy.hlines(height, rows.value_low, rows.value_high, color=look.color, linewidth=0.7)
+        drop.hlines(
+            height, 100 * rows.relative_drop_low, 100 * rows.relative_drop_high, color=look.color, linewidth=0.9
+        )

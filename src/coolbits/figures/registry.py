@@ -1,0 +1,34 @@
+"""The figures' modules by name."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.plots import averages, optimizers, peak_rate, schedules, tasks, tokens
+from coolbits.figures.selection import Options, Tables
+
+
+class Plot(NamedTuple):
+    """How a figure is drawn and what its caption says."""
+
+    draw: Callable[[Tables, Options], Figure]
+    caption: Callable[[Tables, Options, str], str]
+
+
+PLOTS = {
+    module.NAME: Plot(module.draw, module.caption)
+    for module in (tokens, peak_rate, schedules, averages, optimizers, tasks)
+}
+
+
+def plot(name: str) -> Plot:
+    """Return the figure called `name`.
+
+    Raises:
+        CoolbitsError: if there is none, listing those there are.
+    """
+    if name not in PLOTS:
+        raise CoolbitsError(f"figure {name!r}: no such figure; there are {', '.join(PLOTS)}")
+    return PLOTS[name]

@@ -1,0 +1,96 @@
+"""What figures share before drawing: options, the choice of quantizer, words for captions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.rows import of_quantizer, quantizers
+
+Tables = Mapping[str, pd.DataFrame]
+Options = Mapping[str, Any]
+
+
+def check_options(figure: str, options: Options, allowed: Sequence[str]) -> None:
+    """Refuse an option that the figure does not know.
+
+    Raises:
+        CoolbitsError: naming it and those allowed.
+    """
+    for name in options:
+        if name not in allowed:
+            raise CoolbitsError(f"figure {figure}: no option {name!r}; it takes {', '.join(allowed)}")
+
+
+def chosen_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int) -> list[str]:
+    """Return the quantizers to draw: `options["quantizers"]`, or the best of the table, at most `most`.
+
+    Raises:
+        CoolbitsError: if the table has no quantized model, or not the one asked for.
+    """
+    asked = options.get("quantizers") or quantizers(table)[:most]
+    if isinstance(asked, str):
+        asked = [asked]
+    if not asked:
+        raise CoolbitsError(f"figure {figure}: the study's table has no quantized model; add `quantizers` to the study")
+    if len(asked) > most:
+        raise CoolbitsError(f"figure {figure}: {len(asked)} quantizers asked for; it shows at most {most}")
+    for name in asked:
+        of_quantizer(table, name)
+    return list(asked)
+
+
+def demand(figure: str, rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return `rows`, or say what the study lacks.
+
+    Raises:
+        CoolbitsError: if there are none.
+    """
+    if rows.empty:
+        raise CoolbitsError(f"figure {figure}: the study has no {what}; add them to its runs, averages or evaluations")
+    return rows
+
+
+def quantizer_label(rows: pd.DataFrame) -> str:
+    """Return what a reader calls the rows' quantizer: `3-bit GPTQ`."""
+    row = rows.iloc[0]
+    return f"{row.bits}-bit {str(row.method).upper()}"
+
+
+def rate_label(rate: float) -> str:
+    """Return a learning rate as short text: `0.003`, or `3e-05`."""
+    return f"{rate:g}"
+
+
+def setting_label(setting: Mapping[str, Any]) -> str:
+    """Return a setting in words, for a caption."""
+    return (
+        f"{setting['model']}, {setting['optimizer']}, peak rate {rate_label(setting['peak_lr'])}, "
+        f"weight decay {setting['weight_decay']:g}"
+    )
+
+
+def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Return the caption's account of n, of the intervals shown and of marks a reader must know."""
+    seeds, models = rows.seed.nunique(), len(rows.drop_duplicates(["trajectory", "step", "average", "window"]))
+    confidence = f"{100 * table.attrs.get('confidence', 0.95):g} %"
+    if "task" in rows:
+        units = "the samples of each task"
+    else:
+        units = f"{int(rows.documents.max())} held-out documents"
+    sentences = [f"n = {models} models from {seeds} seed{'s' * (seeds > 1)}, scored on {units}."]
+    if seeds > 1:
+        sentences.append(
+            f"Thick lines and large marks: mean over {seeds} seeds; thin lines and small marks: single seeds."
+        )
+    else:
+        sentences.append(
+            f"Bands and bars: {confidence} bootstrap interval over {'samples' if 'task' in rows else 'documents'}, "
+            "base and quantized model paired; one seed, so no spread over seeds is shown."
+        )
+    if "fallbacks" in rows and (rows.fallbacks > 0).any():
+        sentences.append("Hollow marks: the quantizer fell back to round-to-nearest in at least one module.")
+    if (rows.outcome == "diverged").any():
+        sentences.append("Crosses: where a run diverged.")
+    return " ".join(sentences)

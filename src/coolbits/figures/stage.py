@@ -1,0 +1,56 @@
+"""The stage of figures: from tables to `NAME.svg`, `NAME.png` and `caption.txt`, NAME the figure's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coolbits.artifacts.files import write_text
+from coolbits.artifacts.hashing import digest_of
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.progress import Progress
+from coolbits.artifacts.store import Store
+from coolbits.figures.registry import plot
+from coolbits.figures.style import save, theme
+from coolbits.study.recipes.results import Figure
+
+CAPTION = "caption.txt"
+_TABLE = "table.parquet"
+
+
+def run(job: Job, store: Store) -> int:
+    """Draw the figures of a job; return how many were drawn."""
+    made = 0
+    with Progress("figure", len(job.nodes), "figure") as progress:
+        for node in job.nodes:
+            made += _make(node, store)
+            progress.advance(note=node.name)
+    return made
+
+
+def _make(node: Node, store: Store) -> bool:
+    tables = {role: ref.directory(store.root) / _TABLE for role, ref in node.parents.items()}
+    lineage = lineage_digest(node, store)
+    return store.ensure(node, lambda out: build_figure(Figure.read(node.recipe), tables, lineage, out))
+
+
+def lineage_digest(node: Node, store: Store) -> str:
+    """Return the digest that the figure's files carry: of its fingerprint and its parents' manifest digests."""
+    parents = {role: store.manifest(node, role).digest for role in node.parents}
+    return digest_of({"fingerprint": node.fingerprint, "parents": parents})
+
+
+def build_figure(recipe: Figure, tables: Mapping[str, Path], lineage: str, out: Path) -> dict[str, Any]:
+    """Draw a figure from the tables, by role, into `out`; return the summary.
+
+    Raises:
+        CoolbitsError: if there is no such figure or option, or the study lacks rows that it needs.
+    """
+    figure = plot(recipe.figure)
+    frames = {role: pd.read_parquet(path) for role, path in tables.items()}
+    with theme():
+        save(figure.draw(frames, recipe.options), out, recipe.figure, lineage)
+    write_text(out / CAPTION, figure.caption(frames, recipe.options, recipe.scale) + "\n")
+    return {"lineage": lineage, "figure": recipe.figure}

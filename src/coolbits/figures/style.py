@@ -1,0 +1,143 @@
+"""How figures look and how they are written: sizes of a printed column, colours, token axes, deterministic files.
+
+Every figure file names what it was made from. A figure's own manifest holds the digests of its files, so a file
+cannot hold the digest of that manifest; it holds the *lineage digest* instead: the digest of the figure's fingerprint
+and of its parents' manifest digests. The manifest's summary has the same digest under `lineage`, so a figure found
+in a paper leads to its manifest, and from there down to the bytes. In an SVG it is the Dublin Core identifier
+`coolbits:DIGEST`, in a PNG the text chunk `coolbits`.
+
+Text is drawn as outlines (`svg.fonttype` "path"): a reader without the font sees the same figure as everyone else,
+and nothing shifts; what can be searched and copied is the caption beside it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from coolbits.artifacts.files import write_bytes
+from coolbits.study.units import si
+
+SINGLE, DOUBLE = 3.35, 6.9  # inches: one and two columns of a printed page
+_PIXELS_PER_INCH = 300
+ERROR, LOSS = "Quantization error (%)", "Loss (nats per token)"
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.labelsize": 7.5,
+    "axes.titlesize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "coolbits",
+    "figure.constrained_layout.w_pad": 0.06,
+}
+# Okabe and Ito's palette, told apart by colour-blind readers and in grey; one colour a thing, in every figure.
+_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one group of rows is drawn."""
+
+    label: str
+    color: Any
+    marker: str = "o"
+    line: str = "-"
+
+
+TRUNK = Look("constant rate", _OKABE_ITO[0])
+DECAY = Look("cooldown", _OKABE_ITO[1], "D")
+AVERAGES = {
+    "lawa": Look("LAWA", _OKABE_ITO[2], "s"),
+    "soup": Look("soup", _OKABE_ITO[3], "P"),
+    "ema": Look("EMA", _OKABE_ITO[4], "^"),
+    "merge": Look("merge", _OKABE_ITO[5], "v"),
+}
+SCHEDULES = {
+    "wsd": Look("WSD", _OKABE_ITO[1], "D"),
+    "cosine": Look("cosine", _OKABE_ITO[2], "o"),
+    "linear": Look("linear", _OKABE_ITO[3], "s"),
+}
+_OPTIMIZERS = {"adamw": ("AdamW", 0), "muon": ("Muon", 1), "adamc": ("AdamC", 2), "sgd": ("SGD", 3)}
+GREY = "0.55"
+
+
+def optimizer_look(kind: str, others: Sequence[str]) -> Look:
+    """Return the look of an optimizer; one unknown here takes the next free colour among `others`."""
+    fresh = [name for name in others if name not in _OPTIMIZERS]
+    name, place = _OPTIMIZERS.get(kind) or (kind, len(_OPTIMIZERS) + fresh.index(kind))
+    return Look(name, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
+
+
+def shades(count: int) -> list[Any]:
+    """Return `count` colours in order, light to dark, each visible on white: for a peak rate or a budget."""
+    return list(sns.color_palette("crest", count)) if count > 1 else [_OKABE_ITO[0]]
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """Draw and save inside this context."""
+    with mpl.rc_context(rc=sns.axes_style("ticks") | _RC):
+        yield
+
+
+def panels(columns: int, height: float = 2.4, width: float = DOUBLE) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `columns` panels side by side, each with its letter."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    for letter, panel in zip("abcdef", axes, strict=False):
+        panel.set_title(letter, loc="left", fontweight="bold", fontsize=9)
+    return figure, axes
+
+
+def token_axis(axes: Axes, label: str = "Training tokens") -> None:
+    """Write tokens as 2M or 1.5B along the x axis."""
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: si(round(tokens)) if tokens else "0"))
+    axes.set_xlim(left=0)
+    axes.set_xlabel(label)
+
+
+def legend(figure: Figure, handles: Sequence[Artist], title: str = "") -> None:
+    """Put one legend for all panels above them."""
+    columns = min(len(handles), 7)
+    figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, columnspacing=1.4, title=title)
+
+
+def save(figure: Figure, directory: Path, name: str, lineage: str) -> None:
+    """Write `NAME.svg` and `NAME.png`: equal bytes for an equal figure, `lineage` in their metadata."""
+    identifier = f"coolbits:{lineage}"
+    _write(figure, directory / f"{name}.svg", {"Identifier": identifier, "Title": name, "Date": None})
+    _write(figure, directory / f"{name}.png", {"coolbits": lineage, "Title": name, "Software": None})
+
+
+def _write(figure: Figure, path: Path, metadata: Mapping[str, str | None]) -> None:
+    buffer = BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=_PIXELS_PER_INCH, metadata=dict(metadata))
+    write_bytes(path, buffer.getvalue())

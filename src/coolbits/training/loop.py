@@ -1,0 +1,85 @@
+"""The loop: batch, gradient, clipping, rate, update, metrics."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from coolbits.data.batches import Batches, roll_digest
+from coolbits.optim.optimizer import Optimizer
+from coolbits.optim.schedules import learning_rate
+from coolbits.study.recipes.training import Trajectory
+from coolbits.training.divergence import has_diverged
+from coolbits.training.gradient import SummedLoss, accumulate_gradient, l2_norm
+from coolbits.training.memory import Memory, Update, metrics_row
+
+
+@dataclass
+class Training:
+    """A trajectory in memory: fixed parts, and `memory`, which says where it stands.
+
+    With `read_late` losses and gradient norms stay on the device until metrics are logged, to keep an accelerator busy.
+    A divergence is then found late, but at the same step: what was trained after it is dropped with its weights.
+    """
+
+    recipe: Trajectory
+    model: PreTrainedModel
+    optimizer: Optimizer
+    batches: Batches
+    loss: SummedLoss
+    micro_batch_sequences: int | None = None
+    read_late: bool = False
+    memory: Memory = field(default_factory=Memory)
+    _unread: list[tuple[Callable[..., Update], Tensor]] = field(default_factory=list)
+
+    def train(self, until: int) -> Iterator[int]:
+        """Make updates until there are `until`, or one diverges; yield the number of updates after each.
+
+        A loss and its gradient are judged before the update they belong to is made.
+        """
+        recipe, memory, parameters = self.recipe, self.memory, list(self.model.parameters())
+        device = parameters[0].device
+        while memory.step < until and memory.diverged_step is None:
+            batch = self.batches.batch(memory.step)  # [sequences, sequence_length + 1]
+            self.optimizer.zero_grad()
+            loss = accumulate_gradient(self.loss, torch.from_numpy(batch).to(device), self.micro_batch_sequences)
+            grad_norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            lr = learning_rate(recipe.schedule, recipe.peak_lr, memory.step)
+            number = memory.step + 1
+            memory.data_digest = roll_digest(memory.data_digest, batch)
+            update = partial(Update, step=number, lr=lr, data_digest=memory.data_digest)
+            self._unread.append((update, torch.stack([loss, grad_norm])))
+            logged = number % recipe.log_steps == 0
+            if logged or not self.read_late:
+                self.read()
+            if memory.diverged_step is None:
+                self.optimizer.step(lr)
+                memory.step = number
+                if logged:
+                    memory.rows.append(self.last_row())
+                yield number
+        self.read()
+
+    def read(self) -> None:
+        """Fetch the losses and gradient norms not yet read, and judge them in order, up to the first that diverged."""
+        if not self._unread:
+            return
+        memory, rule = self.memory, self.recipe.divergence
+        values = torch.stack([pair for _, pair in self._unread]).tolist()  # [updates, 2]
+        for (update, _), (loss, grad_norm) in zip(self._unread, values, strict=True):
+            memory.last = update(loss=loss, grad_norm=grad_norm)
+            memory.history = memory.history.after(loss, rule.window_steps)
+            if has_diverged(rule, memory.history, grad_norm):
+                memory.diverged_step = memory.last.step
+                break
+        self._unread.clear()
+
+    def last_row(self) -> dict[str, object]:
+        """Return the metrics of the last update that was judged, with the norm of the weights as they are now."""
+        if self.memory.last is None:
+            raise ValueError("no update was made yet")
+        weight_norm = l2_norm(list(self.model.parameters())).item()
+        return metrics_row(self.memory.last, self.recipe.batch_tokens, weight_norm)

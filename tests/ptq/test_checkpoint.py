@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.models.blocks import decoder_linears
+from coolbits.models.quantized import apply_quantized, read_quantized
+from coolbits.ptq.checkpoint import Request, build_quantized, quantize_checkpoint
+from coolbits.study.recipes.ptq import GPTQ, RTN, Calibration, Grid, Quantized
+
+CALIBRATION = Calibration(sequences=16, sequence_length=32)
+
+
+def gptq_recipe(bits: int = 3, **knobs: object) -> GPTQ:
+    return GPTQ(grid=Grid(bits=bits, group_size=16), calibration=CALIBRATION, **knobs)
+
+
+def test_an_artifact_holds_codes_layout_and_ledger(checkpoint: Path, shards: Path, tmp_path: Path) -> None:
+    summary = build_quantized(Quantized(method=gptq_recipe()), checkpoint, shards, tmp_path)
+    assert {"codes.safetensors", "layout.json", "ledger.parquet"} <= {path.name for path in tmp_path.iterdir()}
+    ledger = pd.read_parquet(tmp_path / "ledger.parquet")
+    assert len(ledger) == summary["modules"] == 8
+    assert summary["fallbacks"] == 0
+    layers = read_quantized(tmp_path).values()
+    weights, inputs = (
+        sum(sizes) for sizes in zip(*((each.codes.numel(), each.codes.shape[1]) for each in layers), strict=True)
+    )
+    # A code, a share of a float32 scale, and the group of each input, which activation order needs.
+    assert summary["mean_bits"] == pytest.approx(3 + 32 / 16 + 32 * inputs / weights)
+    assert summary["bytes"] * 8 == pytest.approx(summary["mean_bits"] * weights)
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_requests_give_together_what_they_give_alone(checkpoint: Path, shards: Path, sequential: bool) -> None:
+    methods = [
+        RTN(grid=Grid(bits=3, group_size=16)),
+        gptq_recipe(3, true_sequential=sequential),
+        gptq_recipe(4, true_sequential=sequential),
+        gptq_recipe(3, true_sequential=False, order="natural"),
+    ]
+    requests = [Request(method, shards) for method in methods]
+    for request, together in zip(requests, quantize_checkpoint(requests, checkpoint), strict=True):
+        (alone,) = quantize_checkpoint([request], checkpoint)
+        assert {name: result.entry for name, result in alone.items()} == {
+            name: result.entry for name, result in together.items()
+        }
+        for name, result in alone.items():
+            assert torch.equal(result.layer.weight(), together[name].layer.weight())
+
+
+def test_the_same_recipe_gives_the_same_bytes(checkpoint: Path, shards: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        build_quantized(Quantized(method=gptq_recipe()), checkpoint, shards, tmp_path / name)
+    for file in ("codes.safetensors", "layout.json", "ledger.parquet"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_gptq_keeps_the_outputs_closer_than_rounding(
+    model: PreTrainedModel, checkpoint: Path, shards: Path, tmp_path: Path
+) -> None:
+    tokens = torch.randint(0, 96, (8, 32), generator=torch.Generator().manual_seed(7))
+    errors = {}
+    for method in (RTN(grid=Grid(bits=3, group_size=16)), gptq_recipe(), gptq_recipe(true_sequential=False)):
+        build_quantized(Quantized(method=method), checkpoint, shards, tmp_path)
+        quantized = AutoModelForCausalLM.from_pretrained(checkpoint)
+        apply_quantized(quantized, tmp_path)
+        with torch.no_grad():
+            errors[method] = float((model(tokens).logits - quantized(tokens).logits).norm())
+    rounding, *others = errors.values()
+    assert all(error < rounding for error in others)
+
+
+def test_a_saved_model_opens_with_transformers_and_has_the_dequantized_weights(
+    checkpoint: Path, shards: Path, tmp_path: Path
+) -> None:
+    build_quantized(Quantized(method=gptq_recipe(), save_model=True), checkpoint, shards, tmp_path)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    linears = decoder_linears(saved)
+    for name, layer in read_quantized(tmp_path).items():
+        assert torch.equal(linears[name].weight, layer.weight())
+    original = AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert torch.equal(saved.get_input_embeddings().weight, original.get_input_embeddings().weight)
+    assert torch.equal(saved.get_output_embeddings().weight, original.get_output_embeddings().weight)
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert "state.json" not in names
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (RTN(grid=Grid(bits=3, group_size=48)), "48 does not divide the 32 inputs of gpt_neox.layers.0"),
+        (gptq_recipe().model_copy(update={"calibration": Calibration(sequences=1, sequence_length=32)}), "64 inputs"),
+        (gptq_recipe().model_copy(update={"calibration": Calibration(sequences=999, sequence_length=32)}), "has 128"),
+    ],
+    ids=["group size", "too few tokens for a layer", "too few tokens in the split"],
+)
+def test_what_cannot_work_is_refused(checkpoint: Path, shards: Path, method: GPTQ | RTN, message: str) -> None:
+    with pytest.raises(CoolbitsError, match=message):
+        quantize_checkpoint([Request(method, shards)], checkpoint)
+
+
+def test_gptq_without_shards_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(CoolbitsError, match="gptq needs a directory of token shards"):
+        quantize_checkpoint([Request(gptq_recipe())], checkpoint)

@@ -1,0 +1,125 @@
+"""Passes against the same thing done slowly: whole forward passes, one layer at a time."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.models.blocks import decoder_blocks, decoder_linears
+from coolbits.models.quantized import weight_matrix
+from coolbits.ptq.gptq import gptq
+from coolbits.ptq.passes import check_layers, one_pass, rtn_pass, sequential_pass
+from coolbits.ptq.rtn import round_to_nearest
+from coolbits.ptq.tracing import Trace, trace_model
+from coolbits.study.recipes.ptq import GPTQ, RTN, Grid
+
+TOKENS = torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(0))
+
+
+def gptq_recipe(bits: int = 3, **knobs: object) -> GPTQ:
+    return GPTQ(grid=Grid(bits=bits, group_size=16), **knobs)
+
+
+@pytest.fixture
+def linears(model: PreTrainedModel) -> dict[str, nn.Module]:
+    return decoder_linears(model)
+
+
+@pytest.fixture
+def trace(model: PreTrainedModel, linears: dict[str, nn.Module]) -> Trace:
+    return trace_model(model, decoder_blocks(model), linears, TOKENS)
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self, units: int) -> None:
+        self.done += units
+
+
+def hessian_of(model: PreTrainedModel, module: nn.Module) -> torch.Tensor:
+    caught = []
+    handle = module.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
+    with torch.no_grad():
+        model(TOKENS)
+    handle.remove()
+    vectors = caught[0].reshape(-1, caught[0].shape[-1]).double()
+    return 2 * vectors.T @ vectors / len(vectors)
+
+
+def test_rtn_rounds_every_layer(linears: dict[str, nn.Module]) -> None:
+    recipe, counter = RTN(grid=Grid(bits=3, group_size=16)), Counter()
+    results = rtn_pass(linears, recipe, counter)
+    assert list(results) == list(linears)
+    assert counter.done == len(linears)
+    for name, module in linears.items():
+        assert torch.equal(results[name].layer.codes, round_to_nearest(module.weight.detach(), recipe.grid).codes)
+
+
+def test_one_pass_has_the_hessians_of_the_unquantized_model_for_every_bit_width(
+    model: PreTrainedModel, linears: dict[str, nn.Module], trace: Trace
+) -> None:
+    recipes, counter = [gptq_recipe(bits) for bits in (3, 4)], Counter()
+    together = one_pass(trace, linears, recipes, counter)
+    assert counter.done == 2 * len(linears)
+    for recipe, results in zip(recipes, together, strict=True):
+        assert set(results) == set(linears)
+        for name, module in linears.items():
+            expected = gptq(module.weight.detach(), hessian_of(model, module), recipe)
+            assert results[name].entry.proxy_loss == pytest.approx(expected.entry.proxy_loss, rel=1e-3)
+            assert (results[name].layer.codes != expected.layer.codes).float().mean() < 0.01
+
+
+def test_a_sequential_pass_has_hessians_behind_quantized_layers(
+    model: PreTrainedModel, linears: dict[str, nn.Module], trace: Trace
+) -> None:
+    results = sequential_pass(trace, linears, gptq_recipe(), Counter())
+    for name, module in linears.items():
+        expected = gptq(module.weight.detach(), hessian_of(model, module), gptq_recipe())
+        assert results[name].entry.proxy_loss == pytest.approx(expected.entry.proxy_loss, rel=1e-3)
+        assert (results[name].layer.codes != expected.layer.codes).float().mean() < 0.01
+        with torch.no_grad():
+            module.weight.copy_(results[name].layer.weight())
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_a_pass_leaves_the_model_as_it_was(
+    model: PreTrainedModel, linears: dict[str, nn.Module], trace: Trace, sequential: bool
+) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if sequential:
+        sequential_pass(trace, linears, gptq_recipe(), Counter())
+    else:
+        one_pass(trace, linears, [gptq_recipe()], Counter())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_layer_that_calibration_never_reaches_falls_back_visibly(model: PreTrainedModel) -> None:
+    model.gpt_neox.layers[0].mlp.idle = nn.Linear(32, 8)
+    linears = decoder_linears(model)
+    trace = trace_model(model, decoder_blocks(model), linears, TOKENS)
+    name = "gpt_neox.layers.0.mlp.idle"
+    for results in (
+        one_pass(trace, linears, [gptq_recipe()], Counter())[0],
+        sequential_pass(trace, linears, gptq_recipe(), Counter()),
+    ):
+        assert (results[name].entry.method, results[name].entry.reason) == (
+            "rtn",
+            "no calibration input other than zero",
+        )
+        assert torch.equal(
+            results[name].layer.codes, round_to_nearest(weight_matrix(linears[name]), Grid(bits=3, group_size=16)).codes
+        )
+        assert sum(result.entry.fell_back for result in results.values()) == 1
+
+
+def test_layers_are_checked_by_name(linears: dict[str, nn.Module]) -> None:
+    with pytest.raises(CoolbitsError, match=r"48 does not divide the 32 inputs of gpt_neox\.layers\.0\.attention"):
+        check_layers(linears, RTN(grid=Grid(bits=3, group_size=48)))
+    with torch.no_grad():
+        linears["gpt_neox.layers.1.mlp.dense_h_to_4h"].weight[0, 0] = torch.nan
+    with pytest.raises(CoolbitsError, match=r"gpt_neox\.layers\.1\.mlp\.dense_h_to_4h: the weight holds values"):
+        check_layers(linears, RTN(grid=Grid(bits=3, group_size=16)))

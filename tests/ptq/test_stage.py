@@ -1,0 +1,100 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coolbits.artifacts.code import Slice
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import read_manifest
+from coolbits.artifacts.node import Node, make_node
+from coolbits.artifacts.store import Store
+from coolbits.ptq import stage
+from coolbits.study.recipes.ptq import GPTQ, RTN, Calibration, Grid, Method, Quantized
+
+GRID = Grid(bits=3, group_size=16)
+CALIBRATED = GPTQ(grid=GRID, calibration=Calibration(sequences=8, sequence_length=32), true_sequential=False)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results", Slice("coolbits.ptq.stage", {}))
+
+
+def put(store: Store, kind: str, source: Path | None, summary: dict) -> Node:
+    """Make an artifact of `kind` in the store with the files of `source`."""
+    node = make_node(kind, "parent", {"of": kind, **summary}, {})
+
+    def build(out: Path) -> dict:
+        if source is not None:
+            shutil.copytree(source, out, dirs_exist_ok=True)
+        return summary
+
+    store.ensure(node, build)
+    return node
+
+
+def quantized(method: Method, model: Node, shards: Node | None = None) -> Node:
+    parents = {"model": model.ref} | ({"shards": shards.ref} if shards else {})
+    return make_node("quantized", method.kind, Quantized(method=method).identity(), parents)
+
+
+def test_nodes_of_a_checkpoint_are_made_in_one_go(
+    store: Store, checkpoint: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+    load: Callable = stage.quantize_checkpoint
+
+    def counting(requests, model: Path, device: str):
+        loads.append(model)
+        return load(requests, model, device)
+
+    monkeypatch.setattr(stage, "quantize_checkpoint", counting)
+    model, tokens = put(store, "checkpoint", checkpoint, {}), put(store, "shards", shards, {})
+    nodes = (quantized(RTN(grid=GRID), model), quantized(CALIBRATED, model, tokens))
+    job = Job("quantized", "test", nodes, {"device": "cpu"})
+    assert stage.run(job, store) == 2
+    assert len(loads) == 1
+    for node in nodes:
+        manifest = read_manifest(store.directory(node))
+        assert manifest.summary["modules"] == 8
+        assert set(manifest.files) == {"codes.safetensors", "layout.json", "ledger.parquet"}
+    assert stage.run(job, store) == 0
+    assert len(loads) == 1
+
+
+def test_only_what_is_missing_is_made(store: Store, checkpoint: Path) -> None:
+    model = put(store, "checkpoint", checkpoint, {})
+    first, second = (quantized(RTN(grid=Grid(bits=bits, group_size=16)), model) for bits in (3, 4))
+    stage.run(Job("quantized", "first", (first,)), store)
+    before = (store.directory(first) / "record.json").read_bytes()
+    assert stage.run(Job("quantized", "both", (first, second)), store) == 1
+    assert (store.directory(first) / "record.json").read_bytes() == before
+    (store.directory(first) / "manifest.json").unlink()
+    assert stage.run(Job("quantized", "both", (first, second)), store) == 0
+    assert (store.directory(first) / "manifest.json").exists()
+
+
+def test_a_checkpoint_that_diverged_is_quantized_to_a_note(store: Store) -> None:
+    model = put(store, "checkpoint", None, {"outcome": "diverged", "diverged_step": 17})
+    node = quantized(RTN(grid=GRID), model)
+    assert stage.run(Job("quantized", "test", (node,)), store) == 1
+    manifest = read_manifest(store.directory(node))
+    assert manifest.diverged
+    assert manifest.summary["diverged_step"] == 17
+    assert not manifest.files
+
+
+def test_files_name_no_machine(store: Store, checkpoint: Path) -> None:
+    node = quantized(RTN(grid=GRID), put(store, "checkpoint", checkpoint, {}))
+    stage.run(Job("quantized", "test", (node,)), store)
+    layout = (store.directory(node) / "layout.json").read_text()
+    assert str(store.root) not in layout
+    assert json.loads(layout)["gpt_neox.layers.0.attention.dense"] == {
+        "shape": [32, 32],
+        "bits": 3,
+        "group_size": 16,
+        "symmetric": True,
+        "groups": "neighbours",
+    }

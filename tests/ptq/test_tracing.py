@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Olmo2Config, PreTrainedModel, Qwen3Config
+
+from coolbits.models.blocks import decoder_blocks, decoder_linears
+from coolbits.ptq.tracing import Trace, full_precision, trace_model
+
+TOKENS = torch.arange(5 * 16).reshape(5, 16) % 96
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 48,
+    "pad_token_id": None,
+}
+GATED = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+
+
+def trace_of(model: nn.Module) -> Trace:
+    return trace_model(model, decoder_blocks(model), decoder_linears(model), TOKENS)
+
+
+def short_names(trace: Trace) -> list[list[list[str]]]:
+    return [[[name.rpartition(".")[2] for name in group] for group in block.groups] for block in trace.blocks]
+
+
+def test_gpt_neox_runs_attention_then_mlp_though_its_residual_is_parallel(model: PreTrainedModel) -> None:
+    expected = [["query_key_value"], ["dense"], ["dense_h_to_4h"], ["dense_4h_to_h"]]
+    assert short_names(trace_of(model)) == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LlamaConfig(**SIZES), GATED),
+        (Olmo2Config(**SIZES), GATED),
+        (Qwen3Config(**SIZES, head_dim=16), GATED),
+        (GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2), [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]]),
+    ],
+    ids=["llama", "olmo2", "qwen3", "gpt2"],
+)
+def test_layers_that_read_the_same_tensor_are_one_group(config, expected: list[list[str]]) -> None:
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert short_names(trace_of(model)) == [expected, expected]
+
+
+@pytest.mark.parametrize("sequences", [1, 5])
+def test_the_first_block_reads_the_embedded_tokens(model: PreTrainedModel, sequences: int) -> None:
+    tokens = TOKENS[:sequences]
+    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), tokens)
+    torch.testing.assert_close(torch.cat(trace.inputs), model.get_input_embeddings()(tokens))
+
+
+def test_chunks_are_of_equal_length(model: PreTrainedModel) -> None:
+    tokens = torch.zeros(160, 64, dtype=torch.int64)
+    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), tokens)
+    assert [len(chunk) for chunk in trace.inputs] == [40] * 4
+
+
+def test_a_layer_that_does_not_run_is_a_group_of_its_own_at_the_end(model: PreTrainedModel) -> None:
+    model.gpt_neox.layers[1].attention.idle = nn.Linear(4, 4)
+    assert short_names(trace_of(model))[1][-1] == ["idle"]
+
+
+def test_tracing_leaves_no_hooks(model: PreTrainedModel) -> None:
+    trace_of(model)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_full_precision_ends_autocast_and_puts_settings_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            with full_precision(torch.device("cpu")):
+                assert torch.get_float32_matmul_precision() == "highest"
+                assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)

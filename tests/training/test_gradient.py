@@ -1,0 +1,59 @@
+"""The gradient of a batch against the whole batch at once, a closed form, and plain formulas in float64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from coolbits.models.build import build_model
+from coolbits.study.recipes.training import Trajectory
+from coolbits.training.gradient import accumulate_gradient, l2_norm, summed_loss
+
+
+class SquaredError:
+    """A linear toy in float64: the sum over tokens of (w * input - label)² / 2."""
+
+    def __init__(self) -> None:
+        self.w = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        return ((self.w * inputs - labels) ** 2).sum() / 2
+
+
+@pytest.mark.parametrize("micro", [None, 1, 3, 5, 7, 100])
+def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(micro: int | None) -> None:
+    batch = torch.randint(0, 50, (7, 12), generator=torch.Generator().manual_seed(0))
+    inputs, labels = batch[:, :-1].double(), batch[:, 1:].double()
+    toy = SquaredError()
+    loss = accumulate_gradient(toy, batch, micro)
+    torch.testing.assert_close(loss, ((0.3 * inputs - labels) ** 2).mean() / 2, rtol=1e-14, atol=0)
+    torch.testing.assert_close(toy.w.grad, ((0.3 * inputs - labels) * inputs).mean(), rtol=1e-14, atol=0)
+
+
+def test_the_loss_is_the_cross_entropy_of_the_next_token(recipe: Callable[..., Trajectory]) -> None:
+    model = build_model(recipe().model, seed=0)
+    batch = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(0))
+    inputs, labels = batch[:, :-1], batch[:, 1:]
+    loss = summed_loss(model, "float32")(inputs, labels)
+    chances = torch.softmax(model(input_ids=inputs).logits.double(), -1)
+    expected = -chances.gather(-1, labels[..., None]).log().sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_bfloat16_leaves_weights_gradients_and_loss_in_float32(recipe: Callable[..., Trajectory]) -> None:
+    batch = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(0))
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model = build_model(recipe().model, seed=0)
+        losses[precision] = accumulate_gradient(summed_loss(model, precision), batch, None)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert {parameter.grad.dtype for parameter in model.parameters() if parameter.grad is not None} == {torch.float32}
+    assert losses["bfloat16"].dtype == torch.float32
+    assert losses["bfloat16"].item() == pytest.approx(losses["float32"].item(), rel=1e-2)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_the_norm_is_that_of_all_tensors_as_one_vector() -> None:
+    tensors = [nn.Parameter(torch.full((2, 3), 2.0)), nn.Parameter(torch.tensor([5.0]))]
+    assert l2_norm(tensors).item() == pytest.approx((6 * 4 + 25) ** 0.5)
