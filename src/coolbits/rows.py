@@ -44,16 +44,14 @@ def trunks(table: pd.DataFrame) -> pd.DataFrame:
 def decays(table: pd.DataFrame) -> pd.DataFrame:
     """Return the checkpoints of decays that left a trunk, `branch_tokens` filled in where the table has none.
 
-    A `wsd` run keeps its trunk's last checkpoint, so the decay began at the latest trunk checkpoint before its first.
+    The part of a `wsd` run before its decay ends with the checkpoint that the decay starts from.
     """
-    rows = _ordered(table[(table.source == "checkpoint") & (table.phase == "decay")])
-    rows = rows[rows.schedule.isin(["wsd", "cooldown"])]
-    unknown = (
-        rows[rows.branch_tokens.isna()].groupby("trajectory", as_index=False).agg({"family": "first", "tokens": "min"})
-    )
-    stem = trunks(table)[["family", "tokens"]].rename(columns={"tokens": "fork"})
-    forks = unknown.merge(stem, on="family").query("fork < tokens").groupby("trajectory").fork.max()
-    return rows.assign(branch_tokens=rows.branch_tokens.fillna(rows.trajectory.map(forks)))
+    checkpoints = table[(table.source == "checkpoint") & table.schedule.isin(["wsd", "cooldown"])]
+    run = ["run", "family", "budget_tokens"]
+    stems = checkpoints[(checkpoints.schedule == "wsd") & (checkpoints.phase != "decay")]
+    forks = stems.groupby(run, as_index=False).tokens.max().rename(columns={"tokens": "fork"})
+    rows = checkpoints[checkpoints.phase == "decay"].merge(forks, on=run, how="left")
+    return _ordered(rows.assign(branch_tokens=rows.branch_tokens.fillna(rows.fork)).drop(columns="fork"))
 
 
 def averages(table: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -65,21 +63,23 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
     """Return every run to the end of its schedule, whole: column `path` names the run, `schedule` is wsd or cosine ...
 
     The rows of a decay come with those of its trunk up to the branch, so a trunk with six branches gives six runs.
+    `budget_tokens` becomes the tokens at the end of the run, to three digits: budgets that differ by the rounding to
+    whole steps are one budget.
     """
     branches = decays(table)
-    heads = branches[["trajectory", "family", "branch_tokens", "budget_tokens", "run"]].drop_duplicates("trajectory")
+    heads = branches[["trajectory", "family", "branch_tokens", "run"]].drop_duplicates("trajectory")
     heads = heads.rename(columns={"trajectory": "path"})
-    stems = trunks(table).drop(columns=["branch_tokens", "budget_tokens", "run"]).merge(heads, on="family")
-    stems = stems[stems.tokens <= stems.branch_tokens]
+    stems = trunks(table).drop(columns=["branch_tokens", "run"]).merge(heads, on="family")
     whole = _ordered(table[(table.source == "checkpoint") & table.schedule.isin(WHOLE_SCHEDULES)])
     parts = [
-        stems.assign(schedule="wsd", final=False),
+        stems[stems.tokens <= stems.branch_tokens].assign(schedule="wsd", final=False),
         branches.assign(schedule="wsd", path=branches.trajectory),
         whole.assign(path=whole.trajectory),
     ]
-    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True).sort_values(
-        ["path", "tokens"], kind="stable", ignore_index=True
-    )
+    every = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    budgets = every.groupby("path").tokens.max().map(lambda tokens: round(float(f"{tokens:.3g}")))
+    every["budget_tokens"] = every.path.map(budgets).astype("Int64")
+    return every.sort_values(["path", "tokens"], kind="stable", ignore_index=True)
 
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
@@ -99,8 +99,39 @@ def main_setting(table: pd.DataFrame) -> dict[str, object]:
         raise CoolbitsError(
             "the study's table has no cooldown from a trunk; add `cooldowns` to a constant run, or a wsd run"
         )
-    counts = branches.groupby(list(SETTING), sort=True).trajectory.nunique()
-    return dict(zip(SETTING, counts.idxmax(), strict=True))
+    return largest_group(branches.groupby(list(SETTING), sort=True).trajectory.nunique())
+
+
+def of_main_run(whole: pd.DataFrame) -> pd.DataFrame:
+    """Return, of `runs`, those under the study's name with most of them: a trunk's cooldowns, not a soup's."""
+    paths = whole.groupby("run").path.nunique()
+    return whole[whole.run == paths.idxmax()] if len(paths) else whole
+
+
+def main_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return trunk, decays and averages of the setting and run with the most decays; no rows if nothing decays."""
+    whole = runs(table)
+    whole = whole[whole.schedule == "wsd"]
+    if whole.empty:
+        return table.iloc[:0]
+    main = of_main_run(of_setting(whole, main_setting(table)))
+    branches, trunk = decays(table), trunks(table)
+    averaged = table[(table.source == "average") & table.family.isin(main.family)]
+    parts = [trunk[trunk.family.isin(main.family)], branches[branches.trajectory.isin(main.path)], averaged]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def largest_group(counts: pd.Series) -> dict[str, object]:
+    """Return the keys of the largest of the groups that `counts` counts, by the name of the grouping column."""
+    keys = counts[counts == counts.max()].index.to_frame(index=False).iloc[-1]
+    return {str(name): value for name, value in keys.items()}
+
+
+def best_settings(finished: pd.DataFrame) -> pd.DataFrame:
+    """Return for each optimizer of comparable ends the peak rate and weight decay of lowest full-precision loss."""
+    tuned = ["optimizer", "peak_lr", "weight_decay"]
+    losses = finished.groupby(tuned)[["base_loss"]].mean().reset_index().dropna()
+    return losses.sort_values("base_loss").drop_duplicates("optimizer")[tuned]
 
 
 def of_setting(table: pd.DataFrame, setting: dict[str, object], but: Sequence[str] = ()) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Synthetic tables of a study in which both papers' effects are built in, with one seed or three."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -160,17 +161,21 @@ def tasks_table(seeds: int) -> pd.DataFrame:
     return table
 
 
+Tables = dict[str, pd.DataFrame]
+
+
+@cache
+def _tables(seeds: int) -> Tables:
+    return {"loss": loss_table(seeds), "metrics": metrics_table(seeds), "tasks": tasks_table(seeds)}
+
+
 @pytest.fixture(params=[1, 3], ids=["one seed", "three seeds"])
-def tables(request: pytest.FixtureRequest) -> dict[str, pd.DataFrame]:
+def tables(request: pytest.FixtureRequest) -> Tables:
     """All tables of a study, with one seed and with three."""
-    return {
-        "loss": loss_table(request.param),
-        "metrics": metrics_table(request.param),
-        "tasks": tasks_table(request.param),
-    }
+    return dict(_tables(request.param))
 
 
 @pytest.fixture(scope="session")
-def make_tables() -> Callable[[int], dict[str, pd.DataFrame]]:
+def make_tables() -> Callable[[int], Tables]:
     """Return a function of the number of seeds that gives all tables."""
-    return lambda seeds: {"loss": loss_table(seeds), "metrics": metrics_table(seeds), "tasks": tasks_table(seeds)}
+    return lambda seeds: dict(_tables(seeds))

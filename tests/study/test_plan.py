@@ -11,6 +11,7 @@ from coolbits.study.plan import Plan, resolve
 EXECUTION = {
     "device": "cpu",
     "micro_batch_sequences": 2,
+    "training_jobs": "family",
     "compile": True,
     "tokenizer_workers": 1,
     "state_every_seconds": 5.0,

@@ -1,13 +1,14 @@
 """The gradient of a batch against the whole batch at once, a closed form, and plain formulas in float64."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from coolbits.models.build import build_model
-from coolbits.study.recipes.training import Trajectory
+from coolbits.study.recipes.training import Model, Trajectory
 from coolbits.training.gradient import accumulate_gradient, l2_norm, summed_loss
 
 
@@ -48,7 +49,9 @@ def test_bfloat16_leaves_weights_gradients_and_loss_in_float32(recipe: Callable[
         model = build_model(recipe().model, seed=0)
         losses[precision] = accumulate_gradient(summed_loss(model, precision), batch, None)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-        assert {parameter.grad.dtype for parameter in model.parameters() if parameter.grad is not None} == {torch.float32}
+        assert {parameter.grad.dtype for parameter in model.parameters() if parameter.grad is not None} == {
+            torch.float32
+        }
     assert losses["bfloat16"].dtype == torch.float32
     assert losses["bfloat16"].item() == pytest.approx(losses["float32"].item(), rel=1e-2)
     assert losses["bfloat16"] != losses["float32"]
@@ -57,3 +60,31 @@ def test_bfloat16_leaves_weights_gradients_and_loss_in_float32(recipe: Callable[
 def test_the_norm_is_that_of_all_tensors_as_one_vector() -> None:
     tensors = [nn.Parameter(torch.full((2, 3), 2.0)), nn.Parameter(torch.tensor([5.0]))]
     assert l2_norm(tensors).item() == pytest.approx((6 * 4 + 25) ** 0.5)
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "olmo2", "qwen3", "gpt2"])
+def test_plain_attention_with_a_ready_mask_is_the_library_s_causal_attention(
+    architecture: str, recipe: Callable[..., Trajectory]
+) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    names = {"gpt2": {"vocab_size": 64, "n_embd": 16, "n_layer": 2, "n_head": 2}}.get(architecture, sizes)
+    model = build_model(Model(architecture=architecture, config=names), seed=0)
+    batch = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(0))
+    inputs, labels = batch[:, :-1], batch[:, 1:]
+    expected = torch.nn.functional.cross_entropy(model(input_ids=inputs).logits.flatten(0, 1), labels.flatten())
+    loss = summed_loss(model, "float32")(inputs, labels) / labels.numel()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_loss_has_the_same_value_and_gradient(
+    recipe: Callable[..., Trajectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    batch = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(0))
+    plain, compiled = (build_model(recipe().model, seed=0) for _ in range(2))
+    expected = accumulate_gradient(summed_loss(plain, "float32"), batch, None)
+    loss = accumulate_gradient(summed_loss(compiled, "float32", compiled=True), batch, None)
+    torch.testing.assert_close(loss, expected)
+    for own, given in zip(compiled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, given.grad, rtol=1e-4, atol=1e-6)

@@ -44,7 +44,9 @@ def test_an_update_of_sgd_is_the_clipped_gradient_times_the_rate(recipe: Recipe,
     assert row["weight_norm"] == pytest.approx(weights, rel=1e-6)
 
 
-def test_metrics_have_a_row_at_every_logged_step_with_rate_tokens_and_order_of_data(recipe: Recipe, start: Start) -> None:
+def test_metrics_have_a_row_at_every_logged_step_with_rate_tokens_and_order_of_data(
+    recipe: Recipe, start: Start
+) -> None:
     schedule = Cosine(warmup_steps=2, total_steps=8)
     training = train(start(recipe(schedule=schedule)), 8)
     frame = metrics_frame(training.memory.rows)
@@ -67,9 +69,10 @@ def test_every_optimizer_learns(optimizer: Optimizer, precision: str, recipe: Re
 
 
 def test_micro_batches_train_alike(recipe: Recipe, start: Start) -> None:
-    whole = train(start(recipe()), 5)
+    made = recipe(optimizer=SGD(), peak_lr=0.2)
+    whole = train(start(made), 5)
     for micro in (1, 3):
-        parts = train(start(recipe(), micro_batch_sequences=micro), 5)
+        parts = train(start(made, micro_batch_sequences=micro), 5)
         torch.testing.assert_close(parts.model.state_dict(), whole.model.state_dict(), rtol=1e-4, atol=1e-5)
 
 
@@ -83,7 +86,7 @@ def test_two_data_seeds_see_other_data_from_the_same_weights(recipe: Recipe, sta
 
 def _poison(training: Training) -> None:
     with torch.no_grad():
-        next(training.model.parameters())[0, 0] = math.nan
+        training.model.get_output_embeddings().weight[0, 0] = math.nan
 
 
 def test_a_loss_that_is_not_finite_ends_the_trajectory_before_its_update(recipe: Recipe, start: Start) -> None:

@@ -11,17 +11,18 @@ for task in flow.tasks("average"):
             task.output,
         log:
             task.log,
+        priority: task.priority
+        conda:
+            "../../envs/coolbits.yaml"
+        threads: task.threads
+        resources:
+            **task.resources,
         params:
             recipe=task.recipe,
             root=flow.root,
             board=flow.board.path,
             code=task.code,
             identity=task.identity,
-        threads: task.threads
-        resources:
-            **task.resources,
-        conda:
-            "../../envs/coolbits.yaml"
         shell:
             "coolbits average {params.recipe} {params.root} --threads {threads}"
             " --log {log} --board {params.board} 2>> {log}"

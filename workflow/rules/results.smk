@@ -11,17 +11,18 @@ for task in flow.tasks("table"):
             task.output,
         log:
             task.log,
+        priority: task.priority
+        conda:
+            "../../envs/coolbits.yaml"
+        threads: task.threads
+        resources:
+            **task.resources,
         params:
             recipe=task.recipe,
             root=flow.root,
             board=flow.board.path,
             code=task.code,
             identity=task.identity,
-        threads: task.threads
-        resources:
-            **task.resources,
-        conda:
-            "../../envs/coolbits.yaml"
         shell:
             "coolbits table {params.recipe} {params.root} --threads {threads}"
             " --log {log} --board {params.board} 2>> {log}"
@@ -38,24 +39,25 @@ for task in flow.tasks("figure"):
             manifest=task.output,
             picture=report(
                 task.file(f"{task.figure}.svg"),
-                caption=os.path.abspath(task.file("caption.txt")),
+                caption=task.caption,
                 category="Figures",
                 labels={"figure": task.figure},
             ),
             print=task.file(f"{task.figure}.png"),
         log:
             task.log,
+        priority: task.priority
+        conda:
+            "../../envs/coolbits.yaml"
+        threads: task.threads
+        resources:
+            **task.resources,
         params:
             recipe=task.recipe,
             root=flow.root,
             board=flow.board.path,
             code=task.code,
             identity=task.identity,
-        threads: task.threads
-        resources:
-            **task.resources,
-        conda:
-            "../../envs/coolbits.yaml"
         shell:
             "coolbits figure {params.recipe} {params.root} --threads {threads}"
             " --log {log} --board {params.board} 2>> {log}"
@@ -77,17 +79,18 @@ for task in flow.tasks("claims"):
             ),
         log:
             task.log,
+        priority: task.priority
+        conda:
+            "../../envs/coolbits.yaml"
+        threads: task.threads
+        resources:
+            **task.resources,
         params:
             recipe=task.recipe,
             root=flow.root,
             board=flow.board.path,
             code=task.code,
             identity=task.identity,
-        threads: task.threads
-        resources:
-            **task.resources,
-        conda:
-            "../../envs/coolbits.yaml"
         shell:
             "coolbits claims {params.recipe} {params.root} --threads {threads}"
             " --log {log} --board {params.board} 2>> {log}"

@@ -6,7 +6,6 @@ models share cancels in their difference. Seeds are resampled on top of document
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +50,7 @@ def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples
     lists = documents.set_index("row")
     missing = rows.position[~rows.position.isin(lists.index)]
     if len(missing):
-        raise CoolbitsError(f"documents.parquet: no documents of row {missing.iloc[0]} of the loss table; make it again")
+        raise CoolbitsError(f"documents.parquet: no documents of row {missing.iloc[0]} of the table; make it again")
     lists = lists.loc[rows.position]
     tokens, nats, base = (_drawn(lists[name], samples, seed) for name in ("tokens", "nats", "base_nats"))
     values = {"full": base / tokens, "quantized": nats / tokens, "error": 100 * (nats / base - 1)}
@@ -68,8 +67,3 @@ def _drawn(lists: pd.Series, samples: int, seed: int) -> Floats:
         found[places, 0] = values.mean(axis=1)
         found[places, 1:] = resampled_means(values, samples, seed)
     return found
-
-
-def setting_of(row: Any) -> dict[str, Any]:
-    """Return what must agree for two runs to be compared over seeds: model, optimizer, weight decay, peak rate."""
-    return {name: getattr(row, name) for name in ("model", "optimizer", "weight_decay", "peak_lr")}

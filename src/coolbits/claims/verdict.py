@@ -2,9 +2,9 @@
 
 A claim measures its effect once a unit, a seed as a rule, as a number that is positive when the claim holds. The
 interval is a percentile bootstrap over units and documents together: units are drawn with replacement, each with the
-same resample of the documents. Drawing from k units understates their spread by (k - 1) / k, which matters for the few
-seeds that studies have; deviations between units are widened by sqrt(k / (k - 1)) (Davison & Hinkley 1997, section 2.3).
-With one unit only documents are resampled, and the result says so: it speaks of this run, not of its repetition.
+same resample of the documents. Drawing from k units understates their variance by (k - 1) / k, which matters for the
+few seeds that studies have; deviations between units are widened by sqrt(k / (k - 1)) (Davison & Hinkley 1997, section
+2.3). With one unit only documents are resampled, and the result says so: it speaks of this run, not of its repetition.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,10 @@ import numpy as np
 
 from coolbits.resampling import Floats, percentiles
 
-SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTED = "supported", "contradicted", "not decided at this scale", "no rows in this study"
+SUPPORTED = "supported"
+CONTRADICTED = "contradicted"
+UNDECIDED = "not decided at this scale"
+UNTESTED = "no rows in this study"
 Form = Literal["direction", "equivalence", "open"]
 
 
@@ -56,7 +59,7 @@ def judge(effect: Effect, form: Form, confidence: float, seed: int) -> Judgement
         names = {"direction": (SUPPORTED, CONTRADICTED, UNDECIDED), "open": ("higher", "lower", "no difference seen")}
         verdict = names[form][0 if up else 1 if down else 2]
         verdict = f"observed: {verdict}" if form == "open" else verdict
-    resampled = "seeds and documents" if len(units) > 1 else "documents only (one seed)"
+    resampled = "seeds and documents" if len(units) > 1 else "documents only, one unit"
     return Judgement(estimate, low, high, verdict, resampled)
 
 
@@ -65,13 +68,17 @@ def rule(form: Form, confidence: float, margin: str = "") -> str:
     interval = f"the {100 * confidence:g} % interval"
     if form == "equivalence":
         return (
-            f"Supported if {interval} lies within {margin} of zero, contradicted if it lies wholly outside, otherwise not decided."
+            f"Supported if {interval} lies within {margin} of zero, contradicted if it lies wholly outside, "
+            "otherwise not decided."
         )
     if form == "open":
-        return f"No paper claims a direction. A difference is called observed if {interval} excludes zero and every seed agrees in sign."
+        return (
+            f"No paper claims a direction. A difference is called observed if {interval} excludes zero and every unit "
+            "(seed) agrees in sign."
+        )
     return (
-        f"Supported if {interval} of the effect is above zero and the effect is positive in every seed; contradicted if "
-        "both hold with the sign reversed; otherwise not decided."
+        f"Supported if {interval} of the effect is above zero and the effect is positive in every unit (seed); "
+        "contradicted if both hold with the sign reversed; otherwise not decided."
     )
 
 

@@ -140,7 +140,7 @@ def _finite(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 
 def _mean(rows: pd.DataFrame, x: str, y: str, every_seed: bool = True) -> pd.DataFrame:
     """Average over seeds at equal tokens; with `every_seed` only where no seed is missing, so that no mean jumps."""
-    numbers = {name: "mean" for name in {x, y, *_INTERVALS.get(y, ())} - {"tokens"}}
+    numbers = dict.fromkeys({x, y, *_INTERVALS.get(y, ())} - {"tokens"}, "mean")
     # A full-precision loss is what it is, whatever the quantizer did afterwards.
     fallbacks = {"fallbacks": "max"} if "fallbacks" in rows and y != "base_loss" else {}
     mean = rows.groupby("tokens", as_index=False).agg({**numbers, **fallbacks, "seed": "nunique"})

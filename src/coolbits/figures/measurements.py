@@ -3,7 +3,7 @@
 Each function returns a frame whose column `row` counts the rows of the recipe from 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame
     Raises:
         CoolbitsError: if a row and its base were not scored on the same documents.
     """
-    cache: dict[Path, pd.DataFrame] = {}
+    cache: dict[Path, dict[str, np.ndarray]] = {}
     scored = {row: _paired_documents(item, cache) for row, item in enumerate(measured) if item.outcome == "complete"}
     blocks = []
     for count in sorted({len(frame) for frame in scored.values()}):
@@ -60,10 +60,7 @@ def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame
     columns = _outcomes(measured).merge(found, on="row", how="left")
     columns["bits_per_byte"] = pd.to_numeric(pd.Series([item.summary.get("bits_per_byte") for item in measured]))
     kinds = {"tokens": pa.int32(), "nats": pa.float64(), "base_nats": pa.float64()}
-    lists = {
-        name: pa.array([frame[name].to_numpy() for frame in scored.values()], pa.list_(kind))
-        for name, kind in kinds.items()
-    }
+    lists = {name: pa.array([item[name] for item in scored.values()], pa.list_(kind)) for name, kind in kinds.items()}
     return columns, pa.table({"row": pa.array(list(scored), pa.int32()), **lists})
 
 
@@ -82,12 +79,13 @@ def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
         if item.outcome == "complete":
             own = _samples(item.place, cache)
             base = own if item.base is None else _samples(item.base, cache)
-            _demand_same(own.index, base.index, item, "samples")
+            _demand_same(own.index.equals(base.index), item, "samples")
             pairs.append(own.assign(base=base["value"], row=row).reset_index())
     if not pairs:
         return outcomes.reindex(columns=[*outcomes, *_TASK_COLUMNS])
     groups = pd.concat(pairs, ignore_index=True).groupby(["task", "metric"], sort=True)
-    found = pd.concat(_task_columns(key, group, recipe) for key, group in groups).merge(outcomes, on="row")
+    columns = [_task_columns(str(task), str(metric), group, recipe) for (task, metric), group in groups]
+    found = pd.concat(columns).merge(outcomes, on="row")
     lost = outcomes[outcomes.outcome == "diverged"].merge(found[["task", "metric"]].drop_duplicates(), how="cross")
     return pd.concat([found, lost], ignore_index=True).sort_values("row", kind="stable")
 
@@ -135,33 +133,33 @@ def _errors(tokens: Floats, nats: Floats, base: Floats) -> tuple[Floats, Floats,
     return loss, full, loss / full - 1, loss - full
 
 
-def _loss_columns(scored: Sequence[pd.DataFrame], recipe: Table) -> pd.DataFrame:
+def _loss_columns(scored: Sequence[Mapping[str, np.ndarray]], recipe: Table) -> pd.DataFrame:
     """Return estimates and intervals of models scored on equally many documents."""
-    arrays = [np.stack([frame[name] for frame in scored]) for name in ("tokens", "nats", "base_nats")]
+    arrays = [np.stack([item[name] for item in scored]).astype(np.float64) for name in ("tokens", "nats", "base_nats")]
     estimates = _errors(*(values.mean(axis=1, keepdims=True) for values in arrays))
     drawn = _errors(*(resampled_means(values, recipe.bootstrap_samples, recipe.seed) for values in arrays))
     columns = {"loss": estimates[0][:, 0], "base_loss": estimates[1][:, 0]}
     for name, estimate, draws in zip(("relative", "absolute"), estimates[2:], drawn[2:], strict=True):
         low, high = percentiles(draws, recipe.confidence)
         columns |= {f"{name}_error": estimate[:, 0], f"{name}_low": low, f"{name}_high": high}
-    scored_tokens, documents = arrays[0].sum(axis=1), [len(frame) for frame in scored]
+    scored_tokens, documents = arrays[0].sum(axis=1), [arrays[0].shape[1]] * len(scored)
     return pd.DataFrame(columns | {"scored_tokens": _integers(scored_tokens), "documents": _integers(documents)})
 
 
-def _task_columns(key: tuple[str, str], group: pd.DataFrame, recipe: Table) -> pd.DataFrame:
+def _task_columns(task: str, metric: str, group: pd.DataFrame, recipe: Table) -> pd.DataFrame:
     """Return estimates and intervals of one task and metric for every row that was scored on it."""
-    task, metric = key
     own, base = (group.pivot(index="row", columns="sample", values=name) for name in ("value", "base"))
     if own.isna().any(axis=None):
         raise CoolbitsError(f"task {task}: the rows of the table were scored on different samples; score all alike")
-    arrays = [frame.to_numpy(np.float64) for frame in (own, base)]
-    means = [values.mean(axis=1) for values in arrays]
-    drawn = [resampled_means(values, recipe.bootstrap_samples, recipe.seed) for values in arrays]
+    value, base_value = (frame.to_numpy(np.float64).mean(axis=1) for frame in (own, base))
+    drawn, base_drawn = (
+        resampled_means(frame.to_numpy(np.float64), recipe.bootstrap_samples, recipe.seed) for frame in (own, base)
+    )
     accuracy = metric.startswith("acc") or metric == "exact_match"
-    low, high = percentiles(drawn[0], recipe.confidence)
-    drop_low, drop_high = percentiles(_drop(*drawn, accuracy), recipe.confidence)
-    columns = {"row": own.index, "task": task, "metric": metric, "value": means[0], "base_value": means[1]}
-    columns |= {"value_low": low, "value_high": high, "relative_drop": _drop(*means, accuracy)}
+    low, high = percentiles(drawn, recipe.confidence)
+    drop_low, drop_high = percentiles(_drop(drawn, base_drawn, accuracy), recipe.confidence)
+    columns = {"row": own.index, "task": task, "metric": metric, "value": value, "base_value": base_value}
+    columns |= {"value_low": low, "value_high": high, "relative_drop": _drop(value, base_value, accuracy)}
     columns |= {"relative_drop_low": drop_low, "relative_drop_high": drop_high}
     return pd.DataFrame(columns).assign(samples=_integers([own.shape[1]] * len(own)))
 
@@ -172,33 +170,41 @@ def _drop(value: Floats, base: Floats, accuracy: bool) -> Floats:
     return (base - value) / room
 
 
-def _paired_documents(item: Measurement, cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
-    frame = _read(item.place / "documents.parquet", ["document", "tokens", "nats"], cache)
-    base = frame if item.base is None else _read(item.base / "documents.parquet", ["document", "tokens", "nats"], cache)
-    _demand_same(frame[["document", "tokens"]], base[["document", "tokens"]], item, "documents")
-    return frame.assign(base_nats=base["nats"])
+def _paired_documents(item: Measurement, cache: dict[Path, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return tokens, nats and the base's nats of each document, as arrays: thousands of rows make frames too slow."""
+    own = _documents(item.place, cache)
+    base = own if item.base is None else _documents(item.base, cache)
+    _demand_same(all(np.array_equal(own[name], base[name]) for name in ("document", "tokens")), item, "documents")
+    return {"tokens": own["tokens"], "nats": own["nats"], "base_nats": base["nats"]}
+
+
+def _documents(place: Path, cache: dict[Path, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    if place not in cache:
+        names = ["document", "tokens", "nats"]
+        table = _read(place / "documents.parquet", names)
+        cache[place] = {name: table.column(name).to_numpy() for name in names}
+    return cache[place]
 
 
 def _samples(place: Path, cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
-    names = ["task", "metric", "sample", "value"]
-    return _read(place / "samples.parquet", names, cache).set_index(names[:3]).sort_index()
+    if place not in cache:
+        names = ["task", "metric", "sample", "value"]
+        table = _read(place / "samples.parquet", names).select(names)
+        cache[place] = table.to_pandas().set_index(names[:3]).sort_index()
+    return cache[place]
 
 
-def _demand_same(own: Any, base: Any, item: Measurement, what: str) -> None:
-    if not own.equals(base):
+def _demand_same(same: bool, item: Measurement, what: str) -> None:
+    if not same:
         raise CoolbitsError(f"{item.place}: scored on other {what} than its base {item.base}; evaluate both alike")
 
 
-def _read(path: Path, names: list[str], cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
-    if path not in cache:
-        try:
-            frame = pq.read_table(path, use_threads=False).to_pandas()
-        except FileNotFoundError:
-            raise CoolbitsError(
-                f"{path}: no such file; its evaluation is complete and should have written it"
-            ) from None
-        absent = [name for name in names if name not in frame]
-        if absent or frame.empty:
-            raise CoolbitsError(f"{path}: {'no column ' + ', '.join(absent) if absent else 'no rows'}; score it again")
-        cache[path] = frame
-    return cache[path]
+def _read(path: Path, names: list[str]) -> pa.Table:
+    try:
+        table = pq.read_table(path, use_threads=False)
+    except FileNotFoundError:
+        raise CoolbitsError(f"{path}: no such file; its evaluation is complete and should have written it") from None
+    absent = [name for name in names if name not in table.column_names]
+    if absent or not len(table):
+        raise CoolbitsError(f"{path}: {'no column ' + ', '.join(absent) if absent else 'no rows'}; score it again")
+    return table

@@ -75,10 +75,7 @@ def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     """Return the caption's account of n, of the intervals shown and of marks a reader must know."""
     seeds, models = rows.seed.nunique(), len(rows.drop_duplicates(["trajectory", "step", "average", "window"]))
     confidence = f"{100 * table.attrs.get('confidence', 0.95):g} %"
-    if "task" in rows:
-        units = "the samples of each task"
-    else:
-        units = f"{int(rows.documents.max())} held-out documents"
+    units = "the samples of each task" if "task" in rows else f"{int(rows.documents.max())} held-out documents"
     sentences = [f"n = {models} models from {seeds} seed{'s' * (seeds > 1)}, scored on {units}."]
     if seeds > 1:
         sentences.append(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import seaborn as sns
@@ -60,6 +60,8 @@ _RC = {
 # Okabe and Ito's palette, told apart by colour-blind readers and in grey; one colour a thing, in every figure.
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
+Line = Literal["-", "--", ":", "-.", ""]
+
 
 @dataclass(frozen=True)
 class Look:
@@ -68,7 +70,7 @@ class Look:
     label: str
     color: Any
     marker: str = "o"
-    line: str = "-"
+    line: Line = "-"
 
 
 TRUNK = Look("constant rate", _OKABE_ITO[0])

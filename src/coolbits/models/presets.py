@@ -80,7 +80,7 @@ PRESETS: dict[str, _Preset] = {
     "plainlm-162m": _plainlm(12, 768, 12),
     "plainlm-263m": _plainlm(15, 960, 15),
     "plainlm-402m": _plainlm(18, 1152, 18),
-    "micro-neox": _pythia(4, 64, 4, 256),
+    "micro-neox": _pythia(4, 64, 2, 256),
     "micro-llama": _llama(4, 64, 4, 2, 192),
     "micro-olmo2": _Preset("olmo2", _sizes(4, 64, 4, 192) | {"num_key_value_heads": 2}),
     "micro-qwen3": _Preset("qwen3", _sizes(4, 64, 4, 192) | {"num_key_value_heads": 2, "head_dim": 16}),

@@ -10,6 +10,8 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
 from coolbits.artifacts.progress import duration
 
+_SHARE_FOR_ESTIMATE = 0.03
+
 
 @dataclass(frozen=True)
 class Board:
@@ -42,8 +44,11 @@ class Board:
             return None
         total = sum(job["seconds"] for job in jobs.values())
         share = sum(jobs[name]["seconds"] for name in done) / total
+        state = f"study: {len(done)} of {len(jobs)} jobs, {share:.0%} of the work done"
+        if share < _SHARE_FOR_ESTIMATE:
+            return state
         left = (time() - board["started"]) * (1 - share) / share
-        return f"study: {len(done)} of {len(jobs)} jobs, {share:.0%} of the work done, about {duration(left)} left"
+        return f"{state}, about {duration(left)} left"
 
 
 def _manifests(job: Job, root: Path) -> list[str]:

@@ -13,7 +13,15 @@ from coolbits.study.plan import KINDS, Plan
 from coolbits.study.recipes.evaluation import Evaluation, Loss
 from coolbits.study.recipes.training import Cooldown, Model, Trajectory
 
-_START_SECONDS = {"checkpoint": 12.0, "quantized": 8.0, "evaluation": 8.0, "average": 6.0}
+_START_SECONDS = {
+    "corpus": 6.0,
+    "tokenizer": 12.0,
+    "shards": 35.0,
+    "checkpoint": 10.0,
+    "average": 6.0,
+    "quantized": 10.0,
+    "evaluation": 10.0,
+}
 _FLOPS_PER_SECOND = 5e10
 _QUANTIZE_SECONDS = 0.7
 _TASK_SECONDS = 4.0
@@ -102,9 +110,11 @@ def job_seconds(job: Job, plan: Plan) -> float:
     """Estimate the seconds of one core that a job takes; good to a factor of two, which an estimate of time left needs."""
     seconds = _START_SECONDS.get(job.kind, 4.0)
     if job.kind == "checkpoint":
-        recipe = Trajectory.read(job.nodes[0].recipe["trajectory"])
-        steps = max(node.recipe["step"] for node in job.nodes) - _first_step(recipe)
-        seconds += steps * recipe.batch_tokens * _flops(recipe) / _FLOPS_PER_SECOND
+        last = {node.name.partition("/")[0]: node.recipe for node in sorted(job.nodes, key=lambda node: node.name)}
+        for end in last.values():
+            recipe = Trajectory.read(end["trajectory"])
+            steps = end["step"] - _first_step(recipe)
+            seconds += steps * recipe.batch_tokens * _flops(recipe) / _FLOPS_PER_SECOND
     elif job.kind == "quantized":
         seconds += _QUANTIZE_SECONDS * len(job.nodes)
     elif job.kind == "evaluation":

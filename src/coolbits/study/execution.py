@@ -14,6 +14,9 @@ class Execution(Recipe):
     micro_batch_sequences: int | None = Field(
         None, gt=0, description="sequences in one forward pass; null: the whole batch"
     )
+    training_jobs: Literal["trajectory", "family"] = Field(
+        "trajectory", description="one job makes a trajectory, or a trunk with its branches (fewer starts of Python)"
+    )
     compile: bool = Field(False, description="torch.compile the training step")
     tokenizer_workers: int = Field(2, gt=0, description="processes that tokenize")
     state_every_seconds: float = Field(

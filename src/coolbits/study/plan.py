@@ -97,7 +97,12 @@ def resolve(study: Study, folder: Path) -> Plan:
             *measured.families,
         ]
     }
-    families |= {f"checkpoint/{node.name}": node.name.partition("/")[0] for node in nodes if node.kind == "checkpoint"}
+    roots = {track.name: track.family for track in found}
+    whole = study.execution.training_jobs == "family"
+    for node in nodes:
+        if node.kind == "checkpoint":
+            trajectory = node.name.partition("/")[0]
+            families[f"checkpoint/{node.name}"] = roots[trajectory] if whole else trajectory
     nodes = _unique([*nodes, *measured.nodes, *outcomes(study, found, measured, _tokens(found))])
     return Plan(study, tuple(_ordered(nodes)), tuple(found), families, data.locations)
 

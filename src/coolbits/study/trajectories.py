@@ -51,6 +51,7 @@ class Track:
         schedule, last_update = self.recipe.schedule, max(step - 1, 0)
         return self.columns | {
             "trajectory": self.name,
+            "family": self.family,
             "step": step,
             "tokens": step * self.recipe.batch_tokens,
             "lr": learning_rate(schedule, self.recipe.peak_lr, last_update),

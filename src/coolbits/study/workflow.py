@@ -1,6 +1,6 @@
 """What the rules ask of a plan: one task a rule, with paths, code slices and resources."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +10,16 @@ from coolbits.artifacts.environment import lock_digest
 from coolbits.artifacts.files import write_json
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.store import Store
 from coolbits.stages import STAGES
 from coolbits.study.board import Board
 from coolbits.study.cost import job_seconds
 from coolbits.study.plan import KINDS, Plan, make_plan
+from coolbits.study.times import put_in_order
 
 _MEMORY_MB = 3000
+_MARGIN = 3
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Task:
     root: Path
     code: str
     threads: int
-    minutes: int
+    seconds: float
 
     @property
     def name(self) -> str:
@@ -35,13 +39,21 @@ class Task:
 
     @property
     def input(self) -> list[str]:
-        """Manifests of all parents that the job does not make itself."""
+        """Manifests of all parents that the job does not make itself, save those in `start`."""
+        return self._parents(lambda role: role != "start")
+
+    @property
+    def start(self) -> list[str]:
+        """Manifests of the checkpoints that branches leave from; the branches' own data and code say if they change."""
+        return self._parents(lambda role: role == "start")
+
+    def _parents(self, wanted: Callable[[str], bool]) -> list[str]:
         own = {node.name for node in self.job.nodes}
         refs = {
             (ref.kind, ref.name): ref
             for node in self.job.nodes
-            for ref in node.parents.values()
-            if not (ref.kind == self.job.kind and ref.name in own)
+            for role, ref in node.parents.items()
+            if wanted(role) and not (ref.kind == self.job.kind and ref.name in own)
         }
         return [str(ref.directory(self.root) / MANIFEST) for ref in refs.values()]
 
@@ -51,9 +63,9 @@ class Task:
         return [str(node.directory(self.root) / MANIFEST) for node in self.job.nodes]
 
     @property
-    def recipe(self) -> str:
-        """The RECIPE file of the job."""
-        return str(self.root / "recipes" / f"{self.job.name}.json")
+    def recipe(self) -> Path:
+        """The RECIPE file of the job. A path, not text: Snakemake compares no paths when it looks for changed params."""
+        return self.root / "recipes" / f"{self.job.name}.json"
 
     @property
     def log(self) -> str:
@@ -76,9 +88,19 @@ class Task:
         return str(self.job.nodes[0].recipe["figure"])
 
     @property
+    def caption(self) -> str:
+        """Where the figure's caption will be; absolute, because the report looks beside the rules otherwise."""
+        return str(Path(self.file("caption.txt")).resolve())
+
+    @property
     def resources(self) -> dict[str, int]:
         """Memory in MB and minutes, for a cluster."""
-        return {"mem_mb": _MEMORY_MB, "runtime": self.minutes}
+        return {"mem_mb": _MEMORY_MB, "runtime": max(10, round(_MARGIN * self.seconds / 60))}
+
+    @property
+    def priority(self) -> int:
+        """The longest jobs go first, so that the last ones to end are short."""
+        return round(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -101,17 +123,22 @@ class Workflow:
         return {**data, **measuring, "checkpoint": threads.training}
 
     def tasks(self, kind: str) -> Iterator[Task]:
-        """Yield the tasks of one kind, the longest first."""
-        timed = [(job_seconds(job, self.plan), job) for job in self.plan.jobs(kind)]
-        if not timed:
-            return
-        code = code_slice(STAGES[kind]).digest[:16]
-        for seconds, job in sorted(timed, key=lambda pair: -pair[0]):
-            yield Task(job, self.root, code, self._threads.get(kind, 1), minutes=max(10, round(3 * seconds / 60)))
+        """Yield the tasks of one kind."""
+        jobs = self.plan.jobs(kind)
+        code = code_slice(STAGES[kind]).digest[:16] if jobs else ""
+        for job in jobs:
+            yield Task(job, self.root, code, self._threads.get(kind, 1), job_seconds(job, self.plan))
 
     def targets(self) -> list[str]:
-        """Return the manifests that `all` asks for."""
-        return [str(node.directory(self.root) / MANIFEST) for node in self.plan.targets()]
+        """Return the files that `all` asks for: manifests of what no other node needs, and what people look at."""
+        return [str(node.directory(self.root) / file) for node in self.plan.targets() for file in _wanted(node)]
+
+    def settle(self) -> None:
+        """Put the times of what is there in order, so that only contents decide what is made again."""
+        for kind in KINDS:
+            store = Store(self.root, code_slice(STAGES[kind]))
+            for job in self.plan.jobs(kind):
+                put_in_order(job, store)
 
     @property
     def board(self) -> Board:
@@ -127,5 +154,12 @@ class Workflow:
         """Write the RECIPE files and the board: the first thing a run of the workflow does."""
         tasks = [task for kind in KINDS for task in self.tasks(kind)]
         for task in tasks:
-            write_json(Path(task.recipe), task.job.to_json())
+            write_json(task.recipe, task.job.to_json())
         self.board.post([(task.job, job_seconds(task.job, self.plan)) for task in tasks], self.root)
+
+
+def _wanted(node: Node) -> tuple[str, ...]:
+    """Name the files of an artifact that must be there; a manifest alone would hide that a picture was deleted."""
+    if node.kind == "figure":
+        return MANIFEST, f"{node.recipe['figure']}.svg", f"{node.recipe['figure']}.png"
+    return (MANIFEST, "claims.html") if node.kind == "claims" else (MANIFEST,)

@@ -1,31 +1,47 @@
 """The gradient of one batch: forward and backward passes over micro batches."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
+
+from coolbits.models.blocks import decoder_blocks
 
 # Inputs and labels [sequences, length], int64 -> summed cross-entropy [], float32, in nats.
 SummedLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def summed_loss(model: nn.Module, precision: Literal["bfloat16", "float32"], compiled: bool = False) -> SummedLoss:
+def summed_loss(
+    model: PreTrainedModel, precision: Literal["bfloat16", "float32"], compiled: bool = False
+) -> SummedLoss:
     """Return the function (inputs, labels) -> sum over tokens of the cross-entropy in nats.
 
     Under "bfloat16" matrix products run in bfloat16 by autocast; weights stay as they are. Softmax and logarithm of the
-    loss are always computed in float32. With `compiled`, `torch.compile` makes one program for each batch shape.
+    loss are always computed in float32. With `compiled`, `torch.compile` makes one program for all decoder blocks and
+    one for the loss: as fast as one for the whole model, and ready in a tenth of the time.
     """
     device = next(model.parameters()).device.type
+    cross_entropy: Any = _cross_entropy
+    if device == "cpu":
+        # PyTorch's fused attention for CPUs takes three times as long in bfloat16 as plain matrix products do.
+        model.set_attn_implementation("eager")
+    if compiled:
+        for _, block in decoder_blocks(model):
+            block.compile(dynamic=False)
+        cross_entropy = torch.compile(cross_entropy, dynamic=False)
 
     def loss(inputs: Tensor, labels: Tensor) -> Tensor:
+        mask = _causal_mask(inputs.shape[1]) if device == "cpu" else None
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = model(input_ids=inputs, use_cache=False).logits  # [sequences, length, vocabulary]
-        return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+            logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits
+        summed: Tensor = cross_entropy(logits, labels)
+        return summed
 
-    program: Any = torch.compile(loss, dynamic=False) if compiled else loss
-    return program
+    return loss
 
 
 def accumulate_gradient(loss: SummedLoss, batch: Tensor, micro_batch_sequences: int | None) -> Tensor:
@@ -46,3 +62,13 @@ def accumulate_gradient(loss: SummedLoss, batch: Tensor, micro_batch_sequences: 
 def l2_norm(parameters: list[nn.Parameter]) -> Tensor:
     """Return the L2 norm of all weights taken as one vector."""
     return nn.utils.get_total_norm([parameter.detach() for parameter in parameters])
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:  # [sequences, length, vocabulary], [sequences, length]
+    return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+
+
+@cache
+def _causal_mask(length: int) -> Tensor:  # [1, 1, length, length]
+    # Given ready, as the library would otherwise have each block work it out from positions, element by element.
+    return torch.full((length, length), -torch.inf).triu(1)[None, None]

@@ -48,7 +48,7 @@ class Sources:
 
     def newest(self, after: int, until: int) -> Source | None:
         """Return the source with the most updates among those with more than `after` and at most `until`."""
-        places = [*self._states.glob(_STEPS), *self.store.directory(self.node).parent.glob(_STEPS)]
+        places = [*self._states.glob(_STEPS), *self._checkpoints.glob(_STEPS)]
         for directory in sorted(places, key=_step_of, reverse=True):
             if after < _step_of(directory) <= until and (source := self._source(directory)):
                 return source
@@ -68,12 +68,16 @@ class Sources:
         self.drop(training.memory.step - 1)
 
     def drop(self, until: int) -> None:
-        """Remove saved states with at most `until` updates, those of other code, and what a killed process left."""
-        for directory in self._states.glob("*"):
-            if directory.is_dir() and (_step_of(directory) <= until or not self._is_own(directory)):
+        """Remove saved states with at most `until` updates, and those that cannot be used."""
+        for directory in self._states.glob(_STEPS):
+            if _step_of(directory) <= until or not self._is_own(directory):
                 shutil.rmtree(directory)
-        for left in self._states.glob(".step_*"):
-            shutil.rmtree(left)
+
+    def sweep(self) -> None:
+        """Remove the half-written directories that a killed process left behind."""
+        for folder in (self._states, self._checkpoints):
+            for left in folder.glob(f".{_STEPS}"):
+                shutil.rmtree(left)
 
     def has_stale_state(self) -> bool:
         """Say whether a state was saved that cannot be used, since other code or other parents made it."""
@@ -87,6 +91,10 @@ class Sources:
     @property
     def _states(self) -> Path:
         return self.work / "states"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.store.directory(self.node).parent
 
     def _source(self, directory: Path) -> Source | None:
         if directory.parent == self._states:

@@ -49,6 +49,7 @@ def run(job: Job, store: Store) -> int:
     nodes = sorted(job.nodes, key=_step)
     sources = Sources(nodes[-1], store)
     with alone_in(sources.work), hearing_signals() as signal, ExitStack() as stack:
+        sources.sweep()
         trainer = _Trainer(sources, execution, signal, stack)
         made = sum(store.ensure(node, partial(trainer.make, node)) for node in nodes)
         sources.drop(_step(nodes[-1]))

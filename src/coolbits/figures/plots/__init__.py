@@ -1,1 +1,1 @@
-"""The figures, one module each: `draw(tables, options)` gives the figure, `caption(tables, options, scale)` its text."""
+"""The figures, one module each: `draw(tables, options)` and `caption(tables, options, scale)`."""

@@ -14,11 +14,11 @@ from coolbits.figures.selection import (
     quantizer_label,
     setting_label,
 )
-from coolbits.rows import averages, decays, main_setting, of_quantizer, of_setting, runs, trunks
+from coolbits.rows import averages, decays, main_rows, main_setting, of_quantizer, runs, trunks
 
 NAME = "averages"
 _ALONG_A_TRUNK = ("lawa", "ema")
-_LINES = ("-", "--", ":", "-.")
+_LINES: tuple[style.Line, ...] = ("-", "--", ":", "-.")
 
 
 def draw(tables: Tables, options: Options) -> Figure:
@@ -52,7 +52,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     rows = _rows(tables, options)
     return (
         f"Weight averages against learning-rate cooldowns under {quantizer_label(rows)}. a: loss at full precision. "
-        "b: loss once quantized. c: relative quantization error. Cooldowns start on the trunk. {setting_label(main_setting(rows))}. {evidence(rows, tables['loss'])} {scale}."
+        "b: loss once quantized. c: relative quantization error. Each cooldown leaves the trunk; its end has the large "
+        f"mark. {setting_label(main_setting(rows))}. {evidence(rows, tables['loss'])} {scale}."
     )
 
 
@@ -63,7 +64,6 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     (quantizer,) = chosen_quantizers(NAME, table, options, most=1)
     rows = of_quantizer(table, quantizer)
     demand(NAME, decays(rows), "cooldown from a constant-rate trunk")
-    kept = of_setting(rows, main_setting(rows))
-    averaged = demand(NAME, kept[kept.source == "average"], "average (lawa, soup, ema or merge) of its trunk")
-    return pd.concat([trunks(kept), decays(kept), averaged], ignore_index=True)
-
+    kept = main_rows(rows)
+    demand(NAME, kept[kept.source == "average"], "average (lawa, soup, ema or merge) of its trunk")
+    return kept

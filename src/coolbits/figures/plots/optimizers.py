@@ -14,7 +14,7 @@ from coolbits.figures.selection import (
     quantizer_label,
     rate_label,
 )
-from coolbits.rows import ends, of_quantizer, of_setting, runs
+from coolbits.rows import best_settings, ends, largest_group, of_quantizer, of_setting, runs
 from coolbits.study.units import si
 
 NAME = "optimizers"
@@ -53,7 +53,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     rows, lost = _rows(tables, options)
     best = rows.drop_duplicates("optimizer")
-    rates = ", ".join(f"{row.optimizer} {rate_label(row.peak_lr)}" for row in best.itertuples())
+    rates = ", ".join(f"{kind} {rate_label(rate)}" for kind, rate in zip(best.optimizer, best.peak_lr, strict=True))
     count = lost.family.nunique()
     died = f" {count} further run{'s' * (count > 1)} of other settings diverged (crosses)." if count else ""
     return (
@@ -75,27 +75,22 @@ def _rows(tables: Tables, options: Options) -> tuple[pd.DataFrame, pd.DataFrame]
     counts = last[last.base_loss.notna()].groupby(alike).optimizer.nunique()
     if counts.empty or counts.max() < 2:
         demand(NAME, rows.iloc[:0], "two optimizers with runs of equal model, schedule and budget")
-    shared = dict(zip(alike, counts[counts == counts.max()].index[-1], strict=True))
-    setting = ["optimizer", "peak_lr", "weight_decay"]
-    losses = of_setting(last, shared).groupby(setting, as_index=False).base_loss.mean()
-    best = losses.sort_values("base_loss").drop_duplicates("optimizer")[setting]
-    chosen = of_setting(whole, shared).merge(best, on=setting)
+    shared = largest_group(counts)
+    best = best_settings(of_setting(last, shared))
+    chosen = of_setting(whole, shared).merge(best, on=list(best))
     lost = rows[(rows.outcome == "diverged") & ~rows.family.isin(chosen.family)]
     return chosen, lost
 
 
 def _training(metrics: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the smoothed loss curves of the runs in `rows`, a trunk's up to where the run left it."""
-    paths = rows.groupby("path").agg(
-        family=("family", "first"), left=("branch_tokens", "max"), optimizer=("optimizer", "first")
-    )
     parts = []
-    for path in paths.itertuples():
-        trunk = metrics[(metrics.trajectory == path.family) & (metrics.family == path.family)]
-        stem = trunk[trunk.tokens <= path.left] if pd.notna(path.left) else trunk
-        tail = metrics[(metrics.trajectory == path.Index) & (metrics.trajectory != path.family)]
+    for path, run in rows.groupby("path"):
+        trunk = metrics[metrics.trajectory == run.family.iloc[0]]
+        forked = run.branch_tokens.dropna()
+        stem = trunk[trunk.tokens <= forked.iloc[0]] if len(forked) else trunk
+        tail = metrics[metrics.trajectory == path]
         curve = pd.concat([stem, tail]).drop_duplicates("step", keep="last").sort_values("step")
         window = max(1, round(_SMOOTHED_OVER * len(curve)))
-        smooth = curve.loss.rolling(window, center=True, min_periods=1).mean()
-        parts.append(curve.assign(loss=smooth, optimizer=path.optimizer))
+        parts.append(curve.assign(loss=curve.loss.rolling(window, center=True, min_periods=1).mean()))
     return demand(NAME, pd.concat(parts, ignore_index=True), "metrics of the runs compared")

@@ -14,14 +14,14 @@ from coolbits.figures.selection import (
     quantizer_label,
     rate_label,
 )
-from coolbits.rows import of_quantizer, of_setting, runs
+from coolbits.rows import largest_group, of_quantizer, of_setting, runs
 from coolbits.study.units import si
 
 NAME = "peak-rate"
 
 
 def draw(tables: Tables, options: Options) -> Figure:
-    """Draw error against tokens, quantized against full-precision loss, and error at equal loss (option `quantizers`)."""
+    """Draw error against tokens, and quantized loss and error against full-precision loss (option `quantizers`)."""
     rows = _rows(tables, options)
     figure, (error, losses, exchange) = style.panels(3, height=2.6)
     rates = sorted(rows.peak_lr.unique())
@@ -76,8 +76,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     counts = whole.groupby(shared, dropna=False).peak_lr.nunique()
     if counts.max() < 2:
         demand(NAME, whole.iloc[:0], "two peak learning rates with decays of equal budget")
-    best = counts[counts == counts.max()].index[-1]
-    setting = dict(zip(shared, best, strict=True))
+    setting = largest_group(counts)
     chosen = of_setting(whole, setting)
     # A run that diverged on its trunk has no decay to be found by; it is shown beside those that did not.
     lost = of_setting(rows[rows.outcome == "diverged"], setting, but=["budget_tokens"])

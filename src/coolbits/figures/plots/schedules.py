@@ -1,4 +1,4 @@
-"""Cosine against WSD: error along training, losses, and the error at the end of each budget (paper A, Figures 5, 22)."""
+"""Cosine against WSD: error along training, losses, error at the end of each budget (paper A, Figures 5, 22)."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ from coolbits.figures.selection import (
     quantizer_label,
     setting_label,
 )
-from coolbits.rows import SETTING, of_quantizer, of_setting, runs
+from coolbits.rows import SETTING, largest_group, of_main_run, of_quantizer, of_setting, runs
 
 NAME = "schedules"
 
@@ -61,8 +61,9 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     whole = runs(of_quantizer(table, quantizer))
     demand(NAME, whole[whole.schedule == "cosine"], "run with a cosine schedule")
     demand(NAME, whole[whole.schedule == "wsd"], "run with a decay (wsd, or cooldowns of a constant run)")
-    counts = whole.groupby(list(SETTING)).agg(schedules=("schedule", "nunique"), runs=("path", "nunique"))
-    best = counts.sort_values(["schedules", "runs"]).iloc[-1]
-    if best.schedules < 2:
+    groups = whole.groupby(list(SETTING))
+    schedules, paths = groups.schedule.nunique(), groups.path.nunique()
+    if schedules.max() < 2:
         demand(NAME, whole.iloc[:0], "setting (model, optimizer, weight decay, peak rate) with two schedules")
-    return of_setting(whole, dict(zip(SETTING, best.name, strict=True)))
+    chosen = of_setting(whole, largest_group(paths[schedules == schedules.max()]))
+    return pd.concat([of_main_run(of_kind) for _, of_kind in chosen.groupby("schedule")], ignore_index=True)

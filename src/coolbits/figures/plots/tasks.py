@@ -71,8 +71,7 @@ def _groups(tables: Tables, options: Options) -> list[tuple[style.Look, pd.DataF
     rows = of_setting(rows, main_setting(rows))
     kinds = [(style.TRUNK, trunks(rows)), (style.DECAY, decays(rows).query("final"))]
     kinds += [(look, averages(rows, kind)) for kind, look in style.AVERAGES.items()]
-    found = [(look, group[group.tokens == group.tokens.max()]) for look, group in kinds if len(group)]
-    return found
+    return [(look, group[group.tokens == group.tokens.max()]) for look, group in kinds if len(group)]
 
 
 def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height: float, look: style.Look) -> None:

@@ -1,4 +1,4 @@
-"""Quantization error and loss along training: one trunk, its cooldowns, the learning rate (paper A, Figures 1 and 4)."""
+"""Error and loss along training: one trunk, its cooldowns, the learning rate (paper A, Figures 1 and 4)."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ from coolbits.figures.selection import (
     quantizer_label,
     setting_label,
 )
-from coolbits.rows import decays, main_setting, of_quantizer, of_setting, runs, trunks
+from coolbits.rows import decays, main_rows, main_setting, of_quantizer, runs, trunks
 
 NAME = "tokens"
 
@@ -60,13 +60,12 @@ def _rows(tables: Tables, options: Options) -> list[pd.DataFrame]:
     table = tables["loss"]
     demand(NAME, decays(table), "cooldown from a constant-rate trunk")
     demand(NAME, trunks(table), "constant-rate trunk")
-    setting = main_setting(table)
     chosen = chosen_quantizers(NAME, table, options, most=2)
-    frames = [of_setting(of_quantizer(table, name), setting) for name in chosen]
-    return [pd.concat([trunks(rows), decays(rows)], ignore_index=True) for rows in frames]
+    frames = [main_rows(of_quantizer(table, name)) for name in chosen]
+    return [rows[rows.source == "checkpoint"] for rows in frames]
 
 
-def _fan(axes: style.Axes, rows: pd.DataFrame, y: str, line: str = "-") -> None:
+def _fan(axes: style.Axes, rows: pd.DataFrame, y: str, line: style.Line = "-") -> None:
     """Draw the whole trunk, also past its last branch, and the cooldowns."""
     trunk = style.Look("", style.TRUNK.color, line=line)
     decay = style.Look("", style.DECAY.color, style.DECAY.marker, line)

@@ -1,0 +1,91 @@
+"""A synthetic study in which every claimed effect is present, reversed or absent, down to the documents."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
+
+BATCH, DOCUMENTS = 4096, 80
+Study = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def _points(seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the models of one seed; `shift` is the claimed effect on the error, `gain` that on the full loss."""
+    base = {"seed": seed, "run": "run", "model": "micro", "parameters": 1000, "optimizer": "adamw", "weight_decay": 0.1}
+    base |= {"peak_lr": 1e-2, "lr": 0.0, "branch_tokens": None, "budget_tokens": None, "final": False}
+    base |= {"source": "checkpoint", "average": None, "window": None, "gain": 0.0, "shift": 0.0}
+
+    def at(millions: float, phase: str, **fields: Any) -> dict[str, Any]:
+        tokens = round(millions * 1e6 / BATCH) * BATCH
+        return base | {"tokens": tokens, "step": tokens // BATCH, "phase": phase} | fields
+
+    def tokens(millions: float) -> int:
+        return round(millions * 1e6 / BATCH) * BATCH
+
+    trunk = {"trajectory": f"trunk-s{seed}", "family": f"trunk-s{seed}"}
+    for millions in range(1, 10):
+        yield at(millions, "stable", **trunk, schedule="constant")
+    for millions in (2, 4, 8):
+        branch = {"trajectory": f"branch{millions}-s{seed}", "family": trunk["family"], "schedule": "cooldown"}
+        branch |= {"branch_tokens": tokens(millions), "budget_tokens": tokens(millions + 1)}
+        yield at(millions + 1, "decay", **branch, shift=2.0, gain=0.1, final=True)
+        average = {"source": "average", "average": "lawa", "window": 5}
+        yield at(millions + 1, "stable", **trunk, schedule="constant", **average, shift=-2.0, gain=0.1)
+    for budget in (2, 4, 8):
+        run = {"trajectory": f"cosine{budget}-s{seed}", "family": f"cosine{budget}-s{seed}", "schedule": "cosine"}
+        yield at(budget, "decay", **run, budget_tokens=tokens(budget), shift=1.5 * np.log2(budget), final=True)
+    arms: dict[str, tuple[dict[str, Any], float]] = {
+        "rate-low": ({"peak_lr": 3e-3}, 1.5),
+        "rate-high": ({"peak_lr": 3e-2}, -1.5),
+        "little-decay": ({"weight_decay": 0.01}, 1.5),
+        "adamc": ({"optimizer": "adamc"}, 0.0),
+        "muon": ({"optimizer": "muon"}, 1.5),
+    }
+    for name, (fields, shift) in arms.items():
+        stem = {"trajectory": f"{name}-s{seed}", "family": f"{name}-s{seed}", "schedule": "wsd"} | fields
+        stem |= {"budget_tokens": tokens(5)}
+        for millions in (1, 2, 3, 4):
+            yield at(millions, "stable", **stem, shift=shift)
+        yield at(5, "decay", **stem | {"trajectory": f"{name}-end-s{seed}"}, shift=shift + 2.0, gain=0.1, final=True)
+    for member in range(2):
+        run = {"trajectory": f"soup{member}-s{seed}", "family": f"souptrunk-s{seed}", "model": "tiny"}
+        run |= {"schedule": "cooldown", "branch_tokens": tokens(6), "budget_tokens": tokens(7)}
+        yield at(7, "decay", **run, shift=2.0, final=True)
+    yield at(7, "decay", **run | {"source": "average", "average": "soup", "window": 2}, shift=0.5)
+
+
+def make_study(sign: float, seeds: int = 3, model_noise: float = 0.02, document_noise: float = 0.02) -> Study:
+    """Return loss table and documents; effects are multiplied by `sign` (1: as claimed, -1: reversed, 0: absent).
+
+    `model_noise` is the spread of the error between models, in points; `document_noise` that of a document's excess
+    loss under quantization, in nats a token.
+    """
+    points = pd.DataFrame([point for seed in range(seeds) for point in _points(seed)])
+    generator = np.random.default_rng(11)
+    tokens = generator.integers(30, 300, DOCUMENTS)
+    hardness = generator.normal(0, 0.4, DOCUMENTS)
+    errors = 6.0 + sign * points["shift"] + generator.normal(0, model_noise, len(points))
+    # AdamW trains best at 1e-2 and 0.1, by a little, so that "the best rate" is the one its peers are compared with.
+    detuned = 0.01 * ((points.peak_lr != 1e-2) | (points.weight_decay != 0.1))
+    full = detuned + 2.5 + (points.tokens / 1e6) ** -0.5 - sign * points["gain"]
+    rows, documents = [], []
+    for place, point in enumerate(points.drop(columns=["shift", "gain"]).to_dict("records")):
+        base = tokens * np.clip(full[place] + hardness, 0.5, None)
+        noise = generator.normal(0, document_noise, DOCUMENTS)
+        nats = base * (1 + errors[place] / 100) + tokens * noise
+        numbers = {"loss": nats.sum() / tokens.sum(), "base_loss": base.sum() / tokens.sum()}
+        numbers |= {"relative_error": nats.sum() / base.sum() - 1, "outcome": "complete", "diverged_step": None}
+        rows.append(point | numbers | {"quantizer": "gptq-w3", "method": "gptq", "bits": 3, "group_size": 64})
+        documents.append({"row": place, "tokens": tokens, "nats": nats, "base_nats": base})
+    table = pd.DataFrame(rows).astype(TRAJECTORY_COLUMNS | MODEL_COLUMNS | {"outcome": "str", "diverged_step": "Int64"})
+    return table, pd.DataFrame(documents)
+
+
+@pytest.fixture(scope="session")
+def study() -> Callable[..., Study]:
+    """Return `make_study`."""
+    return make_study

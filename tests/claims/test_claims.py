@@ -1,0 +1,121 @@
+"""Each claim on data made to support it, to contradict it, and on noise."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.claims.evidence import Evidence, gather
+from coolbits.claims.names import CLAIMS
+from coolbits.claims.registry import REGISTRY, claim
+from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, judge
+
+SAMPLES, CONFIDENCE, SEED = 400, 0.95, 0
+DIRECTED = [name for name in CLAIMS if REGISTRY[name].form == "direction"]
+OPEN = [name for name in CLAIMS if REGISTRY[name].form == "open"]
+Study = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def _evidence(study: Study) -> Evidence:
+    return gather(*study, "gptq-w3", SAMPLES, SEED)
+
+
+def _verdict(name: str, evidence: Evidence) -> str:
+    effect = REGISTRY[name].measure(evidence)
+    assert effect is not None, f"{name} found no rows"
+    return judge(effect, REGISTRY[name].form, CONFIDENCE, SEED).verdict
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["one seed", "three seeds"])
+def seeds(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def supporting(study: Callable[..., Study], seeds: int) -> Evidence:
+    return _evidence(study(1.0, seeds))
+
+
+@pytest.fixture(scope="module")
+def reversed_(study: Callable[..., Study], seeds: int) -> Evidence:
+    return _evidence(study(-1.0, seeds))
+
+
+@pytest.fixture(scope="module")
+def noisy(study: Callable[..., Study]) -> Evidence:
+    return _evidence(study(0.0, 3, model_noise=0.3, document_noise=1.0))
+
+
+@pytest.mark.parametrize("name", DIRECTED)
+def test_supported_by_data_made_to_support_it(name: str, supporting: Evidence) -> None:
+    assert _verdict(name, supporting) == SUPPORTED
+
+
+@pytest.mark.parametrize("name", DIRECTED)
+def test_contradicted_by_the_reverse(name: str, reversed_: Evidence) -> None:
+    assert _verdict(name, reversed_) == CONTRADICTED
+
+
+@pytest.mark.parametrize("name", DIRECTED)
+def test_undecided_on_noise(name: str, noisy: Evidence) -> None:
+    assert _verdict(name, noisy) == UNDECIDED
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_open_questions_report_what_was_observed(
+    name: str, supporting: Evidence, reversed_: Evidence, noisy: Evidence
+) -> None:
+    assert _verdict(name, supporting) == "observed: higher"
+    assert _verdict(name, reversed_) == "observed: lower"
+    assert _verdict(name, noisy) == "observed: no difference seen"
+
+
+def test_equivalence_holds_within_the_margin_only(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0)
+    assert _verdict("adamc-equals-adamw", _evidence((table, documents))) == SUPPORTED
+    adamc = set(table.index[table.optimizer == "adamc"])
+    raised = [
+        base * 1.2 if row in adamc else nats
+        for row, nats, base in zip(documents.row, documents.nats, documents.base_nats, strict=True)
+    ]
+    assert _verdict("adamc-equals-adamw", _evidence((table, documents.assign(nats=raised)))) == CONTRADICTED
+    assert _verdict("adamc-equals-adamw", _evidence(study(0.0, document_noise=2.0))) == UNDECIDED
+
+
+def test_an_effect_has_the_size_it_was_given(supporting: Evidence) -> None:
+    effects = {name: REGISTRY[name].measure(supporting) for name in CLAIMS}
+    sizes = {name: judge(effect, "direction", CONFIDENCE, SEED).effect for name, effect in effects.items() if effect}
+    assert sizes["decay-raises-error"] == pytest.approx(2.0, abs=0.2)
+    assert sizes["decay-lowers-loss"] == pytest.approx(0.1, abs=0.01)
+    assert sizes["wsd-vs-cosine"] == pytest.approx(1.5, abs=0.2)
+    assert sizes["higher-rate-lowers-error"] == pytest.approx(3.0, abs=0.3)
+    assert sizes["averaging-lowers-error"] == pytest.approx(4.0, abs=0.2)
+    assert sizes["muon-vs-adamw"] == pytest.approx(1.5, abs=0.2)
+
+
+def test_a_study_without_the_rows_gives_no_effect(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0)
+    trunk_only = _evidence((table[table.schedule == "constant"], documents))
+    assert [name for name in CLAIMS if REGISTRY[name].measure(trunk_only) is not None] == []
+
+
+def test_diverged_rows_are_left_out(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0)
+    lost = table.index[(table.optimizer == "muon")]
+    table.loc[lost, ["outcome"]] = "diverged"
+    table.loc[lost, ["loss", "base_loss", "relative_error"]] = float("nan")
+    evidence = _evidence((table, documents[~documents.row.isin(lost)]))
+    assert REGISTRY["muon-vs-adamw"].measure(evidence) is None
+    assert _verdict("decay-raises-error", evidence) == SUPPORTED
+
+
+def test_an_unknown_claim_is_refused_by_name() -> None:
+    with pytest.raises(CoolbitsError, match=r"no claim-like.*decay-raises-error"):
+        claim("no claim-like")
+
+
+def test_rows_without_documents_are_refused(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 1)
+    with pytest.raises(CoolbitsError, match="no documents of row 0"):
+        _evidence((table, documents.iloc[1:]))

@@ -1,0 +1,116 @@
+"""The stage of claims: files, verdicts, and a page that stands alone."""
+
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from coolbits.artifacts.code import Slice
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import read_manifest
+from coolbits.artifacts.node import Node, make_node
+from coolbits.artifacts.store import Store
+from coolbits.claims import stage
+from coolbits.claims.names import CLAIMS
+from coolbits.claims.page import page
+from coolbits.claims.registry import REGISTRY
+from coolbits.study.recipes.results import Claims
+
+SCALE = "micro: 0.2M parameters & <small>"
+Study = tuple[pd.DataFrame, pd.DataFrame]
+
+
+@pytest.fixture
+def made(study: Callable[..., Study], tmp_path: Path) -> Path:
+    """Return the directory of the claims of a study that supports them all."""
+    store = Store(tmp_path, Slice("test", {}))
+    node = _node(store, *study(1.0))
+    assert stage.run(Job("claims", "claims", (node,)), store) == 1
+    assert stage.run(Job("claims", "claims", (node,)), store) == 0
+    return node.directory(store.root)
+
+
+def _node(store: Store, table: pd.DataFrame, documents: pd.DataFrame) -> Node:
+    loss = make_node("table", "loss", {}, {})
+
+    def build(out: Path) -> dict[str, int]:
+        table.to_parquet(out / "table.parquet", index=False)
+        documents.to_parquet(out / "documents.parquet", index=False)
+        return {"rows": len(table)}
+
+    store.ensure(loss, build)
+    recipe = Claims(claims=CLAIMS, scale=SCALE, samples=200)
+    return make_node("claims", "micro/claims", recipe.identity(), {"loss": loss.ref})
+
+
+def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
+    report = json.loads((made / "claims.json").read_text())
+    assert (report["study"], report["scale"]) == ("micro", SCALE)
+    assert [entry["id"] for entry in report["claims"]] == list(CLAIMS)
+    for entry in report["claims"]:
+        assert entry["low"] <= entry["effect"] <= entry["high"]
+        assert entry["n"] > 0 and entry["units"] == 3 and entry["rule"] and entry["unit"] in entry["reading"]
+        assert entry["resampled"] == "seeds and documents"
+    verdicts = read_manifest(made).summary["verdicts"]
+    assert verdicts["decay-raises-error/gptq-w3"] == "supported"
+    assert pd.read_parquet(made / "claims.parquet").verdict.tolist() == list(verdicts.values())
+
+
+def test_the_page_is_escaped_and_needs_nothing_else(made: Path) -> None:
+    text = (made / "claims.html").read_text()
+    assert "0.2M parameters &amp; &lt;small&gt;" in text and "<small>" not in text
+    links: list[str] = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            links.extend(name for name, _ in attrs if name in ("src", "href"))
+            assert tag not in ("script", "link", "img")
+
+    Links().feed(text)
+    assert links == [] and "url(" not in text
+    for name in CLAIMS:
+        assert f'<section id="{name}">' in text
+    assert all(entry["reading"].split("{")[0] for entry in json.loads((made / "claims.json").read_text())["claims"])
+
+
+def test_a_claim_without_rows_says_what_it_needs(study: Callable[..., Study], tmp_path: Path) -> None:
+    table, documents = study(1.0, 1)
+    table.loc[table.optimizer == "muon", "optimizer"] = "lion"
+    table = table.assign(bits=4, quantizer="gptq-w4").astype({"bits": "Int64"})
+    table.to_parquet(tmp_path / "table.parquet")
+    documents.to_parquet(tmp_path / "documents.parquet")
+    recipe = Claims(claims=("muon-vs-adamw", "averaging-beats-decay-at-low-bits"), scale=SCALE, samples=50)
+    summary = stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    assert summary["verdicts"] == {
+        "muon-vs-adamw/gptq-w4": "no rows in this study",
+        "averaging-beats-decay-at-low-bits/none": "no rows in this study",
+    }
+    entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert all("needed:" in entry["reading"] and entry["effect"] is None for entry in entries)
+    assert "no rows in this study" in page(entries, "micro", SCALE, 0.95)
+
+
+def test_one_seed_says_that_only_documents_were_resampled(study: Callable[..., Study], tmp_path: Path) -> None:
+    table, documents = study(1.0, 1)
+    table.to_parquet(tmp_path / "table.parquet")
+    documents.to_parquet(tmp_path / "documents.parquet")
+    recipe = Claims(claims=("decay-raises-error",), scale=SCALE, samples=50)
+    stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    (entry,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert (entry["units"], entry["resampled"]) == (1, "documents only, one unit")
+
+
+def test_claims_need_a_loss_table(tmp_path: Path) -> None:
+    node = make_node("claims", "micro/claims", Claims(claims=("decay-raises-error",), scale=SCALE).identity(), {})
+    with pytest.raises(CoolbitsError, match="loss evaluation"):
+        stage.run(Job("claims", "claims", (node,)), Store(tmp_path, Slice("test", {})))
+
+
+def test_every_claim_states_its_source_and_leaves_room_for_its_effect() -> None:
+    for name, claim in REGISTRY.items():
+        assert claim.statement and claim.source and claim.statistic and claim.needs, name
+        assert claim.reading.count("{effect}") == 1, name

@@ -1,0 +1,66 @@
+"""The decision rule: what it takes to be supported, contradicted, or neither."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge
+
+SPREAD = 0.05
+
+
+def _effect(*estimates: float, margin: float = 0.0) -> Effect:
+    """Return an effect with these estimates, one a unit, and a little noise over documents."""
+    noise = np.random.default_rng(0).normal(0, SPREAD, 2000)
+    units = {str(place): np.concatenate([[value], value + noise]) for place, value in enumerate(estimates)}
+    return Effect(units, len(estimates), margin)
+
+
+@pytest.mark.parametrize(
+    ("estimates", "verdict"),
+    [
+        ((1.0, 1.2, 0.9), SUPPORTED),
+        ((-1.0, -1.2, -0.9), CONTRADICTED),
+        ((1.0, -1.2, 0.9), UNDECIDED),
+        ((1.0,), SUPPORTED),
+        ((0.05,), UNDECIDED),
+        ((0.01, 1.0), UNDECIDED),
+    ],
+)
+def test_direction(estimates: tuple[float, ...], verdict: str) -> None:
+    assert judge(_effect(*estimates), "direction", 0.95, 0).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("estimates", "verdict"),
+    [
+        ((0.1, -0.1, 0.05), SUPPORTED),
+        ((3.0, 3.1, 2.9), CONTRADICTED),
+        ((-3.0, -3.1), CONTRADICTED),
+        ((0.9, 1.1), UNDECIDED),
+    ],
+)
+def test_equivalence_within_a_margin_of_one(estimates: tuple[float, ...], verdict: str) -> None:
+    assert judge(_effect(*estimates, margin=1.0), "equivalence", 0.95, 0).verdict == verdict
+
+
+def test_one_unit_has_the_interval_of_its_documents() -> None:
+    judgement = judge(_effect(1.0), "direction", 0.95, 0)
+    assert (judgement.low, judgement.high) == pytest.approx((1 - 1.96 * SPREAD, 1 + 1.96 * SPREAD), abs=0.01)
+
+
+def test_few_units_are_as_uncertain_as_their_sample_variance_says() -> None:
+    values = np.random.default_rng(1).normal(0, 1, 12)
+    quiet = Effect({str(place): np.full(20_001, value) for place, value in enumerate(values)}, 12)
+    judgement = judge(quiet, "direction", 0.6827, 0)
+    assert (judgement.high - judgement.low) / 2 == pytest.approx(values.std(ddof=1) / np.sqrt(12), rel=0.1)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=5))
+def test_the_reverse_of_an_effect_has_the_reverse_verdict(estimates: list[float]) -> None:
+    effect = _effect(*estimates)
+    reverse = Effect({unit: -values for unit, values in effect.units.items()}, effect.n)
+    pairs = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED, UNDECIDED: UNDECIDED}
+    verdicts = [judge(each, "direction", 0.95, 0).verdict for each in (effect, reverse)]
+    assert verdicts[1] == pairs[verdicts[0]]

@@ -1,0 +1,206 @@
+"""Tables: what they hold, against the per-row bootstrap of `coolbits.statistics`; what they refuse."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coolbits.artifacts.code import Slice
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node, Ref, make_node
+from coolbits.artifacts.store import Store
+from coolbits.figures import tables
+from coolbits.statistics import Interval, difference_interval, drop_interval, mean_interval, ratio_interval
+from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, Row, Table
+
+SAMPLES = 200
+COLUMNS = dict.fromkeys(TRAJECTORY_COLUMNS | MODEL_COLUMNS) | {"run": "trunk", "model": "micro", "optimizer": "adamw"}
+COLUMNS |= {"tokens": 4096, "step": 1, "source": "checkpoint", "quantizer": "none", "final": True, "peak_lr": 0.01}
+TOKENS = np.random.default_rng(0).integers(5, 90, 40)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path, Slice("test", {}))
+
+
+def _artifact(
+    store: Store, kind: str, label: str, files: dict[str, pd.DataFrame], summary: dict[str, Any], **parents: Node
+) -> Node:
+    node = make_node(kind, label, {"label": label}, {role: parent.ref for role, parent in parents.items()})
+
+    def build(directory: Path) -> dict[str, Any]:
+        for name, frame in files.items():
+            frame.to_parquet(directory / name, index=False)
+        return summary
+
+    store.ensure(node, build)
+    return node
+
+
+def _losses(store: Store, label: str, seed: int, shift: float = 0.0, **parents: Node) -> Node:
+    nats = TOKENS * (2.5 + shift + np.random.default_rng(seed).normal(0, 0.1, len(TOKENS)))
+    frame = pd.DataFrame({"document": range(len(TOKENS)), "tokens": TOKENS, "nats": nats})
+    return _artifact(store, "evaluation", label, {"documents.parquet": frame}, {"bits_per_byte": 1.5}, **parents)
+
+
+def _samples(store: Store, label: str, seed: int, share: float) -> Node:
+    generator = np.random.default_rng(seed)
+    frames = [
+        pd.DataFrame({"task": task, "sample": range(count), "metric": metric, "value": generator.random(count) < share})
+        for task, metric, count in (("cloze", "acc", 60), ("cloze", "bits", 60), ("choice", "acc", 35))
+    ]
+    frame = pd.concat(frames).astype({"value": "float64"})
+    return _artifact(store, "evaluation", label, {"samples.parquet": frame}, {})
+
+
+def _table(store: Store, content: str, rows: list[tuple[Node, Node | None, dict[str, Any]]]) -> pd.DataFrame:
+    """Run the stage on one table and read it back."""
+    parents: dict[str, Ref] = {}
+    described = []
+    for number, (node, base, columns) in enumerate(rows):
+        parents[f"row.{number}"] = node.ref
+        if base:
+            parents[f"base.{number}"] = base.ref
+        described.append(
+            Row(evaluation=f"row.{number}", base=f"base.{number}" if base else None, columns=COLUMNS | columns)
+        )
+    recipe = Table.model_validate({"content": content, "rows": described, "bootstrap_samples": SAMPLES, "seed": 3})
+    node = make_node("table", content, recipe.identity(), parents)
+    assert tables.run(Job("table", "table", (node,)), store) == 1
+    return pd.read_parquet(node.directory(store.root) / "table.parquet")
+
+
+def _nats(store: Store, node: Node) -> pd.Series:
+    return pd.read_parquet(node.directory(store.root) / "documents.parquet").nats
+
+
+def test_losses_and_intervals_are_those_of_the_paired_bootstrap(store: Store) -> None:
+    base, quantized = _losses(store, "base", 1), _losses(store, "quantized", 2, shift=0.1)
+    full, row = _table(
+        store, "loss", [(base, None, {}), (quantized, base, {"quantizer": "gptq-w3", "bits": 3})]
+    ).itertuples()
+    arguments = (_nats(store, base), _nats(store, quantized), TOKENS, SAMPLES, 0.95, 3)
+    assert row.loss == pytest.approx(_nats(store, quantized).sum() / TOKENS.sum())
+    assert row.base_loss == pytest.approx(full.loss)
+    assert (row.relative_error, row.relative_low, row.relative_high) == pytest.approx(ratio_interval(*arguments))
+    assert (row.absolute_error, row.absolute_low, row.absolute_high) == pytest.approx(difference_interval(*arguments))
+    assert (row.scored_tokens, row.documents, row.bits_per_byte) == (TOKENS.sum(), len(TOKENS), 1.5)
+    assert (full.relative_error, full.relative_low, full.relative_high) == (0, 0, 0)
+
+
+def test_a_loss_table_keeps_the_documents_of_each_row(store: Store) -> None:
+    base, quantized = _losses(store, "base", 1), _losses(store, "quantized", 2)
+    _table(store, "loss", [(base, None, {}), (quantized, base, {})])
+    (path,) = store.root.glob("table/*/documents.parquet")
+    documents = pd.read_parquet(path)
+    assert documents.row.tolist() == [0, 1]
+    np.testing.assert_array_equal(documents.nats[1], _nats(store, quantized))
+    np.testing.assert_array_equal(documents.base_nats[1], _nats(store, base))
+
+
+def test_fallbacks_of_the_quantized_model_are_in_the_row(store: Store) -> None:
+    base = _losses(store, "base", 1)
+    quantized = _artifact(store, "quantized", "q", {}, {"modules": 8, "fallbacks": 2})
+    table = _table(store, "loss", [(_losses(store, "e", 2, quantized=quantized), base, {})])
+    assert table.fallbacks.tolist() == [2]
+
+
+def test_a_diverged_model_has_a_row_without_numbers(store: Store) -> None:
+    base = _losses(store, "base", 1)
+    lost = _artifact(store, "evaluation", "lost", {}, {"outcome": "diverged", "diverged_step": 70})
+    table = _table(store, "loss", [(base, None, {}), (lost, lost, {"quantizer": "rtn"})])
+    assert table.outcome.tolist() == ["complete", "diverged"]
+    assert table.diverged_step[1] == 70
+    assert table.loc[1, ["loss", "relative_error", "relative_low"]].isna().all()
+    only = _table(store, "loss", [(lost, None, {})])
+    assert only.loss.isna().all() and "relative_high" in only
+
+
+def test_tasks_have_a_row_a_task_and_metric(store: Store) -> None:
+    base, quantized = _samples(store, "base", 1, 0.7), _samples(store, "quantized", 2, 0.6)
+    lost = _artifact(store, "evaluation", "lost", {}, {"outcome": "diverged", "diverged_step": 70})
+    table = _table(store, "tasks", [(quantized, base, {}), (lost, base, {"run": "hot"})])
+    assert len(table) == 6 and table[table.run == "hot"].value.isna().all()
+    row = table[(table.task == "choice") & (table.run == "trunk")].iloc[0]
+    values = [
+        pd.read_parquet(node.directory(store.root) / "samples.parquet").query("task == 'choice'").value
+        for node in (base, quantized)
+    ]
+    own = Interval(row.value, row.value_low, row.value_high)
+    drop = Interval(row.relative_drop, row.relative_drop_low, row.relative_drop_high)
+    assert own == pytest.approx(mean_interval(values[1], SAMPLES, 0.95, 3))
+    assert drop == pytest.approx(drop_interval(*values, SAMPLES, 0.95, 3))
+    assert row.samples == 35
+    assert table[table.metric == "bits"].relative_drop.isna().all()
+
+
+def test_metrics_are_concatenated_and_take_the_place_of_descriptors(store: Store) -> None:
+    frame = pd.DataFrame(
+        {"step": [1, 2], "tokens": [10, 20], "loss": [3.0, 2.9], "lr": [0.1, 0.2], "data_digest": ["a", "b"]}
+    )
+    good = _artifact(store, "checkpoint", "good", {"metrics.parquet": frame}, {})
+    lost = _artifact(
+        store, "checkpoint", "lost", {"metrics.parquet": frame[:1]}, {"outcome": "diverged", "diverged_step": 1}
+    )
+    table = _table(store, "metrics", [(good, None, {"run": "a"}), (lost, None, {"run": "b"})])
+    assert table[["run", "step", "loss", "outcome"]].to_numpy().tolist() == [
+        ["a", 1, 3.0, "complete"],
+        ["a", 2, 2.9, "complete"],
+        ["b", 1, 3.0, "diverged"],
+    ]
+
+
+def test_ledgers_are_joined_with_their_rows(store: Store) -> None:
+    ledger = pd.DataFrame({"module": ["a", "b"], "method": ["gptq", "rtn"], "bits": [3, 3]})
+    quantized = _artifact(store, "quantized", "q", {"ledger.parquet": ledger}, {"fallbacks": 1})
+    table = _table(store, "ledger", [(quantized, None, {"method": "gptq"})])
+    assert table[["module", "method", "run"]].to_numpy().tolist() == [["a", "gptq", "trunk"], ["b", "rtn", "trunk"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.model_copy(update={"evaluation": "nowhere"}), "'nowhere'"),
+        (lambda row: row.model_copy(update={"columns": {k: v for k, v in row.columns.items() if k != "lr"}}), "lr"),
+        (lambda row: row.model_copy(update={"columns": row.columns | {"tokens": None}}), "tokens"),
+    ],
+)
+def test_a_missing_role_column_or_value_is_an_error(
+    store: Store, tmp_path: Path, change: Callable[[Row], Row], message: str
+) -> None:
+    node = _losses(store, "base", 1)
+    recipe = Table(content="loss", rows=(change(Row(evaluation="row", columns=COLUMNS)),))
+    with pytest.raises(CoolbitsError, match=message):
+        tables.build_table(recipe, {"row": node.directory(store.root)}, store.root, tmp_path)
+
+
+def test_other_documents_than_the_base_are_an_error(store: Store) -> None:
+    frame = pd.DataFrame({"document": range(3), "tokens": [1, 2, 3], "nats": [1.0, 2.0, 3.0]})
+    other = _artifact(store, "evaluation", "other", {"documents.parquet": frame}, {})
+    with pytest.raises(CoolbitsError, match="other documents than its base"):
+        _table(store, "loss", [(other, _losses(store, "base", 1), {})])
+
+
+def test_a_table_is_the_same_bytes_again(store: Store, tmp_path: Path) -> None:
+    node = _losses(store, "base", 1)
+    recipe = Table(content="loss", rows=(Row(evaluation="row", columns=COLUMNS),))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        tables.build_table(recipe, {"row": node.directory(store.root)}, store.root, tmp_path / name)
+    for file in ("table.parquet", "documents.parquet"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_hundreds_of_rows_take_seconds(store: Store, tmp_path: Path) -> None:
+    nodes = [_losses(store, f"e{number}", number) for number in range(20)]
+    directories = {f"row.{number}": nodes[number % 20].directory(store.root) for number in range(1500)}
+    rows = tuple(Row(evaluation=role, base="row.0", columns=COLUMNS) for role in directories)
+    started = time.process_time()
+    tables.build_table(Table(content="loss", rows=rows), directories, store.root, tmp_path)
+    assert time.process_time() - started < 10
