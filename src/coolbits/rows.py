@@ -49,7 +49,7 @@ def decays(table: pd.DataFrame) -> pd.DataFrame:
     checkpoints = table[(table.source == "checkpoint") & table.schedule.isin(["wsd", "cooldown"])]
     run = ["run", "family", "budget_tokens"]
     stems = checkpoints[(checkpoints.schedule == "wsd") & (checkpoints.phase != "decay")]
-    forks = stems.groupby(run, as_index=False).tokens.max().rename(columns={"tokens": "fork"})
+    forks = stems.groupby(run, as_index=False).agg(fork=("tokens", "max"))
     rows = checkpoints[checkpoints.phase == "decay"].merge(forks, on=run, how="left")
     return _ordered(rows.assign(branch_tokens=rows.branch_tokens.fillna(rows.fork)).drop(columns="fork"))
 

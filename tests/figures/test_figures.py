@@ -70,9 +70,9 @@ def test_equal_tables_give_equal_bytes(make_tables: Callable[[int], Tables], tmp
     tables, files = make_tables(1), []
     for run in ("one", "two"):
         store = Store(tmp_path / run, Slice("test", {}))
-        node = _figure_node(store, "tokens", tables)
-        stage.run(Job("figure", "tokens", (node,)), store)
-        files.append([(node.directory(store.root) / f"tokens.{kind}").read_bytes() for kind in ("svg", "png")])
+        node = _figure_node(store, "tasks", tables)
+        stage.run(Job("figure", "tasks", (node,)), store)
+        files.append([(node.directory(store.root) / f"tasks.{kind}").read_bytes() for kind in ("svg", "png")])
     assert files[0] == files[1]
 
 

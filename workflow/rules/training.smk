@@ -7,7 +7,6 @@ for task in flow.tasks("checkpoint"):
             task.name
         input:
             task.input,
-            start=ancient(task.start),
         output:
             task.output,
         log:

@@ -46,17 +46,17 @@ def at_equal_loss(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame)
         return None
     grid = np.linspace(low, high, _GRID)
     of_first, of_second = (
-        _mean_weights(loss, grid) @ evidence.of(run, "error") for loss, run in zip(losses, (first, second), strict=True)
+        mean_weights(loss, grid) @ evidence.of(run, "error") for loss, run in zip(losses, (first, second), strict=True)
     )
     difference: Floats = of_second - of_first
     return difference
 
 
-def _mean_weights(losses: Floats, grid: Floats) -> Floats:
-    """Return the weight of each row in the mean over `grid` of the linear interpolation through `losses`."""
-    order = np.argsort(losses)
-    hats = np.eye(len(losses))
-    return np.array([np.interp(grid, losses[order], hats[row][order]).mean() for row in range(len(losses))])
+def mean_weights(x: Floats, grid: Floats) -> Floats:
+    """Return the weight of each row, at `x`, in the mean over `grid` of the linear interpolation through the rows."""
+    order = np.argsort(x)
+    hats = np.eye(len(x))
+    return np.array([np.interp(grid, x[order], hats[row][order]).mean() for row in range(len(x))])
 
 
 def most_varied(rows: pd.DataFrame, alike: list[str], varied: str) -> pd.DataFrame:

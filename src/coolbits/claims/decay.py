@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import most_varied, over_seeds, paired, slope
+from coolbits.claims.contrasts import by_unit, mean_weights, most_varied, over_seeds, paired, slope
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats
@@ -12,18 +12,17 @@ from coolbits.rows import SETTING, ends, main_rows, of_main_run, trunks
 
 def decay_raises_error(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that where it left the trunk."""
-    return paired(evidence, *_pairs(evidence, "branch_tokens"), "error")
+    return paired(evidence, *_pairs(evidence), "error")
 
 
 def decay_raises_error_at_equal_tokens(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that of the trunk after as many tokens."""
-    return paired(evidence, *_pairs(evidence, "tokens"), "error")
+    return _beside_trunk(evidence, "error", 1.0)
 
 
 def decay_lowers_loss(evidence: Evidence) -> Effect | None:
     """Full-precision loss of the trunk after as many tokens less that at the end of each cooldown."""
-    trunk, end = _pairs(evidence, "tokens")
-    return paired(evidence, end, trunk, "full")
+    return _beside_trunk(evidence, "full", -1.0)
 
 
 def flat_while_constant(evidence: Evidence) -> Effect | None:
@@ -31,7 +30,7 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
 
     The drift comes from the slope of the error in log tokens, fitted to the stable part of the trunk.
     """
-    start, end = _pairs(evidence, "branch_tokens")
+    start, end = _pairs(evidence)
     trunk = trunks(main_rows(evidence.rows))
     trunk = trunk[trunk.phase == "stable"]
 
@@ -53,7 +52,7 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
 
     The growth comes from the slope of the error at the ends in log tokens, fitted to all budgets.
     """
-    start, end = _pairs(evidence, "branch_tokens")
+    start, end = _pairs(evidence)
 
     def excess(end: pd.DataFrame) -> Floats | None:
         if end.tokens.nunique() < 2:
@@ -82,14 +81,32 @@ def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
     return over_seeds(rows, difference, len(rows))
 
 
-def _pairs(evidence: Evidence, at: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return trunk rows and ends of cooldowns, paired by position: the trunk after `at` of the end's tokens."""
+def _pairs(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return where cooldowns left their trunk and where they ended: rows of trunks and of ends, paired by position."""
     rows = main_rows(evidence.rows)
     finished = ends(rows)
-    finished = finished[finished.schedule == "wsd"].assign(match=lambda frame: frame[at])
-    trunk = trunks(rows).assign(match=lambda frame: frame.tokens)
-    both = finished[["family", "match"]].reset_index().merge(trunk, on=["family", "match"], how="inner")
+    finished = finished[finished.schedule == "wsd"]
+    left = finished[["family", "branch_tokens"]].rename(columns={"branch_tokens": "tokens"})
+    both = left.reset_index().merge(trunks(rows), on=["family", "tokens"], how="inner")
     return both.set_index("index"), finished.loc[both["index"]]
+
+
+def _beside_trunk(evidence: Evidence, column: str, sign: float) -> Effect | None:
+    """Return `sign` times the value at each cooldown's end less that of its trunk after as many tokens.
+
+    Between two checkpoints of the trunk the value is interpolated; a cooldown that ends beyond its trunk is left out.
+    """
+    rows = main_rows(evidence.rows)
+    trunk, finished = trunks(rows), ends(rows)
+    seeds, values = [], []
+    for _, end in finished[finished.schedule == "wsd"].groupby("path"):
+        stem = trunk[trunk.family == end.family.iloc[0]]
+        tokens, place = stem.tokens.to_numpy(dtype=np.float64), end.tokens.to_numpy(dtype=np.float64)
+        if len(stem) and tokens.min() <= place[0] <= tokens.max():
+            beside = mean_weights(tokens, place) @ evidence.of(stem, column)
+            values.append(sign * (evidence.of(end, column)[0] - beside))
+            seeds.append(end.seed.iloc[0])
+    return Effect(by_unit(seeds, np.stack(values)), len(values)) if values else None
 
 
 def _log2(tokens: pd.Series) -> Floats:

@@ -45,18 +45,19 @@ _CLAIMS = {
     "decay-raises-error-at-equal-tokens": Claim(
         "It is the decay that raises the error: a trunk that saw as many tokens at a constant rate has less.",
         "paper A, section 4, Figure 4",
-        "Error at the end of each cooldown less the trunk's error after equally many tokens; mean over cooldowns.",
+        "Error at the end of each cooldown less the trunk's error after equally many tokens, interpolated between its "
+        "checkpoints; mean over cooldowns.",
         "After equally many tokens the end of a cooldown differs from the trunk by {effect}.",
-        "cooldowns, and trunk checkpoints after as many tokens as their ends",
+        "cooldowns that end before their trunk does",
         decay.decay_raises_error_at_equal_tokens,
     ),
     "decay-lowers-loss": Claim(
         "While the error jumps, the full-precision loss falls, further than at a constant rate.",
         "paper A, section 3, Figure 1",
-        "Full-precision loss of the trunk after equally many tokens less that at the end of each cooldown; mean over "
-        "cooldowns.",
+        "Full-precision loss of the trunk after equally many tokens, interpolated between its checkpoints, less that "
+        "at the end of each cooldown; mean over cooldowns.",
         "After equally many tokens a cooldown had a full-precision loss lower than the trunk by {effect}.",
-        "cooldowns, and trunk checkpoints after as many tokens as their ends",
+        "cooldowns that end before their trunk does",
         decay.decay_lowers_loss,
         NATS,
     ),

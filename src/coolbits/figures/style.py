@@ -27,7 +27,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from coolbits.artifacts.files import write_bytes
 from coolbits.study.units import si
 
-SINGLE, DOUBLE = 3.35, 6.9  # inches: one and two columns of a printed page
+DOUBLE = 6.9  # inches: two columns of a printed page
 _PIXELS_PER_INCH = 300
 ERROR, LOSS = "Quantization error (%)", "Loss (nats per token)"
 _RC = {

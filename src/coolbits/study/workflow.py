@@ -1,6 +1,6 @@
 """What the rules ask of a plan: one task a rule, with paths, code slices and resources."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,21 +39,13 @@ class Task:
 
     @property
     def input(self) -> list[str]:
-        """Manifests of all parents that the job does not make itself, save those in `start`."""
-        return self._parents(lambda role: role != "start")
-
-    @property
-    def start(self) -> list[str]:
-        """Manifests of the checkpoints that branches leave from; the branches' own data and code say if they change."""
-        return self._parents(lambda role: role == "start")
-
-    def _parents(self, wanted: Callable[[str], bool]) -> list[str]:
+        """Manifests of all parents that the job does not make itself."""
         own = {node.name for node in self.job.nodes}
         refs = {
             (ref.kind, ref.name): ref
             for node in self.job.nodes
-            for role, ref in node.parents.items()
-            if wanted(role) and not (ref.kind == self.job.kind and ref.name in own)
+            for ref in node.parents.values()
+            if not (ref.kind == self.job.kind and ref.name in own)
         }
         return [str(ref.directory(self.root) / MANIFEST) for ref in refs.values()]
 

@@ -33,20 +33,26 @@ from coolbits.training.throughput import Throughput
 
 
 def run(job: Job, store: Store) -> int:
-    """Make the checkpoints of the job, all of one trajectory, that are missing; return how many were made.
+    """Make the checkpoints of the job that are missing, one trajectory after the other; return how many were made.
 
-    Training goes on from the newest checkpoint or saved state. SIGTERM and SIGINT end it after the step under way, with
-    a state saved; what kills it outright costs at most `state_every_seconds` of work. From the step at which the
-    trajectory, or the trunk it starts from, diverged, checkpoints have no weights and say so.
+    A branch comes after its trunk. Training goes on from the newest checkpoint or saved state. SIGTERM and SIGINT end
+    it after the step under way, with a state saved; what kills it outright costs at most `state_every_seconds` of work.
+    From the step at which a trajectory, or the trunk it starts from, diverged, checkpoints have no weights and say so.
 
     Raises:
-        CoolbitsError: if another process trains this trajectory, or files to go on from do not fit.
+        CoolbitsError: if another process trains a trajectory, or files to go on from do not fit.
         SystemExit: after a signal, saying where training stopped.
     """
     execution = Execution.read(job.execution)
     if execution.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root.resolve() / "work" / "compile-cache"))
-    nodes = sorted(job.nodes, key=_step)
+    trajectories: dict[str, list[Node]] = {}
+    for node in sorted(job.nodes, key=lambda node: "start" in node.parents):
+        trajectories.setdefault(Path(node.name).parent.name, []).append(node)
+    return sum(_make_trajectory(sorted(nodes, key=_step), store, execution) for nodes in trajectories.values())
+
+
+def _make_trajectory(nodes: list[Node], store: Store, execution: Execution) -> int:
     sources = Sources(nodes[-1], store)
     with alone_in(sources.work), hearing_signals() as signal, ExitStack() as stack:
         sources.sweep()
