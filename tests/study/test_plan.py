@@ -54,7 +54,7 @@ IDENTITY = [
     ("evaluations.loss.measure.windows", 8, "evaluation"),
     ("evaluations.loss.measure.precision", "bfloat16", "evaluation"),
     ("bootstrap_samples", 10, "table"),
-    ("figures.tokens.options", {"quantizer": "rtn-w3"}, "figure"),
+    ("figures.tokens.options", {"quantizers": ["rtn-w3"]}, "figure"),
 ]
 ORDER = ["corpus", "tokenizer", "shards", "checkpoint", "average", "quantized", "evaluation", "table", "figure"]
 

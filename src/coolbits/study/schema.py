@@ -193,7 +193,7 @@ class FigureChoice(Recipe):
     """A figure of coolbits.figures and arguments of its drawing."""
 
     figure: str
-    options: dict[str, Any] = Field({}, description="arguments of the figure, for example quantizer: gptq-w3")
+    options: dict[str, Any] = Field({}, description="arguments of the figure, for example quantizers: [gptq-w3]")
 
 
 class Study(Recipe):

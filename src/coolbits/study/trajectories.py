@@ -156,9 +156,9 @@ def _wsd(
         final_fraction=run.schedule.final_fraction,
     )
     parents = data | {"start": trunk.checkpoint(fork).ref}
-    branch = _track(
-        _recipe(run, model, cooldown), parents, [step for step in kept if step > fork], columns, trunk.family
-    )
+    after = [step for step in kept if step > fork]
+    described = columns | {"branch_tokens": fork * run.batch_tokens}
+    branch = _track(_recipe(run, model, cooldown), parents, after, described, trunk.family)
     return [replace(trunk, ends_run=False), branch]
 
 
