@@ -7,7 +7,16 @@ TOKENS, LENGTH = TypeAdapter(Tokens), TypeAdapter(Length)
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("200k", 200_000), ("1.2M", 1_200_000), ("100B", 10**11), ("7", 7), (12, 12), (3e6, 3_000_000)]
+    ("text", "count"),
+    [
+        ("200k", 200_000),
+        ("1.2M", 1_200_000),
+        ("100B", 10**11),
+        ("7", 7),
+        (12, 12),
+        (3e6, 3_000_000),
+        ("16.67760128B", 16_677_601_280),
+    ],
 )
 def test_tokens_are_read_as_people_write_them(text, count):
     assert TOKENS.validate_python(text) == count

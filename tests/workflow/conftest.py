@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from coolbits.study.plan import Plan, make_plan
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = "src/coolbits/data/english.jsonl.xz"
 PARTS = ("Snakefile", "workflow", "profiles", "envs", "src/coolbits")
@@ -83,11 +85,14 @@ class Project:
     def write_study(self, study: dict[str, Any], name: str = "config.yaml") -> None:
         (self.folder / name).write_text(yaml.safe_dump(study, sort_keys=False))
 
+    def plan(self) -> Plan:
+        return make_plan(self.folder / "config.yaml")
+
     def edit(self, file: str, old: str, new: str) -> None:
         path = self.folder / file
         text = path.read_text()
         assert old in text
-        path.write_text(text.replace(old, new))
+        path.write_text(text.replace(old, new, 1))
 
     def copy_to(self, folder: Path) -> "Project":
         """Copy everything, file after file in no good order, so that modification times mean nothing."""

@@ -71,7 +71,7 @@ def _groups(name: str, choice: Soup | Merge, of_run: list[Track]) -> list[tuple[
     branches = [track for track in ends if "start" in track.parents]
     groups: dict[str, list[Track]] = defaultdict(list)
     for track in branches or ends:
-        free = {choice.over, "data_seed"}
+        free: set[str] = {choice.over, "data_seed"}
         groups[canonical_json([track.recipe.model_dump(mode="json", exclude=free), track.steps[-1]])].append(track)
     made = []
     weights = choice.weights if isinstance(choice, Merge) else None

@@ -22,7 +22,7 @@ _START_SECONDS = {
     "quantized": 10.0,
     "evaluation": 10.0,
 }
-_FLOPS_PER_SECOND = 5e10
+_FLOPS_PER_SECOND = {"auto": 5e10, "cpu": 5e10, "cuda": 1e14}
 _QUANTIZE_SECONDS = 0.7
 _TASK_SECONDS = 4.0
 _BYTES_PER_WEIGHT = 4
@@ -107,14 +107,15 @@ def _bytes(node: Node) -> int:
 
 
 def job_seconds(job: Job, plan: Plan) -> float:
-    """Estimate the seconds of one core that a job takes; good to a factor of two, which an estimate of time left needs."""
+    """Estimate the seconds of one core that a job takes: to a factor of two, enough to say how much time is left."""
     seconds = _START_SECONDS.get(job.kind, 4.0)
+    speed = _FLOPS_PER_SECOND[plan.study.execution.device]
     if job.kind == "checkpoint":
         last = {node.name.partition("/")[0]: node.recipe for node in sorted(job.nodes, key=lambda node: node.name)}
         for end in last.values():
             recipe = Trajectory.read(end["trajectory"])
             steps = end["step"] - _first_step(recipe)
-            seconds += steps * recipe.batch_tokens * _flops(recipe) / _FLOPS_PER_SECOND
+            seconds += steps * recipe.batch_tokens * _flops(recipe) / speed
     elif job.kind == "quantized":
         seconds += _QUANTIZE_SECONDS * len(job.nodes)
     elif job.kind == "evaluation":
@@ -123,7 +124,7 @@ def job_seconds(job: Job, plan: Plan) -> float:
             measure = Evaluation.read(node.recipe).measure
             if isinstance(measure, Loss):
                 scored = measure.windows * measure.sequence_length
-                seconds += 2 * max(sizes) * scored / _FLOPS_PER_SECOND
+                seconds += 2 * max(sizes) * scored / speed
             else:
                 seconds += _TASK_SECONDS * len(measure.tasks)
     return seconds

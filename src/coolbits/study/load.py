@@ -15,6 +15,7 @@ from coolbits.study.grid import expand, merge
 from coolbits.study.schema import NAME, Run, Study
 
 _WHOLE = frozenset({"checkpoints", "cooldowns", "config"})
+_GRIDDED = ("Run", "CooldownChoice", "ScheduleChoice", "AdamW", "AdamC", "SGD", "Muon", "Divergence")
 _MAX_BYTES = 1 << 20
 
 
@@ -97,7 +98,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise CoolbitsError(f"{path}: larger than 1 MiB; a study file is a few hundred lines of YAML")
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader, see above
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise CoolbitsError(f"{path}: no such study file") from None
     except IsADirectoryError:
@@ -136,7 +137,8 @@ def study_json_schema() -> dict[str, Any]:
     schema = Study.model_json_schema()
     run, fields = schema["$defs"]["Run"], schema["properties"]
     run["properties"]["model"] = _or_name(run["properties"]["model"], "a preset: micro-neox, pythia-160m, ...")
-    for definition in (run, schema["$defs"]["CooldownChoice"]):
+    for name in _GRIDDED:
+        definition = schema["$defs"][name]
         gridded = {key: _or_list(value) for key, value in definition["properties"].items() if key not in _WHOLE}
         definition["properties"] |= gridded
     run.pop("required")

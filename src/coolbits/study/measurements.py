@@ -76,7 +76,11 @@ def measure(study: Study, points: list[Point], data: DataNodes) -> Measured:
 
 
 def _check_names(study: Study, name: str, choice: EvaluationChoice) -> None:
-    known = {"quantizers": study.quantizers, "runs": study.runs, "averages": study.averages}
+    known: dict[str, list[str]] = {
+        "quantizers": list(study.quantizers),
+        "runs": list(study.runs),
+        "averages": list(study.averages),
+    }
     for key, allowed in known.items():
         wanted = getattr(choice, key)
         for item in () if wanted == "all" else wanted:

@@ -84,7 +84,7 @@ def tracks(name: str, run: Run, vocabulary_size: int, data: dict[str, Ref]) -> l
     if run.schedule.kind == "wsd":
         return _wsd(run, model, steps, warmup, total, data, columns)
     schedule = _whole_schedule(run, warmup, total)
-    budget = None if run.schedule.kind == "constant" else run.tokens
+    budget = None if run.schedule.kind == "constant" else total * run.batch_tokens
     kept = _kept(run.checkpoints, steps, 0, total, "checkpoints")
     branch_steps = [steps.of(choice.at, "cooldowns.at") for choice in run.cooldowns]
     for at in branch_steps:
@@ -141,7 +141,7 @@ def _wsd(
         decay_shape=run.schedule.shape,
         final_fraction=run.schedule.final_fraction,
     )
-    columns = columns | {"schedule": "wsd", "branch_tokens": None, "budget_tokens": run.tokens}
+    columns = columns | {"schedule": "wsd", "branch_tokens": None, "budget_tokens": total * run.batch_tokens}
     fork = total - decay
     kept = _kept(run.checkpoints, steps, 0, total, "checkpoints")
     if fork == 0:

@@ -1,6 +1,7 @@
 """Tokens as people write them: `12M`, `1.5B`, `20%` of a run."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -22,8 +23,8 @@ def parse_tokens(value: Any) -> Any:
     match = _COUNT.fullmatch(value.strip())
     if not match:
         raise ValueError(f"{value!r} is no count of tokens; write an integer, or 200k, 12M, 1.5B")
-    count = float(match[1]) * _UNITS[match[2]]
-    if not count.is_integer():
+    count = Decimal(match[1]) * _UNITS[match[2]]
+    if count != int(count):
         raise ValueError(f"{value!r} is not a whole number of tokens")
     return int(count)
 

@@ -56,7 +56,7 @@ class Task:
 
     @property
     def recipe(self) -> Path:
-        """The RECIPE file of the job. A path, not text: Snakemake compares no paths when it looks for changed params."""
+        """The RECIPE file of the job. A path, not text: Snakemake compares no paths when it looks at params."""
         return self.root / "recipes" / f"{self.job.name}.json"
 
     @property

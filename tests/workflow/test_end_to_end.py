@@ -1,0 +1,87 @@
+"""One whole run of the tiny study: what lies in the results folder, and what a second run or study does with it."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from coolbits.artifacts.manifest import damaged_files, read_manifest
+from coolbits.figures.stage import CAPTION
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+
+
+def test_every_node_of_the_plan_was_made_and_matches_its_manifest(finished):
+    nodes = finished.plan().nodes
+    assert set(finished.manifests()) == {f"{node.kind}/{node.name}" for node in nodes}
+    for node in nodes:
+        manifest = read_manifest(node.directory(finished.results))
+        assert manifest.fingerprint == node.fingerprint
+        assert manifest.summary["outcome"] == "complete"
+        assert manifest.files
+        assert damaged_files(node.directory(finished.results), manifest) == []
+
+
+def test_a_second_run_says_that_there_is_nothing_to_do(project):
+    assert "Nothing to be done" in project.snakemake()
+
+
+def test_another_folder_gives_the_same_checkpoints(finished, fresh):
+    wanted = fresh.plan().of_kind("checkpoint")[-1]
+    said = fresh.snakemake(f"results/checkpoint/{wanted.name}/manifest.json")
+    assert fresh.made_and_kept(said)["checkpoint"] == (4, 0)
+    made, first = fresh.manifests(), finished.manifests()
+    assert {name.partition("/")[0] for name in made} == {"corpus", "tokenizer", "shards", "checkpoint"}
+    assert {name: path.read_bytes() for name, path in made.items()} == {name: first[name].read_bytes() for name in made}
+
+
+def test_a_figure_is_a_vector_and_a_picture_that_name_what_they_are_drawn_from(finished):
+    folder = finished.results / "figure" / "tiny" / "tokens"
+    lineage = read_manifest(folder).summary["lineage"]
+    assert f"coolbits:{lineage}" in (folder / "tokens.svg").read_text()
+    with Image.open(folder / "tokens.png") as picture:
+        assert picture.text["coolbits"] == lineage
+        assert min(picture.size) > 500
+
+
+def test_the_report_shows_figures_with_captions_and_the_page_of_claims(project):
+    caption = (project.results / "figure" / "tiny" / "tokens" / CAPTION).read_text().strip()
+    assert "tiny: 36.4k parameters, 7.68k tokens, 1 seed" in caption
+    project.snakemake("--report", "results/report.html")
+    report = (project.results / "report.html").read_text()
+    results = json.loads(re.search(r"var results = (\{.*?\});?$", report, re.MULTILINE)[1])
+    assert {name: caption[:40] in entry["caption"] for name, entry in results.items()} == {
+        "results/figure/tiny/tokens/tokens.svg": True,
+        "results/claims/tiny/claims/claims.html": False,
+    }
+
+
+def test_progress_says_how_far_the_study_is(finished):
+    said = finished.folder.with_suffix(".log").read_text()
+    assert finished.made_and_kept(said)["evaluation"] == (15, 0)
+    lines = re.findall(r"^study: (\d+) of 13 jobs, \d+% of the work done, about \d+ (?:s|min) left$", said, re.MULTILINE)
+    assert [int(done) for done in lines] == list(range(1, 14))
+
+
+def test_a_bad_study_is_refused_in_one_sentence_before_anything_is_written(fresh):
+    study = fresh.study()
+    study["averages"]["lawa"]["run"] = "trunks"
+    fresh.write_study(study)
+    done = fresh.run("snakemake", "--cores", "2")
+    assert done.returncode == 1
+    assert "config.yaml: averages.lawa.run: no run 'trunks'; runs are trunk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not fresh.results.exists()
+
+
+def test_a_second_study_beside_it_makes_only_what_it_does_not_share(project):
+    study = project.study()
+    project.write_study(study | {"study": "second"}, "second.yaml")
+    assert project.planned("--configfile", "second.yaml") == [
+        "claims_second_claims",
+        "figure_second_tokens",
+        "table_second_ledger",
+        "table_second_loss",
+        "table_second_metrics",
+    ]
