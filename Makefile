@@ -2,7 +2,9 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: results test lint lock schema clean
+.PHONY: results test lint schema clean
+# Each of the many short jobs would compile the libraries it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 READY := $(VENV)/.ready

@@ -1,13 +1,14 @@
 """What a study costs before it is paid: tokens, FLOPs, what sharing saves, disk, time left."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
-from coolbits.artifacts.node import Node
+from coolbits.artifacts.node import Node, Ref
 from coolbits.models.counts import flops_per_token, parameter_counts
 from coolbits.study.plan import KINDS, Plan
 from coolbits.study.recipes.evaluation import Evaluation, Loss
@@ -34,7 +35,7 @@ class Cost:
     """Totals of a study.
 
     `tokens` and `flops` are trained with trunks shared; the `naive` ones are what separate runs would train. `bytes`
-    is the disk that all artifacts take together, at most.
+    is the disk that all models take together.
     """
 
     nodes: int
@@ -85,7 +86,7 @@ def study_cost(plan: Plan, root: Path) -> Cost:
         naive_tokens=naive_tokens,
         flops=flops,
         naive_flops=naive_flops,
-        bytes=sum(_bytes(node) for node in plan.nodes),
+        bytes=_model_bytes(plan.nodes),
     )
 
 
@@ -97,13 +98,30 @@ def _flops(recipe: Trajectory) -> float:
     return flops_per_token(recipe.model, recipe.sequence_length)
 
 
-def _bytes(node: Node) -> int:
-    """Estimate an artifact's size: weights and optimizer state, or packed codes; the rest is small beside them."""
-    if node.kind == "checkpoint":
-        recipe = node.recipe["trajectory"]
-        count = parameter_counts(Model.read(recipe["model"])).total
-        return count * _BYTES_PER_WEIGHT * (1 + _STATES[recipe["optimizer"]["kind"]])
-    return 0
+def _model_bytes(nodes: Iterable[Node]) -> int:
+    """Estimate the disk of all models, parents first: weights, optimizer states and packed codes; the rest is small."""
+    weights: dict[tuple[str, str], int] = {}
+    total = 0
+    for node in nodes:
+        if node.kind == "checkpoint":
+            recipe = node.recipe["trajectory"]
+            count = parameter_counts(Model.read(recipe["model"])).total
+            total += count * _BYTES_PER_WEIGHT * (1 + _STATES[recipe["optimizer"]["kind"]])
+        elif node.kind == "average":
+            count = weights[_key(node.parents["member.0"])]
+            total += count * _BYTES_PER_WEIGHT
+        elif node.kind == "quantized":
+            count = weights[_key(node.parents["model"])]
+            saved = _BYTES_PER_WEIGHT if node.recipe["save_model"] else 0
+            total += count * node.recipe["method"]["grid"]["bits"] // 8 + count * saved
+        else:
+            continue
+        weights[_key(node)] = count
+    return total
+
+
+def _key(node: Node | Ref) -> tuple[str, str]:
+    return node.kind, node.name
 
 
 def job_seconds(job: Job, plan: Plan) -> float:

@@ -3,17 +3,21 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from coolbits.study.cost import exists, study_cost
 from coolbits.study.plan import KINDS, Plan
 from coolbits.study.units import si
 
+_UNBOUNDED = 10_000
+
 
 def print_plan(plan: Plan, root: Path) -> None:
     """Print every node with its state, then the totals."""
     console = Console(highlight=False)
-    nodes = Table("kind", "name", "state", box=None, pad_edge=False)
+    if not console.is_terminal:
+        console.width = _UNBOUNDED  # a file or a pipe has no edge at which names would have to be cut
+    nodes = Table("kind", Column("name", overflow="fold"), "state", box=None, pad_edge=False)
     for node in plan.nodes:
         nodes.add_row(node.kind, node.name, "exists" if exists(node, root) else "to make")
     console.print(nodes, soft_wrap=True)
