@@ -18,11 +18,13 @@ from coolbits.artifacts.code import Slice
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import Node
+from coolbits.artifacts.progress import Progress
 from coolbits.study.recipes.training import WSD, Constant, Cooldown, Divergence, Muon, Trajectory
 from coolbits.training.guards import alone_in
 from coolbits.training.sources import Sources
 
 Recipe = Callable[..., Trajectory]
+advance = Progress.advance
 OFTEN = {"state_every_seconds": 0.001}
 
 
@@ -230,3 +232,15 @@ def test_metrics_are_json_safe_and_finite(lab: Any, recipe: Recipe) -> None:
     directory = lab.checkpoint(recipe(), 6)
     assert all(math.isfinite(value) for value in lab.metrics(directory)[["loss", "grad_norm", "weight_norm"]].stack())
     assert json.loads((directory / "state.json").read_text())["step"] == 6
+
+
+def test_progress_counts_from_where_training_goes_on(lab: Any, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(
+        Progress, "advance", lambda self, units, note: (advance(self, units), lines.append(self.line(note)))
+    )
+    lab.train(lab.nodes(recipe(), 4))
+    assert "step 4 of 4, loss " in lines[-1]
+    lab.train(lab.nodes(recipe(), 8, 9))
+    assert "(from step 4): step 5 of 9, loss " in lines[4]
+    assert "step 9 of 9, loss " in lines[-1]

@@ -101,7 +101,9 @@ class Project:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the folder's own code, whatever coolbits is installed."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SNAKEMAKE", "PYTEST"))}
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SNAKEMAKE", "PYTEST"))
+        }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = kept | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
         return subprocess.run(

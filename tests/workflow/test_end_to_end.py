@@ -60,7 +60,9 @@ def test_the_report_shows_figures_with_captions_and_the_page_of_claims(project):
 def test_progress_says_how_far_the_study_is(finished):
     said = finished.folder.with_suffix(".log").read_text()
     assert finished.made_and_kept(said)["evaluation"] == (15, 0)
-    lines = re.findall(r"^study: (\d+) of 13 jobs, \d+% of the work done, about \d+ (?:s|min) left$", said, re.MULTILINE)
+    lines = re.findall(
+        r"^study: (\d+) of 13 jobs, \d+% of the work done, about \d+ (?:s|min) left$", said, re.MULTILINE
+    )
     assert [int(done) for done in lines] == list(range(1, 14))
 
 

@@ -2,7 +2,8 @@
 # Runs the study file $1, then writes the report unless it is newer than everything it shows.
 set -euo pipefail
 study=$1
-name=$(python -c 'import sys; from pathlib import Path; from coolbits.study.load import load_study; print(load_study(Path(sys.argv[1])).study)' "$study")
+plan=$(coolbits plan "$study" --json)
+name=$(python -c 'import json, sys; print(json.load(sys.stdin)["study"])' <<<"$plan")
 report=results/report.html
 [ "$study" = config.yaml ] || report=results/report-$name.html
 snakemake --cores all --configfile "$study"

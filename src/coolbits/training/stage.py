@@ -24,6 +24,7 @@ from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.training import Checkpoint, Trajectory
+from coolbits.training.allocator import keep_freed_memory
 from coolbits.training.gradient import summed_loss
 from coolbits.training.guards import alone_in, hearing_signals, make_reproducible
 from coolbits.training.loop import Training
@@ -66,6 +67,8 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
     """Return the trajectory of `recipe` before its first update: initial weights and the batches of `shards`."""
     device = choose_device(execution.device)
     make_reproducible(device)
+    if device == "cpu":
+        keep_freed_memory()
     model = build_model(recipe.model, recipe.seed)
     nn.Module.to(model, device)
     optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
@@ -118,8 +121,9 @@ class _Trainer:
             read_training(self.training, source.directory)
         elif self.done < 0 and "start" in node.parents:
             read_start(self.training, node.parent_directory(store.root, "start"))
+        if self.done < 0:
+            self.done = self.training.memory.step
         self._train(until)
-        self.done = self.training.memory.step
         return write_checkpoint(self.training, self.sources.tokenizer, out)
 
     @cached_property
@@ -145,12 +149,13 @@ class _Trainer:
         return Throughput(self.sources.work / "throughput.jsonl", self.training.recipe.batch_tokens)
 
     def _train(self, until: int) -> None:
-        training, saved = self.training, monotonic()
+        training, progress, saved = self.training, self.progress, monotonic()
         self.pace.pause()
         for step in training.train(until):
             self.pace.after(step)
             loss = training.memory.last.loss if training.memory.last else math.nan
-            self.progress.advance(1, f"loss {loss:.2f}, {self.pace.note}")
+            progress.advance(step - self.done, f"loss {loss:.2f}, {self.pace.note}")
+            self.done = step
             if (name := self.signal()) is not None:
                 self.sources.save(training)
                 raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")

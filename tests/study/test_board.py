@@ -1,0 +1,63 @@
+import pytest
+
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import make_node
+from coolbits.study import board as module
+from coolbits.study.board import Board
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until a test sets it."""
+    now = {"seconds": 1000.0}
+    monkeypatch.setattr(module, "time", lambda: now["seconds"])
+    return now
+
+
+@pytest.fixture
+def board(tmp_path):
+    return Board(tmp_path / "work" / "board.json")
+
+
+def job(name):
+    return Job("checkpoint", name, (make_node("checkpoint", name, {"name": name}, {}),))
+
+
+def finish(finished, root):
+    for node in finished.nodes:
+        node.directory(root).mkdir(parents=True)
+        (node.directory(root) / "manifest.json").write_text("{}")
+
+
+def test_the_time_left_is_what_the_work_left_takes_at_the_pace_so_far(board, clock, tmp_path):
+    first, second, third = job("first"), job("second"), job("third")
+    board.post([(first, 10.0), (second, 20.0), (third, 70.0)], tmp_path)
+    clock["seconds"] += 30
+    assert board.line("first") == "study: 1 of 3 jobs, 10% of the work done, about 4 min left"
+    finish(first, tmp_path)
+    clock["seconds"] += 30
+    assert board.line("second") == "study: 2 of 3 jobs, 30% of the work done, about 2 min left"
+    finish(second, tmp_path)
+    clock["seconds"] += 40
+    assert board.line("third") == "study: 3 of 3 jobs, 100% of the work done, about 0 s left"
+
+
+def test_jobs_done_before_are_not_counted(board, clock, tmp_path):
+    old, new = job("old"), job("new")
+    finish(old, tmp_path)
+    board.post([(old, 90.0), (new, 10.0)], tmp_path)
+    assert board.line("old") is None
+    assert board.line("new") == "study: 1 of 1 jobs, 100% of the work done, about 0 s left"
+
+
+def test_too_little_done_to_tell_gives_no_estimate(board, clock, tmp_path):
+    board.post([(job("short"), 1.0), (job("long"), 99.0)], tmp_path)
+    assert board.line("short") == "study: 1 of 2 jobs, 1% of the work done"
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_without_a_readable_board_there_is_no_line(board, content):
+    if content is not None:
+        board.path.parent.mkdir()
+        board.path.write_text(content)
+    assert board.line("any") is None

@@ -1,0 +1,109 @@
+import json
+import re
+
+import pytest
+import yaml
+
+from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.job import Job
+from coolbits.stages import STAGES
+from coolbits.study.plan import KINDS
+from coolbits.study.workflow import Workflow
+
+
+@pytest.fixture
+def flow(tiny, tmp_path):
+    """The workflow of a study given as plain values, the tiny one if none is."""
+
+    def read(study=None):
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study or tiny))
+        return Workflow.read(tmp_path / "study.yaml", tmp_path / "results")
+
+    return read
+
+
+def tasks(flow):
+    return [task for kind in KINDS for task in flow.tasks(kind)]
+
+
+def test_each_node_is_the_output_of_one_task_and_each_input_is_an_output_of_another(flow):
+    workflow = flow()
+    outputs = [path for task in tasks(workflow) for path in task.output]
+    assert len(outputs) == len(set(outputs)) == len(workflow.plan.nodes)
+    for task in tasks(workflow):
+        assert set(task.input) <= set(outputs) - set(task.output)
+        assert len(task.input) == len(set(task.input))
+
+
+def test_a_task_waits_for_all_parents_that_it_does_not_make(flow):
+    for task in tasks(flow()):
+        parents = {
+            str(ref.directory(task.root) / "manifest.json") for node in task.job.nodes for ref in node.parents.values()
+        }
+        assert set(task.input) == parents - set(task.output)
+
+
+def test_a_family_can_train_in_one_job(flow, tiny):
+    def jobs(workflow):
+        return [len(task.output) for task in workflow.tasks("checkpoint")]
+
+    apart = jobs(flow())
+    together = jobs(flow(tiny | {"execution": {"training_jobs": "family"}}))
+    assert len(together) == 2 < len(apart)
+    assert sum(together) == sum(apart)
+
+
+def test_rule_names_are_words_and_unique(flow):
+    names = [task.name for task in tasks(flow())]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z]\w*", name) for name in names)
+
+
+def test_what_makes_a_task_run_again_is_its_code_and_for_own_results_their_recipe(flow, tiny):
+    def triggers(workflow):
+        return {task.name: (task.code, task.identity) for task in tasks(workflow)}
+
+    before = triggers(flow())
+    after = triggers(flow(tiny | {"bootstrap_samples": 7}))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"table_tiny_metrics", "table_tiny_loss", "table_tiny_ledger", "figure_tiny_tokens"}
+    codes = {kind: {task.code for task in flow().tasks(kind)} for kind in KINDS}
+    assert codes["quantized"] == {code_slice(STAGES["quantized"]).digest[:16]}
+
+
+def test_threads_come_from_the_study(flow, tiny):
+    workflow = flow(tiny | {"threads": {"data": 3, "training": 4, "measuring": 5}})
+    threads = {task.job.kind: task.threads for task in tasks(workflow)}
+    assert threads == dict.fromkeys(("corpus", "tokenizer", "shards"), 3) | {"checkpoint": 4} | dict.fromkeys(
+        ("average", "quantized", "evaluation"), 5
+    ) | dict.fromkeys(("table", "figure"), 1)
+
+
+def test_the_longest_task_has_the_highest_priority_and_enough_minutes(flow):
+    for task in tasks(flow()):
+        assert task.priority == round(task.seconds)
+        assert task.resources["runtime"] * 60 >= task.seconds
+        assert task.resources["mem_mb"] > 0
+
+
+def test_all_asks_for_pictures_and_pages_beside_manifests(flow, tiny, tmp_path):
+    results = tmp_path / "results"
+    assert flow(tiny | {"claims": "all"}).targets() == [
+        f"{results}/{path}"
+        for path in (
+            "figure/tiny/tokens/manifest.json",
+            "figure/tiny/tokens/tokens.svg",
+            "figure/tiny/tokens/tokens.png",
+            "claims/tiny/claims/manifest.json",
+            "claims/tiny/claims/claims.html",
+        )
+    ]
+
+
+def test_the_start_of_a_run_writes_every_recipe_and_the_board(flow):
+    workflow = flow()
+    workflow.start()
+    for task in tasks(workflow):
+        assert Job.read(task.recipe) == task.job
+    board = json.loads(workflow.board.path.read_text())
+    assert set(board["jobs"]) == {task.job.name for task in tasks(workflow)}

@@ -1,0 +1,136 @@
+"""The command line: what each command prints, and one sentence with status 2 for what a person got wrong."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from coolbits import cli
+from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import make_node
+from coolbits.artifacts.store import Store
+from coolbits.stages import STAGES
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STUDY = REPOSITORY / "config.yaml"
+
+
+@pytest.fixture(autouse=True)
+def unchanged_environment(monkeypatch):
+    """A stage command sets the threads of its process, which here is that of all tests."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must be refused; return its one line on the error stream."""
+
+    def run(*arguments):
+        assert cli.main([str(argument) for argument in arguments]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        (line,) = said.err.splitlines()
+        return line
+
+    return run
+
+
+def recipe_file(folder, kind):
+    node = make_node(kind, "name", {}, {})
+    path = folder / "recipe.json"
+    path.write_text(json.dumps(Job(kind, f"{kind}-name", (node,)).to_json()))
+    return path
+
+
+def test_plan_as_json_names_the_study_its_cost_and_its_nodes(tmp_path, capsys):
+    assert cli.main(["plan", str(STUDY), "--results", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["study"] == yaml.safe_load(STUDY.read_text())["study"]
+    assert report["cost"]["nodes"] == len(report["nodes"])
+    assert report["cost"]["existing"] == 0
+    assert 0 < report["cost"]["saved"] < 1
+
+
+def test_plan_as_a_table_has_whole_names(tmp_path, capsys):
+    cli.main(["plan", str(STUDY), "--results", str(tmp_path), "--json"])
+    names = [node["name"] for node in json.loads(capsys.readouterr().out)["nodes"]]
+    cli.main(["plan", str(STUDY), "--results", str(tmp_path)])
+    printed = [line.split()[1] for line in capsys.readouterr().out.splitlines()[1 : len(names) + 1]]
+    assert printed == names
+
+
+def test_schema_prints_the_schema_that_the_repository_keeps(capsys):
+    assert cli.main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema == json.loads((REPOSITORY / "workflow" / "schemas" / "study.schema.json").read_text())
+
+
+def test_accept_keeps_an_artifact_that_other_code_made(tmp_path, capsys):
+    old = code_slice("coolbits.study.units")
+    node = make_node("claims", "name", {}, {})
+    Store(tmp_path, old).ensure(node, lambda _: {})
+    now = Store(tmp_path, code_slice(STAGES["claims"]))
+    assert not now.is_current(node)
+    assert cli.main(["accept", str(node.directory(tmp_path)), "--why", "renamed a variable"]) == 0
+    assert f"accepted under code {now.code.digest[:8]}" in capsys.readouterr().out
+    assert now.is_current(node)
+    assert json.loads((node.directory(tmp_path) / "accepted.json").read_text())["why"] == "renamed a variable"
+
+
+def test_accept_wants_a_reason(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(["accept", str(tmp_path)])
+    assert error.value.code == 2
+    assert "--why" in capsys.readouterr().err
+
+
+def test_accepting_what_is_no_artifact_is_refused(refused, tmp_path):
+    assert refused("accept", tmp_path, "--why", "none") == (
+        f"coolbits: {tmp_path}/manifest.json: no such artifact; it was not made yet, or was removed"
+    )
+
+
+def test_a_recipe_of_another_kind_is_refused(refused, tmp_path):
+    path = recipe_file(tmp_path, "corpus")
+    assert refused("table", path, tmp_path) == (
+        f"coolbits: {path}: a recipe of kind 'corpus', but the command is 'table'"
+    )
+
+
+def test_a_missing_recipe_file_is_refused(refused, tmp_path):
+    path = tmp_path / "absent.json"
+    assert refused("table", path, tmp_path) == f"coolbits: {path}: no such recipe file"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"nodes": 3}', '{"nodes": [{}]}'])
+def test_a_file_that_is_no_recipe_is_refused(refused, tmp_path, content):
+    path = tmp_path / "recipe.json"
+    path.write_text(content)
+    assert refused("table", path, tmp_path).startswith(f"coolbits: {path}: not a recipe file")
+
+
+@pytest.mark.parametrize("command", [["plan"], ["plan", "--json"]])
+def test_a_missing_study_is_refused(refused, tmp_path, command):
+    path = tmp_path / "absent.yaml"
+    assert refused(*command, path) == f"coolbits: {path}: no such study file"
+
+
+def test_a_stage_says_how_many_artifacts_it_made_and_kept(tmp_path, capsys, monkeypatch):
+    recipe = recipe_file(tmp_path, "claims")
+    done = iter([1, 0])
+    monkeypatch.setattr("coolbits.claims.stage.run", lambda job, store: next(done))
+    for said in ("claims-name: 1 made, 0 kept\n", "claims-name: 0 made, 1 kept\n"):
+        assert cli.main(["claims", str(recipe), str(tmp_path / "results")]) == 0
+        assert capsys.readouterr().out == said
+
+
+def test_help_lists_every_stage(capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(["--help"])
+    assert error.value.code == 0
+    listed = capsys.readouterr().out
+    assert all(f"make the {kind} artifacts" in listed for kind in STAGES)
