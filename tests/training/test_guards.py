@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.training.guards import alone_in, hearing_signals
+from coolbits.training.guards import alone_in, can_compile, hearing_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -49,3 +50,9 @@ def test_a_second_process_is_refused_by_name_while_the_first_holds_the_folder(tm
     with alone_in(tmp_path):
         assert f"process {os.getpid()} trains this trajectory now" in ask()
     assert ask() == "alone"
+
+
+def test_without_a_compiler_a_cpu_trains_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    assert not can_compile("cpu")
+    assert can_compile("cuda")

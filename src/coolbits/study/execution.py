@@ -17,7 +17,7 @@ class Execution(Recipe):
     training_jobs: Literal["trajectory", "family"] = Field(
         "trajectory", description="one job makes a trajectory, or a trunk with its branches (fewer starts of Python)"
     )
-    compile: bool = Field(False, description="torch.compile the training step")
+    compile: bool = Field(False, description="torch.compile the training step, where that can be done")
     tokenizer_workers: int = Field(2, gt=0, description="processes that tokenize")
     state_every_seconds: float = Field(
         60.0, gt=0, description="a resumable state is written this often between checkpoints"

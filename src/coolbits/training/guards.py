@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import shutil
 import signal
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,12 @@ def hearing_signals() -> Iterator[Callable[[], str | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch.compile has what it needs: on a CPU, a C++ compiler and Python's headers."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return device != "cpu" or (shutil.which(os.environ.get("CXX", "g++")) is not None and headers.is_file())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The training stage: the checkpoints of one trajectory, made in order by one process."""
 
+import logging
 import math
 import os
 import shutil
@@ -26,11 +27,13 @@ from coolbits.study.execution import Execution
 from coolbits.study.recipes.training import Checkpoint, Trajectory
 from coolbits.training.allocator import keep_freed_memory
 from coolbits.training.gradient import summed_loss
-from coolbits.training.guards import alone_in, hearing_signals, make_reproducible
+from coolbits.training.guards import alone_in, can_compile, hearing_signals, make_reproducible
 from coolbits.training.loop import Training
 from coolbits.training.saved import METRICS, read_start, read_training, write_metrics, write_training
 from coolbits.training.sources import Sources
 from coolbits.training.throughput import Throughput
+
+_LOG = logging.getLogger(__name__)
 
 
 def run(job: Job, store: Store) -> int:
@@ -74,7 +77,10 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
     optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
     sequences = recipe.batch_tokens // recipe.sequence_length
     batches = Batches(open_stream(shards, "train"), recipe.sequence_length, sequences, recipe.data_seed)
-    loss = summed_loss(model, recipe.precision, execution.compile)
+    compiled = execution.compile and can_compile(device)
+    if execution.compile and not compiled:
+        _LOG.warning("not compiled, hence slower: there is no C++ compiler, or there are no headers of Python")
+    loss = summed_loss(model, recipe.precision, compiled)
     late = device != "cpu"
     return Training(recipe, model, optimizer, batches, loss, execution.micro_batch_sequences, read_late=late)
 
