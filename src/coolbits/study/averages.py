@@ -10,7 +10,7 @@ from coolbits.artifacts.node import Node, make_node
 from coolbits.study.measurements import Point
 from coolbits.study.recipes.averaging import Average
 from coolbits.study.schema import Ema, Lawa, Merge, Soup, Study
-from coolbits.study.trajectories import Track
+from coolbits.study.track import Track
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from coolbits.study.recipes.evaluation import Evaluation, Measure, Tasks
 from coolbits.study.recipes.ptq import GPTQ, Quantized
 from coolbits.study.schema import EvaluationChoice, Quantizer, Study
 from coolbits.study.sources import DataNodes
-from coolbits.study.trajectories import Track
+from coolbits.study.track import Track
 
 FULL = "none"
 

@@ -10,7 +10,7 @@ from coolbits.figures.names import FIGURES
 from coolbits.study.measurements import Measured, Measurement
 from coolbits.study.recipes.results import Claims, Figure, Row, Table
 from coolbits.study.schema import Study
-from coolbits.study.trajectories import Track
+from coolbits.study.track import Track
 from coolbits.study.units import si
 
 Content = Literal["loss", "tasks", "metrics", "ledger"]

@@ -13,7 +13,8 @@ from coolbits.study.measurements import Point, measure
 from coolbits.study.outcomes import outcomes
 from coolbits.study.schema import Study
 from coolbits.study.sources import DataNodes, data_nodes
-from coolbits.study.trajectories import Track, tracks
+from coolbits.study.track import Track
+from coolbits.study.trajectories import tracks
 
 KINDS = (
     "corpus",

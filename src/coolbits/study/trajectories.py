@@ -1,17 +1,15 @@
 """From runs to trajectories: what is trained once, who starts where, and which checkpoints are kept."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.node import Node, Ref, fingerprint_of
+from coolbits.artifacts.node import Ref, fingerprint_of
 from coolbits.models.counts import parameter_counts
 from coolbits.models.presets import preset
-from coolbits.optim.schedules import learning_rate, phase
 from coolbits.study.recipes.training import (
     WSD,
-    Checkpoint,
     Constant,
     Cooldown,
     Cosine,
@@ -21,43 +19,8 @@ from coolbits.study.recipes.training import (
     Trajectory,
 )
 from coolbits.study.schema import CooldownChoice, Run, Saved
+from coolbits.study.track import Track
 from coolbits.study.units import length_in_tokens, si
-
-
-@dataclass(frozen=True)
-class Track:
-    """A trajectory and the steps wanted of it, for one run of the study.
-
-    `family` is the trajectory at the root: a trunk and its branches are one family. `columns` describe the run.
-    `ends_run` is false for the trunk of a WSD run, which goes on in its branch.
-    """
-
-    recipe: Trajectory
-    parents: dict[str, Ref]
-    name: str
-    family: str
-    steps: tuple[int, ...]
-    columns: dict[str, Any] = field(default_factory=dict)
-    ends_run: bool = True
-
-    def checkpoint(self, step: int) -> Node:
-        """Return the node of the checkpoint after `step` updates."""
-        recipe = Checkpoint(trajectory=self.recipe, step=step).identity()
-        fingerprint = fingerprint_of("checkpoint", recipe, self.parents)
-        return Node("checkpoint", f"{self.name}/step_{step:07d}", recipe, self.parents, fingerprint)
-
-    def row(self, step: int) -> dict[str, Any]:
-        """Return the columns that describe the checkpoint at `step` in every table."""
-        schedule, last_update = self.recipe.schedule, max(step - 1, 0)
-        return self.columns | {
-            "trajectory": self.name,
-            "family": self.family,
-            "step": step,
-            "tokens": step * self.recipe.batch_tokens,
-            "lr": learning_rate(schedule, self.recipe.peak_lr, last_update),
-            "phase": phase(schedule, last_update),
-            "final": self.ends_run and step == self.steps[-1],
-        }
 
 
 def tracks(name: str, run: Run, vocabulary_size: int, data: dict[str, Ref]) -> list[Track]:
