@@ -8,7 +8,7 @@ from coolbits.study.recipes.training import Model
 
 def test_sizes_have_one_set_of_names_for_all_architectures() -> None:
     neox, gpt2 = shape_of(preset("micro-neox", 96, 32)), shape_of(preset("micro-gpt2", 96, 32))
-    assert (neox.width, neox.layers, neox.heads, neox.inner_width, neox.positions) == (64, 4, 4, 256, 32)
+    assert (neox.width, neox.layers, neox.heads, neox.inner_width, neox.positions) == (64, 4, 2, 256, 32)
     assert (gpt2.width, gpt2.layers, gpt2.heads, gpt2.inner_width, gpt2.positions) == (64, 4, 4, 256, 32)
     assert gpt2.tied and not neox.tied
 
@@ -22,8 +22,8 @@ def test_qwen3_heads_are_as_wide_as_it_says() -> None:
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(CoolbitsError, match="hidden_size of gpt_neox is 66; it must be a multiple of the 4 attention"):
-        shape_of(preset("micro-neox", 96, 32, hidden_size=66))
+    with pytest.raises(CoolbitsError, match="hidden_size of gpt_neox is 65; it must be a multiple of the 2 attention"):
+        shape_of(preset("micro-neox", 96, 32, hidden_size=65))
 
 
 def test_heads_that_the_key_value_heads_do_not_divide_are_refused() -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ def test_a_signal_is_heard_and_the_old_handler_comes_back(number: signal.Signals
     assert signal.getsignal(number) == before
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts, also where the tests were started in the background and it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_is_obeyed_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), hearing_signals():
         os.kill(os.getpid(), signal.SIGINT)
