@@ -16,6 +16,7 @@ from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.data.shards import open_stream, read_index
 from coolbits.evaluation.loss import document_losses, summarize
+from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.quantized import apply_quantized
 from coolbits.study.recipes.evaluation import Evaluation, Loss, Tasks
@@ -47,13 +48,6 @@ def run(job: Job, store: Store) -> int:
                 made += store.ensure(node, partial(_build, node, store, model, suites))
                 progress.advance(note=node.name)
     return made
-
-
-def choose_device(name: str) -> str:
-    """Return "cpu" or "cuda" for one of those, or for "auto": cuda if there is one."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def evaluate_loss(model: nn.Module, shards: Path, recipe: Loss, out: Path) -> Summary:

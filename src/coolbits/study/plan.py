@@ -6,13 +6,13 @@ from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
-from coolbits.artifacts.node import Node, Ref
+from coolbits.artifacts.node import Node
 from coolbits.study.averages import averages
 from coolbits.study.load import load_study
 from coolbits.study.measurements import Point, measure
 from coolbits.study.outcomes import outcomes
 from coolbits.study.schema import Study
-from coolbits.study.sources import DataNodes, data_nodes
+from coolbits.study.sources import data_nodes
 from coolbits.study.track import Track
 from coolbits.study.trajectories import tracks
 
@@ -129,6 +129,3 @@ def _ordered(nodes: list[Node]) -> Iterator[Node]:
         if kind == "checkpoint":
             of_kind.sort(key=lambda node: (int("start" in node.parents), node.name))
         yield from of_kind
-
-
-__all__ = ["DataNodes", "Plan", "Ref", "make_plan", "resolve"]

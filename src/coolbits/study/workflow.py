@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 from coolbits.artifacts.code import code_slice
-from coolbits.artifacts.environment import lock_digest
 from coolbits.artifacts.files import write_json
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
@@ -136,11 +135,6 @@ class Workflow:
     def board(self) -> Board:
         """Where the run's progress is kept."""
         return Board(self.root / "work" / "boards" / f"{self.plan.study.study}.json")
-
-    @property
-    def lock(self) -> str:
-        """Digest of the environment's lock file, for the rules' records."""
-        return (lock_digest() or "none")[:16]
 
     def start(self) -> None:
         """Write the RECIPE files and the board: the first thing a run of the workflow does."""
