@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.presets import method_preset
 from coolbits.study.grid import expand, merge
+from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.schema import NAME, Run, Study
 
 _WHOLE = frozenset({"checkpoints", "cooldowns", "config"})
@@ -85,8 +86,16 @@ def _expand_run(run: dict[str, Any], where: str) -> tuple[Run, ...]:
 
 
 def _with_preset(run: dict[str, Any]) -> dict[str, Any]:
-    """A model may be given by its preset's name alone."""
-    return run | {"model": {"preset": run["model"]}} if isinstance(run.get("model"), str) else run
+    """A model and an optimizer may be given by name alone, an optimizer also by `preset` with other keys on top."""
+    if isinstance(run.get("model"), str):
+        run = run | {"model": {"preset": run["model"]}}
+    optimizer = run.get("optimizer")
+    if isinstance(optimizer, str):
+        optimizer = {"preset": optimizer}
+    if isinstance(optimizer, dict) and isinstance(name := optimizer.get("preset"), str):
+        own = {key: value for key, value in optimizer.items() if key != "preset"}
+        run = run | {"optimizer": merge(optimizer_preset(name), own)}
+    return run
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -137,6 +146,9 @@ def study_json_schema() -> dict[str, Any]:
     schema = Study.model_json_schema()
     run, fields = schema["$defs"]["Run"], schema["properties"]
     run["properties"]["model"] = _or_name(run["properties"]["model"], "a preset: micro-neox, pythia-160m, ...")
+    named = {"type": "object", "properties": {"preset": _or_list({"type": "string"})}, "required": ["preset"]}
+    optimizer = {"anyOf": [run["properties"]["optimizer"], named]}
+    run["properties"]["optimizer"] = _or_name(optimizer, "a name: AdamW-32, AdamW-8D, Muon-8L, ...")
     for name in _GRIDDED:
         definition = schema["$defs"][name]
         gridded = {key: _or_list(value) for key, value in definition["properties"].items() if key not in _WHOLE}

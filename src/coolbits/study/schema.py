@@ -111,6 +111,13 @@ class CooldownChoice(Recipe):
     checkpoints: Saved = Saved()
 
 
+class TelemetryChoice(Recipe):
+    """Measurements inside the optimizer during training."""
+
+    every: Tokens = Field(description="measured each so many tokens")
+    tensors: int = Field(6, gt=0, description="tensors looked at, spread evenly over the model")
+
+
 class Run(Recipe):
     """One pretraining run, or a grid of them: any field may be a list."""
 
@@ -127,6 +134,7 @@ class Run(Recipe):
     clip_norm: float = Field(1.0, gt=0, description="global L2 norm to which gradients are clipped")
     divergence: Divergence = Divergence()
     log: Tokens | None = Field(None, description="a row of metrics each so many tokens; null: every ten steps")
+    telemetry: TelemetryChoice | None = Field(None, description="of the optimizer's states; null: none")
     checkpoints: Saved = Saved()
     cooldowns: tuple[CooldownChoice, ...] = Field((), description="branches; of a constant schedule only")
 

@@ -8,6 +8,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Ref, fingerprint_of
 from coolbits.models.counts import parameter_counts
 from coolbits.models.presets import preset
+from coolbits.study.optimizer_names import optimizer_name, states_label
 from coolbits.study.recipes.training import (
     WSD,
     Constant,
@@ -15,7 +16,9 @@ from coolbits.study.recipes.training import (
     Cosine,
     Linear,
     Model,
+    Optimizer,
     Schedule,
+    Telemetry,
     Trajectory,
 )
 from coolbits.study.schema import CooldownChoice, Run, Saved
@@ -178,7 +181,27 @@ def _recipe(run: Run, model: Model, schedule: Schedule) -> Trajectory:
         clip_norm=run.clip_norm,
         divergence=run.divergence,
         log_steps=10 if run.log is None else max(1, round(run.log / run.batch_tokens)),
+        telemetry=_telemetry(run),
     )
+
+
+def _telemetry(run: Run) -> Telemetry | None:
+    if run.telemetry is None:
+        return None
+    every = max(1, round(run.telemetry.every / run.batch_tokens))
+    return Telemetry(every_steps=every, tensors=run.telemetry.tensors)
+
+
+def _decay_columns(recipe: Trajectory) -> dict[str, Any]:
+    schedule, batch = recipe.schedule, recipe.batch_tokens
+    match schedule:
+        case Constant():
+            return {"decay_tokens": None, "decay_shape": None, "final_fraction": None}
+        case Cosine() | Linear():
+            steps, shape = schedule.total_steps - schedule.warmup_steps, schedule.kind
+        case _:
+            steps, shape = schedule.decay_steps, schedule.decay_shape
+    return {"decay_tokens": steps * batch, "decay_shape": shape, "final_fraction": schedule.final_fraction}
 
 
 def _track(
@@ -190,7 +213,7 @@ def _track(
 ) -> Track:
     fingerprint = fingerprint_of("trajectory", recipe.identity(), parents)
     name = f"{_label(recipe)}-{fingerprint[:8]}"
-    return Track(recipe, parents, name, family or name, tuple(steps), columns)
+    return Track(recipe, parents, name, family or name, tuple(steps), columns | _decay_columns(recipe))
 
 
 def _label(recipe: Trajectory) -> str:
@@ -200,9 +223,14 @@ def _label(recipe: Trajectory) -> str:
     architecture = recipe.model.architecture.replace("_", "")
     decay = f"{recipe.schedule.start_step}" if isinstance(recipe.schedule, Cooldown) else ""
     return (
-        f"{architecture}{width}x{layers}-{recipe.optimizer.kind}-{recipe.schedule.kind}{decay}"
+        f"{architecture}{width}x{layers}-{_slug(recipe.optimizer)}-{recipe.schedule.kind}{decay}"
         f"-lr{recipe.peak_lr:g}-s{recipe.seed}"
     )
+
+
+def _slug(optimizer: Optimizer) -> str:
+    """Return the optimizer's name as node names may have it; 32 bits go without saying: muon, muon-8l-adamw-8d."""
+    return optimizer_name(optimizer).lower().removesuffix("-32").replace("+", "-").replace("/", "-")
 
 
 def _columns(name: str, run: Run, model: Model) -> dict[str, Any]:
@@ -211,6 +239,8 @@ def _columns(name: str, run: Run, model: Model) -> dict[str, Any]:
         "model": run.model.preset,
         "parameters": parameter_counts(model).total,
         "optimizer": run.optimizer.kind,
+        "states": states_label(run.optimizer),
+        "beta2": getattr(run.optimizer, "beta2", None),
         "weight_decay": run.optimizer.weight_decay,
         "peak_lr": run.peak_lr,
         "seed": run.seed,

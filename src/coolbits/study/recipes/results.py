@@ -7,7 +7,7 @@ from pydantic import Field
 from coolbits.study.recipes.base import Recipe
 
 # Columns that describe a trajectory, and those that describe one measured model, with their types in the table.
-# Every row has all of them. `family` names the trajectory at the root: the trunk, for a trunk and its branches.
+# Every row has all of them; `states` is "32", "8L", "8D" or, of Muon beside an 8-bit AdamW, "8L+8D". `family` names the trajectory at the root: the trunk, for a trunk and its branches.
 TRAJECTORY_COLUMNS = {
     "run": "str",
     "trajectory": "str",
@@ -15,12 +15,17 @@ TRAJECTORY_COLUMNS = {
     "model": "str",
     "parameters": "Int64",
     "optimizer": "str",
+    "states": "str",
+    "beta2": "float64",
     "weight_decay": "float64",
     "schedule": "str",
     "peak_lr": "float64",
     "seed": "Int64",
     "branch_tokens": "Int64",
     "budget_tokens": "Int64",
+    "decay_tokens": "Int64",
+    "decay_shape": "str",
+    "final_fraction": "float64",
 }
 MODEL_COLUMNS = {
     "step": "Int64",

@@ -14,6 +14,38 @@ class Model(Recipe):
     config: dict[str, Any] = Field(description="keyword arguments of the Hugging Face config, vocab_size included")
 
 
+class Storage(Recipe):
+    """How one optimizer state is stored between updates: as it is, or as 8-bit codes and a float32 scale per block.
+
+    `linear`: equal steps up to the block's largest magnitude; `dynamic`: the codebook of Dettmers et al. 2022.
+    """
+
+    codec: Literal["float32", "linear", "dynamic"] = "float32"
+    block_size: int = Field(2048, gt=0, description="consecutive elements of the flattened state that share a scale")
+    smallest: int = Field(4096, ge=0, description="a state with fewer elements stays float32")
+
+
+class AdamStates(Recipe):
+    """Storage of Adam's first and second moments."""
+
+    exp_avg: Storage = Storage()
+    exp_avg_sq: Storage = Storage()
+
+
+class MomentumStates(Recipe):
+    """Storage of the momentum."""
+
+    momentum: Storage = Storage()
+
+
+class MuonStates(Recipe):
+    """Storage of the momentum of the matrices, and of AdamW's moments for the other tensors."""
+
+    momentum: Storage = Storage()
+    exp_avg: Storage = Storage()
+    exp_avg_sq: Storage = Storage()
+
+
 class AdamW(Recipe):
     """AdamW (Loshchilov & Hutter 2019): decoupled weight decay, multiplied by the learning rate."""
 
@@ -22,6 +54,7 @@ class AdamW(Recipe):
     beta2: float = Field(0.95, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
+    states: AdamStates = AdamStates()
 
 
 class AdamC(Recipe):
@@ -32,6 +65,7 @@ class AdamC(Recipe):
     beta2: float = Field(0.95, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
+    states: AdamStates = AdamStates()
 
 
 class SGD(Recipe):
@@ -41,6 +75,7 @@ class SGD(Recipe):
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(0.1, ge=0)
+    states: MomentumStates = MomentumStates()
 
 
 class Muon(Recipe):
@@ -59,6 +94,7 @@ class Muon(Recipe):
     beta1: float = Field(0.9, ge=0, lt=1, description="of AdamW for the other tensors")
     beta2: float = Field(0.95, ge=0, lt=1, description="of AdamW for the other tensors")
     eps: float = Field(1e-8, gt=0, description="of AdamW for the other tensors")
+    states: MuonStates = MuonStates()
 
 
 Optimizer = Annotated[AdamW | AdamC | SGD | Muon, Field(discriminator="kind")]
@@ -123,6 +159,13 @@ class Divergence(Recipe):
     window_steps: int = Field(20, gt=0, description="steps over which the loss is averaged")
 
 
+class Telemetry(Recipe):
+    """What is measured inside the optimizer during training: its states, their codes and what rounding does to them."""
+
+    every_steps: int = Field(gt=0, description="a row for each tensor every so many steps")
+    tensors: int = Field(6, gt=0, description="tensors looked at, spread evenly over the model's matrices and tables")
+
+
 class Trajectory(Recipe):
     """One pretraining run, without its end: two budgets of the same recipe are the same run for as long as both last.
 
@@ -143,6 +186,7 @@ class Trajectory(Recipe):
     clip_norm: float = Field(1.0, gt=0, description="global L2 norm to which gradients are clipped")
     divergence: Divergence = Divergence()
     log_steps: int = Field(10, gt=0, description="a row of metrics every so many steps")
+    telemetry: Telemetry | None = Field(None, description="null: none is gathered")
 
 
 class Checkpoint(Recipe):
