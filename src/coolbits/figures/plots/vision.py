@@ -1,0 +1,130 @@
+"""Image classifiers trained with each optimizer: training loss, held-out accuracy (paper B's ImageNet experiment)."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from coolbits.figures import drawing, style
+from coolbits.figures.selection import (
+    Options,
+    Tables,
+    check_options,
+    demand,
+    of_model,
+    of_variant,
+    rate_label,
+    variant_looks,
+)
+from coolbits.figures.style import Look
+from coolbits.rows import TUNED, VARIANT, largest_group, of_setting
+from coolbits.study.units import si
+
+NAME = "vision"
+_ALIKE = ["images", "model", "schedule", "epochs", "batch_images"]
+_SMOOTHED_OVER = 0.04  # share of a training's logged updates
+
+
+def draw(tables: Tables, options: Options) -> Figure:
+    """Draw the training loss and the held-out accuracy along training, and the accuracy at its end by variant."""
+    rows = _rows(tables, options)
+    figure, (losses, accuracies, ends) = style.panels(3)
+    looks = variant_looks(rows)
+    smooth = _smoothed(rows[rows.split == "train"])
+    for place, (variant, look) in enumerate(looks.items()):
+        for panel, curves, y in ((losses, smooth, "loss"), (accuracies, rows[rows.split == "test"], "accuracy")):
+            _curves(panel, of_variant(curves, variant), y, look)
+            _crosses(panel, of_variant(rows, variant), look)
+        _ends(ends, of_variant(rows, variant), place, look)
+    losses.set(yscale="log", ylabel="Training loss (nats per image)")
+    for panel in (losses, accuracies):
+        panel.set(xlabel="Epochs", xlim=(0, None))
+    accuracies.set(ylabel="Held-out accuracy (%)")
+    ends.set(ylabel="Final held-out accuracy (%)", xlim=(-0.6, len(looks) - 0.4))
+    ends.set_xticks(range(len(looks)), [look.label for look in looks.values()], rotation=40, ha="right")
+    cross = [drawing.entry("diverged", "x", hollow=False)] if (rows.outcome == "diverged").any() else []
+    style.legend(figure, [*drawing.handles(looks.values(), marked=False), *cross])
+    return figure
+
+
+def caption(tables: Tables, options: Options, scale: str) -> str:
+    """Say what is seen, n and scale, and which runs diverged when."""
+    rows = _rows(tables, options)
+    first, seeds, runs = rows.iloc[0], rows.seed.nunique(), rows.trajectory.nunique()
+    rates = ", ".join(
+        f"{look.label} {rate_label(of_variant(rows, variant).peak_lr.iloc[0])}"
+        for variant, look in variant_looks(rows).items()
+    )
+    several = "mean over seeds, thin lines and small marks single seeds" if seeds > 1 else "one seed each"
+    return (
+        f"{first.model} ({si(int(first.parameters))} parameters) on {first.images} ({int(first.train_images):,} images "
+        f"for training) by optimizer and precision of its states, at the peak rate of highest accuracy at the end "
+        f"({rates}). a: cross-entropy of training batches, smoothed. b: accuracy on held-out images after each epoch. "
+        f"c: the same after the last epoch. Lines and large marks: {several}. n = {runs} runs from {seeds} "
+        f"seed{'s' * (seeds > 1)}.{_lost(rows)} {scale}."
+    )
+
+
+def _rows(tables: Tables, options: Options) -> pd.DataFrame:
+    """Return each variant's best runs among those of the images, model and length that most variants share."""
+    check_options(NAME, options, ["images", "model"])
+    table = of_model(NAME, tables["vision"], options)
+    if "images" in options:
+        table = demand(NAME, table[table.images == options["images"]], f"images {options['images']!r}")
+    table = table.assign(variant=table.optimizer + table.states)
+    alike = of_setting(table, largest_group(table.groupby(_ALIKE).variant.nunique()))
+    tests = alike[alike.split == "test"].sort_values("step").drop_duplicates("trajectory", keep="last")
+    every = alike.drop_duplicates("trajectory").drop(columns="accuracy")
+    final = every.merge(tests[["trajectory", "accuracy"]], "left")
+    tuned = [*VARIANT, *TUNED]
+    ranked = final.assign(lost=final.outcome == "diverged").groupby(tuned, dropna=False, as_index=False)
+    best = ranked.agg(lost=("lost", "mean"), accuracy=("accuracy", "mean")).sort_values(
+        ["lost", "accuracy"], ascending=[True, False]
+    )
+    return alike.merge(best.drop_duplicates(list(VARIANT))[tuned], on=tuned)
+
+
+def _smoothed(rows: pd.DataFrame) -> pd.DataFrame:
+    parts = []
+    for _, run in rows.sort_values("step").groupby("trajectory"):
+        window = max(1, round(_SMOOTHED_OVER * len(run)))
+        parts.append(run.assign(loss=run.loss.rolling(window, center=True, min_periods=1).mean()))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _curves(axes: Axes, rows: pd.DataFrame, y: str, look: Look) -> None:
+    factor, style_ = 100.0 if y == "accuracy" else 1.0, {"color": look.color, "linestyle": look.line}
+    rows = rows[rows[y].notna()]
+    if rows.seed.nunique() > 1:
+        for _, run in rows.groupby("trajectory"):
+            axes.plot(run.epoch, factor * run[y], linewidth=0.5, alpha=0.45, **style_)
+    mean = rows.groupby("epoch", as_index=False).agg(value=(y, "mean"), seeds=("seed", "nunique"))
+    mean = mean[mean.seeds == rows.seed.nunique()]
+    axes.plot(mean.epoch, factor * mean.value, **style_)
+
+
+def _crosses(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """Put a cross where each run diverged, at the top of the panel."""
+    lost = rows[(rows.outcome == "diverged") & (rows.step == rows.diverged_step)].drop_duplicates("trajectory")
+    place = axes.get_xaxis_transform()
+    axes.plot(lost.epoch, [0.96] * len(lost), "x", color=look.color, transform=place, markersize=5, markeredgewidth=1.3)
+
+
+def _ends(axes: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
+    tests = rows[(rows.split == "test") & (rows.outcome == "complete")].sort_values("step")
+    final = 100 * tests.drop_duplicates("trajectory", keep="last").accuracy
+    if len(final):
+        axes.plot([place] * len(final), final, look.marker, color=look.color, markersize=2.4, alpha=0.6)
+        axes.plot([place], [final.mean()], look.marker, color=look.color, markersize=5)
+    lost = rows[rows.outcome == "diverged"].trajectory.nunique()
+    if lost:
+        height = axes.get_xaxis_transform()
+        axes.plot([place], [0.04], "x", color=look.color, transform=height, markersize=5, markeredgewidth=1.3)
+
+
+def _lost(rows: pd.DataFrame) -> str:
+    lost = rows[rows.outcome == "diverged"].drop_duplicates("trajectory")
+    found = []
+    for variant, look in variant_looks(lost).items():
+        steps = sorted(of_variant(lost, variant).diverged_step)
+        found.append(f"{look.label} at step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}")
+    return f" Crosses: diverged ({'; '.join(found)})." if found else ""

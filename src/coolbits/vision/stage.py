@@ -1,0 +1,146 @@
+"""The stage of classifiers: each trained to its end, with a state saved on the way."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from torch import nn
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import replacing, write_json
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.progress import Progress
+from coolbits.artifacts.store import Store
+from coolbits.loops.allocator import keep_freed_memory
+from coolbits.loops.guards import alone_in, hearing_signals, make_reproducible
+from coolbits.models.devices import choose_device
+from coolbits.optim.build import build_optimizer
+from coolbits.study.execution import Execution
+from coolbits.study.recipes.vision import Classifier
+from coolbits.vision.arrays import open_images
+from coolbits.vision.batches import ImageBatches
+from coolbits.vision.model import build_classifier
+from coolbits.vision.saved import read_state, write_classifier, write_state, write_tables
+from coolbits.vision.training import Training
+
+_STATE, _OWNER = "state", "owner.json"
+
+
+def run(job: Job, store: Store) -> int:
+    """Make the classifiers of the job that are missing; return how many were made.
+
+    Training goes on from a saved state. SIGTERM and SIGINT end it after the step under way, with a state saved; what
+    kills it outright costs at most `state_every_seconds` of work. One that diverged keeps its metrics and no weights.
+
+    Raises:
+        CoolbitsError: if another process trains a classifier, or a saved state does not fit.
+        SystemExit: after a signal, saying where training stopped.
+    """
+    execution = Execution.read(job.execution)
+    if execution.compile:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root.resolve() / "work" / "compile-cache"))
+    return sum(store.ensure(node, partial(_make, node, store, execution)) for node in job.nodes)
+
+
+def start_training(recipe: Classifier, images: Path, device: str, compiled: bool = False) -> Training:
+    """Return the classifier of `recipe` before its first update, on the images in the directory `images`.
+
+    `compiled` has updates of 8-bit states compiled on a CPU, to the same bits.
+
+    Raises:
+        CoolbitsError: if the images do not make up a batch.
+    """
+    make_reproducible(device)
+    if device == "cpu":
+        keep_freed_memory()
+    train, test = (ImageBatches(open_images(images, split), recipe, device) for split in ("train", "test"))
+    if not train.steps_in(recipe.epochs):
+        raise CoolbitsError(
+            f"batch_images: {recipe.batch_images} is too many, for {len(train.images)} images in {recipe.epochs} epochs"
+        )
+    model = build_classifier(recipe.model, train.images.pixels.shape[1], train.images.classes, recipe.seed)
+    nn.Module.to(model, device)
+    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision, compiled)
+    return Training(recipe, model, optimizer, train, test)
+
+
+def write_result(training: Training, out: Path) -> dict[str, Any]:
+    """Write the artifact of a training that came to its end, or diverged, to `out`; return its summary."""
+    memory, images = training.memory, training.train.images
+    write_tables(memory, out)
+    described = {
+        "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
+        "train_images": len(images),
+    }
+    if memory.diverged_step is not None:
+        return described | {"outcome": "diverged", "diverged_step": memory.diverged_step}
+    write_classifier(training.model, out)
+    last = memory.evaluations[-1]
+    return described | {"step": memory.step, "loss": last["loss"], "accuracy": last["accuracy"]}
+
+
+@dataclass(frozen=True)
+class _State:
+    """The state saved of a node's training; another code's, or one from other images, is not used."""
+
+    node: Node
+    store: Store
+
+    @property
+    def work(self) -> Path:
+        return self.store.work_directory(self.node)
+
+    def read(self, training: Training) -> None:
+        try:
+            owner = json.loads((self.work / _STATE / _OWNER).read_text())
+        except (OSError, json.JSONDecodeError):
+            return
+        if owner == self._owner():
+            read_state(training, self.work / _STATE)
+
+    def save(self, training: Training) -> None:
+        with replacing(self.work / _STATE) as directory:
+            write_state(training, directory)
+            write_json(directory / _OWNER, self._owner())
+
+    def drop(self) -> None:
+        for left in self.work.glob(f"*{_STATE}*"):
+            shutil.rmtree(left)
+
+    def _owner(self) -> dict[str, str]:
+        images = self.store.manifest(self.node, "images").digest
+        return {"node": self.node.fingerprint, "code": self.store.code.digest, "images": images}
+
+
+def _make(node: Node, store: Store, execution: Execution, out: Path) -> dict[str, Any]:
+    state = _State(node, store)
+    with alone_in(state.work), hearing_signals() as signal:
+        recipe, images = Classifier.read(node.recipe), node.parent_directory(store.root, "images")
+        training = start_training(recipe, images, choose_device(execution.device), execution.compile)
+        state.read(training)
+        _train(training, state, signal, execution.state_every_seconds)
+        summary = write_result(training, out)
+        state.drop()
+    return summary
+
+
+def _train(training: Training, state: _State, signal: Callable[[], str | None], state_every_seconds: float) -> None:
+    begun, saved = training.memory.step, monotonic()
+    label = state.node.name + (f" (from step {begun:,})" if begun else "")
+    with Progress(label, training.total_steps, "step", begun) as progress:
+        for step in training.run():
+            evaluated = training.memory.evaluations
+            progress.advance(note=f"accuracy {evaluated[-1]['accuracy']:.1%}" if evaluated else "")
+            if (name := signal()) is not None:
+                state.save(training)
+                raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+            if monotonic() - saved >= state_every_seconds:
+                state.save(training)
+                saved = monotonic()

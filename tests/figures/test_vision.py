@@ -1,0 +1,130 @@
+"""The vision table and its figure: from classifiers' files to rows, and what the picture and its caption say."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.measurements import Measurement
+from coolbits.figures.plots import vision
+from coolbits.figures.style import theme
+from coolbits.figures.vision_table import vision as vision_rows
+from coolbits.study.recipes.results import VISION_COLUMNS
+
+VARIANTS = [(kind, states) for kind in ("sgd", "adamw") for states in ("32", "8L", "8D")]
+LOST_AT = 37
+
+
+def training(kind: str, states: str, seed: int, lr: float, better: float) -> pd.DataFrame:
+    """Return the rows of one training; AdamW with linear codes diverges."""
+    noise = np.random.default_rng(seed)
+    columns = {
+        **{"run": kind, "trajectory": f"{kind}-{states}-{lr}-{seed}", "images": "digits", "model": "resnet-micro"},
+        **{"optimizer": kind, "states": states, "beta2": 0.999 if kind == "adamw" else None, "weight_decay": 0.01},
+        **{"schedule": "cosine", "peak_lr": lr, "seed": seed, "epochs": 8, "batch_images": 64},
+    }
+    lost = (kind, states) == ("adamw", "8L")
+    steps = np.arange(10, (LOST_AT if lost else 180) + 1, 10)
+    steps = np.append(steps, LOST_AT) if lost else steps
+    train = pd.DataFrame({"step": steps, "epoch": steps / 22.5, "split": "train", "lr": lr, "grad_norm": 1.0})
+    train["loss"] = 2.3 * np.exp(-steps / 30) * np.exp(noise.normal(0, 0.2, len(steps))) if not lost else 1 + steps / 9
+    epochs = np.arange(1, 2 if lost else 9)
+    test = pd.DataFrame({"step": np.round(epochs * 22.5), "epoch": epochs, "split": "test", "loss": 0.1})
+    test["accuracy"] = better - 0.5 * np.exp(-epochs) + noise.normal(0, 0.002, len(epochs))
+    rows = pd.concat([train, test]).assign(**columns, parameters=309_354, train_images=1438)
+    outcome = "diverged" if lost else "complete"
+    rows = rows.assign(outcome=outcome, diverged_step=LOST_AT if lost else None)
+    return rows.astype(VISION_COLUMNS | {"diverged_step": "Int64", "step": "Int64", "outcome": "str"})
+
+
+@pytest.fixture(params=[1, 2], ids=["one seed", "two seeds"])
+def table(request: pytest.FixtureRequest) -> pd.DataFrame:
+    """Six variants, each at two rates of which 0.03 is the better one."""
+    frames = [
+        training(kind, states, seed, lr, better)
+        for kind, states in VARIANTS
+        for seed in range(request.param)
+        for lr, better in ((0.03, 0.99), (0.1, 0.95))
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_each_variant_is_drawn_at_its_best_rate(table):
+    chosen = vision._rows({"vision": table}, {})
+    assert set(zip(chosen.optimizer, chosen.states, strict=True)) == set(VARIANTS)
+    finished = chosen[chosen.outcome == "complete"]
+    assert set(finished.peak_lr) == {0.03}
+    assert chosen.groupby(["optimizer", "states"]).peak_lr.nunique().max() == 1
+
+
+def test_the_figure_shows_every_variant_and_where_one_diverged(table):
+    with theme():
+        figure = vision.draw({"vision": table}, {})
+    losses, _, ends = figure.axes
+    labels = [text.get_text() for text in ends.get_xticklabels()]
+    assert labels == ["AdamW-32", "AdamW-8D", "AdamW-8L", "SGDM-32", "SGDM-8D", "SGDM-8L"]
+    seeds = table.seed.nunique()
+    crosses = [line for line in losses.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [len(line.get_xdata()) for line in crosses] == [seeds]
+    assert crosses[0].get_xdata()[0] == pytest.approx(LOST_AT / 22.5)
+    thin = [line for line in losses.lines if line.get_linewidth() < 1 and line.get_marker() == "None"]
+    assert len(thin) == (6 * seeds if seeds > 1 else 0)
+
+
+def test_the_caption_says_n_rates_and_what_diverged(table):
+    said = vision.caption({"vision": table}, {}, "tiny: resnet-micro on digits")
+    seeds = table.seed.nunique()
+    assert "resnet-micro (309k parameters) on digits (1,438 images for training)" in said
+    assert "SGDM-8L 0.03" in said and "AdamW-32 0.03" in said
+    assert f"n = {6 * seeds} runs from {seeds} seed" in said
+    assert f"diverged (AdamW-8L at step{'s 37, 37' if seeds > 1 else ' 37'})" in said
+    assert said.endswith("tiny: resnet-micro on digits.")
+
+
+def test_options_choose_images_and_model(table):
+    other = table.assign(images="fashion", trajectory=table.trajectory + "-fashion")
+    both = {"vision": pd.concat([table, other], ignore_index=True)}
+    assert set(vision._rows(both, {"images": "digits"}).images) == {"digits"}
+    with pytest.raises(CoolbitsError, match="has no images 'cats'"):
+        vision.draw(both, {"images": "cats"})
+    with pytest.raises(CoolbitsError, match="no option 'colour'; it takes images, model"):
+        vision.draw(both, {"colour": "red"})
+
+
+def write_classifier(place: Path, images: int = 40) -> Measurement:
+    place.mkdir()
+    metrics = {"step": [2, 4], "images": [16, 32], "loss": [1.0, 0.5], "lr": [0.1, 0.05], "grad_norm": [1.0, 2.0]}
+    pd.DataFrame(metrics).to_parquet(place / "metrics.parquet")
+    scored = {"step": [5], "epoch": [1], "split": ["test"], "loss": [0.4], "accuracy": [0.9]}
+    pd.DataFrame(scored).to_parquet(place / "evaluation.parquet")
+    summary = {"parameters": 7, "train_images": images}
+    return Measurement(place, None, summary, fallbacks=0, outcome="complete", diverged_step=None)
+
+
+def test_the_table_has_updates_and_evaluations(tmp_path):
+    rows = vision_rows([write_classifier(tmp_path / "one"), write_classifier(tmp_path / "two", images=16)])
+    assert rows.row.tolist() == [0, 0, 0, 1, 1, 1]
+    assert rows.split.tolist() == ["train", "train", "test"] * 2
+    assert rows.epoch.tolist() == [0.4, 0.8, 1.0, 1.0, 2.0, 1.0]
+    assert rows.loss.tolist() == [1.0, 0.5, 0.4] * 2
+    assert rows.accuracy.notna().tolist() == [False, False, True] * 2
+    assert set(rows.parameters) == {7}
+
+
+def test_one_that_diverged_before_anything_was_scored_keeps_its_updates(tmp_path):
+    whole = write_classifier(tmp_path / "lost")
+    scored = pd.read_parquet(whole.place / "evaluation.parquet").iloc[:0]
+    scored.to_parquet(whole.place / "evaluation.parquet")
+    lost = Measurement(whole.place, None, whole.summary, fallbacks=0, outcome="diverged", diverged_step=4)
+    rows = vision_rows([lost])
+    assert rows.step.tolist() == [2, 4]
+    assert rows.diverged_step.tolist() == [4, 4]
+
+
+def test_a_classifier_without_its_files_is_an_error(tmp_path):
+    whole = write_classifier(tmp_path / "spoilt")
+    (whole.place / "evaluation.parquet").unlink()
+    with pytest.raises(CoolbitsError, match="no such file; a table of vision takes classifiers"):
+        vision_rows([whole])
