@@ -1,0 +1,111 @@
+"""Supervised fine-tuning with each optimizer: the loss on held-out answers, along training and at its end (paper B)."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Transform
+
+from coolbits.figures import drawing, style
+from coolbits.figures.selection import Options, Tables, check_options, demand, rate_label
+from coolbits.study.optimizer_names import display_name
+
+NAME = "finetuning"
+_LOSS = "oss on held-out answers"
+_UNIT = "(nats per token)"
+_SETTING = ["peak_lr", "weight_decay"]
+_MARGIN = 0.05  # share of the losses shown
+
+
+def draw(tables: Tables, options: Options) -> Figure:
+    """Draw the loss on held-out answers over the updates, and at the end, each variant in its look."""
+    rows = _rows(tables, options)
+    looks = _looks(rows)
+    figure, (along, end) = style.panels(2)
+    for place, (variant, look) in enumerate(looks.items()):
+        own = rows[rows.variant == variant]
+        whole, lost = own[own.outcome != "diverged"], own[own.outcome == "diverged"]
+        _curves(along, whole, lost, look)
+        _ends(end, whole[whole["last"]], lost, look, place)
+    if rows.loss.notna().any():
+        # A run about to diverge may be far above all others: it leaves the panel at the top.
+        low, high = float(rows.loss.min()), float(rows[rows.step == 0].loss.max())
+        along.set_ylim(low - _MARGIN * (high - low), high + 2 * _MARGIN * (high - low))
+    along.set(xlabel="Updates", ylabel=f"L{_LOSS}\n{_UNIT}", xlim=(0, None))
+    end.set_yticks(range(len(looks)), [look.label for look in looks.values()])
+    end.set(xlabel=f"Final l{_LOSS} {_UNIT}", ylim=(len(looks) - 0.5, -0.5))
+    cross = [drawing.entry("diverged", "x", hollow=False)] if (rows.outcome == "diverged").any() else []
+    style.legend(figure, drawing.handles(looks.values()) + cross)
+    return figure
+
+
+def caption(tables: Tables, options: Options, scale: str) -> str:
+    """Say what is seen, n, marks and scale."""
+    rows = _rows(tables, options)
+    ends = rows[rows["last"]]
+    count, seeds = rows.trajectory.nunique(), rows[["seed", "data_seed"]].drop_duplicates()
+    rates = rows.drop_duplicates("variant")
+    settings = ", ".join(f"{name} {rate_label(rate)}" for name, rate in zip(rates.variant, rates.peak_lr, strict=True))
+    means = ends.groupby("variant", sort=False)[["loss", "exact"]].mean()
+    finals = ", ".join(f"{name} {row.loss:.3f} ({row.exact:.0%})" for name, row in means.iterrows())
+    lost = rows[rows.outcome == "diverged"].trajectory.nunique()
+    died = f" Crosses: {lost} fine-tuning{'s' * (lost > 1)} diverged." if lost else ""
+    start = rows[rows.step == 0].loss.mean()
+    return (
+        f"Supervised fine-tuning ({rows.run.iloc[0]}), each variant at the peak rate with the lowest final loss among "
+        f"those tried ({settings}). a: loss on held-out answers over the updates, from {start:.3f} nats a token before "
+        f"the first. b: the same at the end; means, and answers predicted whole: {finals or 'none'}. n = {count} "
+        f"fine-tunings, {len(seeds)} seed{'s' * (len(seeds) > 1)}; thick lines and large marks: means, thin lines and "
+        f"small marks: single fine-tunings.{died} {scale}."
+    )
+
+
+def _rows(tables: Tables, options: Options) -> pd.DataFrame:
+    """Return the losses of one fine-tuning of the study, each variant in the setting of its lowest mean final loss."""
+    check_options(NAME, options, ["run"])
+    table = demand(NAME, tables["finetuning"], "fine-tuned models")
+    counts = table.groupby("run", sort=False).trajectory.nunique()
+    names = list(counts.sort_values(ascending=False, kind="stable").index)
+    run = options.get("run", names[0])
+    rows = demand(NAME, table[table.run == run], f"fine-tuning {run!r}, only {', '.join(names)}")
+    pairs = zip(rows.optimizer, rows.states, strict=True)
+    rows = rows.assign(variant=[display_name(kind, states) for kind, states in pairs])
+    # A setting in which some diverged has no final loss there; those in which none did come first.
+    ends = rows.assign(final_loss=rows.loss.where(rows["last"]), lost=rows.outcome == "diverged")
+    found = ends.groupby(["variant", *_SETTING])[["lost", "final_loss"]].mean().reset_index()
+    best = found.sort_values(["lost", "final_loss"], kind="stable").drop_duplicates("variant")
+    return rows.merge(best[["variant", *_SETTING]], on=["variant", *_SETTING])
+
+
+def _looks(rows: pd.DataFrame) -> dict[str, style.Look]:
+    variants = rows.drop_duplicates("variant").sort_values(["optimizer", "states"], kind="stable")
+    kinds = list(dict.fromkeys(variants.optimizer))
+    return {
+        variant: style.variant_look(variant, style.optimizer_look(kind, kinds), states)
+        for variant, kind, states in variants[["variant", "optimizer", "states"]].to_numpy().tolist()
+    }
+
+
+def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: style.Look) -> None:
+    """Draw each fine-tuning, the mean of those that did not diverge, and a cross where one did."""
+    line = {"color": look.color, "linestyle": look.line}
+    for _, one in pd.concat([whole, lost]).groupby("trajectory"):
+        axes.plot(one.step.astype(float), one.loss, linewidth=0.6, alpha=0.5, **line)
+    mean = whole.groupby("step").loss.mean()
+    axes.plot(mean.index.astype(float), mean, **line)
+    axes.plot(mean.index.astype(float), mean, look.marker, color=look.color, markersize=3.2)
+    steps = lost.drop_duplicates("trajectory").diverged_step.astype(float).tolist()
+    _crosses(axes, steps, [0.96] * len(steps), look, axes.get_xaxis_transform())
+
+
+def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: style.Look, place: int) -> None:
+    """Draw a variant's final losses on a row of their own, and a cross at the right if any diverged."""
+    axes.plot(last.loss, [place] * len(last), look.marker, color=look.color, markersize=2.6, alpha=0.5)
+    if len(last):
+        axes.plot(last.loss.mean(), place, look.marker, color=look.color, markersize=5)
+    _crosses(axes, [0.97] * min(1, len(lost)), [place] * min(1, len(lost)), look, axes.get_yaxis_transform())
+
+
+def _crosses(axes: Axes, x: Sequence[float], y: Sequence[float], look: style.Look, transform: Transform) -> None:
+    axes.plot(x, y, "x", color=look.color, transform=transform, markersize=5, markeredgewidth=1.3)

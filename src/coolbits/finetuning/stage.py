@@ -1,0 +1,99 @@
+"""The stage of fine-tuning: one model after the other, each from its start to its end."""
+
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from torch import nn
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.progress import Progress
+from coolbits.artifacts.store import Store
+from coolbits.finetuning.examples import read_examples
+from coolbits.finetuning.hub import download_model
+from coolbits.finetuning.saved import States, write_finetuned
+from coolbits.finetuning.training import Finetuning
+from coolbits.loops.allocator import keep_freed_memory
+from coolbits.loops.guards import alone_in, hearing_signals, make_reproducible
+from coolbits.models.devices import choose_device
+from coolbits.models.files import load_model
+from coolbits.optim.build import build_optimizer
+from coolbits.study.execution import Execution
+from coolbits.study.recipes.finetuning import Finetuned
+
+
+def run(job: Job, store: Store) -> int:
+    """Make the fine-tuned models of the job that are missing; return how many were made.
+
+    Training goes on from a saved state. SIGTERM and SIGINT end it after the step under way, with a state saved; what
+    kills it outright costs at most `state_every_seconds` of work. A start that diverged gives a model that did.
+
+    Raises:
+        CoolbitsError: if another process makes one of them, or a model does not fit its recipe.
+        SystemExit: after a signal, saying where training stopped.
+    """
+    execution = Execution.read(job.execution)
+    made = 0
+    for node in job.nodes:
+        states = States(node, store)
+        with alone_in(states.work):
+            made += store.ensure(node, partial(_build, states, execution))
+            states.clear()
+    return made
+
+
+def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execution: Execution) -> Finetuning:
+    """Return the fine-tuning of `recipe` before its first update, from the Hugging Face directory `start`.
+
+    Raises:
+        CoolbitsError: if the model cannot be read, or has not as many parameters as the recipe says.
+    """
+    device = choose_device(execution.device)
+    make_reproducible(device)
+    if device == "cpu":
+        keep_freed_memory()
+    model = load_model(start, device)
+    found = sum(parameter.numel() for parameter in model.parameters())
+    if recipe.hub is not None and found != recipe.hub.parameters:
+        said = recipe.hub.parameters
+        raise CoolbitsError(f"start.hub.parameters: {recipe.hub.id} has {found}, the study says {said}")
+    nn.Module.requires_grad_(model, True)
+    return Finetuning(
+        recipe,
+        model,
+        build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision),
+        read_examples(conversations, "train"),
+        read_examples(conversations, "validation"),
+        execution.micro_batch_sequences,
+    )
+
+
+def _build(states: States, execution: Execution, out: Path) -> dict[str, Any]:
+    node, store = states.node, states.store
+    recipe = Finetuned.read(node.recipe)
+    if "start" in node.parents and (parent := store.manifest(node, "start")).diverged:
+        return {"outcome": "diverged", "diverged_step": parent.summary["diverged_step"]}
+    conversations = node.parent_directory(store.root, "conversations")
+    start = node.parent_directory(store.root, "start") if recipe.hub is None else download_model(recipe.hub)
+    tokenizer = start if recipe.hub is None else node.parent_directory(store.root, "tokenizer")
+    training = start_finetuning(recipe, start, conversations, execution)
+    states.read(training)
+    _train(training, states, tokenizer, execution.state_every_seconds)
+    return write_finetuned(training, tokenizer, conversations, out)
+
+
+def _train(training: Finetuning, states: States, tokenizer: Path, every_seconds: float) -> None:
+    done, saved = training.memory.step, monotonic()
+    label = states.node.name + (f" (from step {done:,})" if done else "")
+    with hearing_signals() as signal, Progress(label, training.recipe.steps, "step", done) as progress:
+        for step in training.run():
+            progress.advance(step - done, f"loss {training.memory.history.recent[-1]:.2f}")
+            done = step
+            if (name := signal()) is not None:
+                states.save(training, tokenizer)
+                raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+            if monotonic() - saved >= every_seconds:
+                states.save(training, tokenizer)
+                saved = monotonic()

@@ -1,0 +1,36 @@
+"""Chat templates by name, in the Jinja that Hugging Face tokenizers render."""
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.study.recipes.finetuning import Template
+
+# Plain words, for a tokenizer without tokens of its own for roles. Both open with the token that opens a document.
+_PLAIN = """{{ bos_token or '' }}{% for message in messages %}
+{% if message['role'] == 'system' %}{{ message['content'] + '\\n' }}
+{%- elif message['role'] == 'user' %}{{ 'Question: ' + message['content'] + '\\n' }}
+{%- else %}{{ 'Answer: ' + message['content'] + eos_token + '\\n' }}
+{%- endif %}
+{% endfor %}
+{% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"""
+# As Tulu 3 (Lambert et al. 2024) has it: for base models, which bring no template.
+_TULU = """{{ bos_token or '' }}{% for message in messages %}
+{% if message['role'] == 'assistant' %}{{ '<|assistant|>\\n' + message['content'] + eos_token + '\\n' }}
+{%- else %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + '\\n' }}
+{%- endif %}
+{% endfor %}
+{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"""
+_TEMPLATES = {"plain": _PLAIN, "tulu": _TULU}
+
+
+def chat_template(name: Template, own: str | None) -> str:
+    """Return the template called `name`; `own` is that of the tokenizer, if it has one.
+
+    Raises:
+        CoolbitsError: if the tokenizer's is asked for and it has none.
+    """
+    if name != "tokenizer":
+        return _TEMPLATES[name]
+    if own is None:
+        raise CoolbitsError(
+            f"template: the tokenizer brings no chat template of its own; choose one of {', '.join(_TEMPLATES)}"
+        )
+    return own

@@ -1,0 +1,165 @@
+"""The stage: it learns, its bytes are those of one uninterrupted run, and what diverged says so."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.manifest import read_manifest
+from coolbits.artifacts.progress import Progress
+from coolbits.finetuning import stage
+from coolbits.study.recipes.finetuning import Finetuned, HubModel
+from coolbits.study.recipes.training import SGD, AdamW, Constant, Divergence, Muon
+
+Recipe = Callable[..., Finetuned]
+_CONTENT = ("model.safetensors", "metrics.parquet", "validation.parquet", "chat_template.jinja", "config.json")
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in _CONTENT)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """Kill the process' training, as far as a test can, once so many updates were made."""
+    advance, made = Progress.advance, [0]
+
+    def advance_or_die(self: Progress, units: int = 1, note: str = "") -> None:
+        advance(self, units, note)
+        made[0] += units
+        if made[0] == updates:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "advance", advance_or_die)
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.0), Muon(weight_decay=0.0)], ids=["adamw", "muon"])
+def test_fine_tuning_lowers_the_loss_on_held_out_answers(lab: Any, finetuned: Recipe, optimizer: Any) -> None:
+    place = lab.tune(lab.node(finetuned(optimizer=optimizer, steps=40, schedule=Constant(warmup_steps=2))))
+    table = pd.read_parquet(place / "validation.parquet")
+    assert table.loss.iloc[-1] < 0.5 * table.loss.iloc[0]
+    summary = read_manifest(place).summary
+    assert summary["outcome"] == "complete" and summary["step"] == 40
+    assert [summary["start_validation_loss"], summary["validation_loss"]] == [table.loss.iloc[0], table.loss.iloc[-1]]
+
+
+def test_the_result_opens_as_any_model_and_chats_by_its_template(lab: Any, finetuned: Recipe) -> None:
+    place = lab.tune(lab.node(finetuned()))
+    assert AutoModelForCausalLM.from_pretrained(place).num_parameters() > 0
+    asked = AutoTokenizer.from_pretrained(place).apply_chat_template(
+        [{"role": "user", "content": "hm"}], tokenize=False, add_generation_prompt=True
+    )
+    assert asked == "<|endoftext|>Question: hm\nAnswer:"
+
+
+def test_losses_are_taken_before_now_and_then_and_after(lab: Any, finetuned: Recipe) -> None:
+    place = lab.tune(lab.node(finetuned(steps=10, validate_steps=4, log_steps=3)))
+    table, metrics = (pd.read_parquet(place / f"{name}.parquet") for name in ("validation", "metrics"))
+    assert table.step.tolist() == [0, 4, 8, 10]
+    assert list(table) == ["step", "loss", "exact", "tokens"] and table.tokens.nunique() == 1
+    assert metrics.step.tolist() == [3, 6, 9, 10]
+    assert list(metrics) == ["step", "tokens", "loss", "lr", "grad_norm", "weight_norm", "data_digest"]
+
+
+def test_a_job_keeps_what_is_made(lab: Any, finetuned: Recipe) -> None:
+    node = lab.node(finetuned())
+    first = (lab.tune(node) / "record.json").read_text()
+    assert (lab.tune(node) / "record.json").read_text() == first
+
+
+def test_the_same_recipe_gives_the_same_bytes(lab: Any, other_lab: Any, finetuned: Recipe) -> None:
+    one, other = (each.tune(each.node(finetuned(steps=6))) for each in (lab, other_lab))
+    assert same_bytes(one, other)
+    another = lab.tune(lab.node(finetuned(steps=6, seed=1)))
+    assert not same_bytes(one, another)
+
+
+@pytest.mark.parametrize("updates", [3, 4, 9])
+@pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.0), Muon(weight_decay=0.0)], ids=["adamw", "muon"])
+def test_a_killed_fine_tuning_goes_on_to_the_same_bytes(
+    lab: Any, other_lab: Any, finetuned: Recipe, monkeypatch: pytest.MonkeyPatch, updates: int, optimizer: Any
+) -> None:
+    whole = other_lab.tune(other_lab.node(finetuned(optimizer=optimizer)))
+    node = lab.node(finetuned(optimizer=optimizer))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        stop_after(patched, updates)
+        lab.tune(node, state_every_seconds=1e-9)
+    states = lab.store.work_directory(node) / "states"
+    # The update under way when the kill came is lost with what it did.
+    assert [path.name for path in states.iterdir()] == [f"step_{updates - 1:07d}"]
+    assert same_bytes(lab.tune(node), whole)
+    assert not states.exists()
+
+
+def test_a_signal_saves_a_state_and_says_so(
+    lab: Any, other_lab: Any, finetuned: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = other_lab.tune(other_lab.node(finetuned()))
+    node, advance = lab.node(finetuned()), Progress.advance
+
+    def advance_and_hear(self: Progress, units: int = 1, note: str = "") -> None:
+        advance(self, units, note)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="stopped by SIGTERM after step 1;"):
+        patched.setattr(Progress, "advance", advance_and_hear)
+        lab.tune(node)
+    assert same_bytes(lab.tune(node), whole)
+
+
+def test_a_state_of_other_code_or_parents_is_not_gone_on_from(
+    lab: Any, other_lab: Any, finetuned: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = other_lab.tune(other_lab.node(finetuned()))
+    node = lab.node(finetuned())
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        stop_after(patched, 5)
+        lab.tune(node, state_every_seconds=1e-9)
+    (state,) = (lab.store.work_directory(node) / "states").iterdir()
+    owner = json.loads((state / "owner.json").read_text())
+    (state / "owner.json").write_text(json.dumps(owner | {"code": "other"}))
+    (state / "model.safetensors").write_bytes(b"of other code")
+    assert same_bytes(lab.tune(node), whole)
+
+
+def test_a_diverged_start_gives_a_diverged_model(lab: Any, finetuned: Recipe) -> None:
+    place = lab.tune(lab.node(finetuned(), start=lab.diverged()))
+    assert read_manifest(place).summary == {"outcome": "diverged", "diverged_step": 7}
+    assert {path.name for path in place.iterdir()} == {"manifest.json", "record.json"}
+
+
+def test_an_exploding_loss_is_a_result(lab: Any, finetuned: Recipe) -> None:
+    rule = Divergence(loss_factor=1.2, window_steps=2)
+    hot = finetuned(optimizer=SGD(weight_decay=0.0), peak_lr=1e3, divergence=rule)
+    place = lab.tune(lab.node(hot))
+    summary = read_manifest(place).summary
+    assert summary["outcome"] == "diverged" and 1 < summary["diverged_step"] < 10
+    assert pd.read_parquet(place / "metrics.parquet").step.iloc[-1] == summary["diverged_step"]
+    assert pd.read_parquet(place / "validation.parquet").step.iloc[0] == 0
+    assert not (place / "model.safetensors").exists()
+
+
+def test_a_model_of_the_hub_takes_its_tokenizer_from_its_parent_and_must_have_the_size_it_is_said_to_have(
+    lab: Any, finetuned: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coolbits.artifacts.node import make_node
+
+    monkeypatch.setattr(stage, "download_model", lambda hub: lab.start.directory(lab.store.root))
+    tokenizer = make_node("tokenizer", "hub", {}, {})
+    lab.store.ensure(tokenizer, lambda out: lab._tokenizer.save_pretrained(out) and {})
+    size = AutoModelForCausalLM.from_pretrained(lab.start.directory(lab.store.root)).num_parameters()
+    for parameters in (size, size + 1):
+        recipe = finetuned(hub=HubModel(id="someone/some", revision="main", parameters=parameters), steps=2)
+        parents = {"tokenizer": tokenizer.ref, "conversations": lab.conversations}
+        node = make_node("finetuned", "hub", recipe.identity(), parents)
+        if parameters == size:
+            assert (lab.tune(node) / "tokenizer.json").is_file()
+        else:
+            with pytest.raises(CoolbitsError, match=rf"someone/some has {size}, the study says {size + 1}"):
+                lab.tune(node)
