@@ -1,0 +1,34 @@
+"""The stage of analyses: `table.parquet` of each."""
+
+from pathlib import Path
+from typing import Any
+
+from coolbits.analysis.memory import build_memory
+from coolbits.analysis.theory import build_theory
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.progress import Progress
+from coolbits.artifacts.store import Store
+from coolbits.study.recipes.analysis import Analysis, Memory
+
+
+def run(job: Job, store: Store) -> int:
+    """Make the analyses of a job; return how many were made."""
+    made = 0
+    with Progress("analysis", len(job.nodes), "analysis") as progress:
+        for node in job.nodes:
+            made += _make(node, store)
+            progress.advance(note=node.name)
+    return made
+
+
+def _make(node: Node, store: Store) -> bool:
+    parents = {role: ref.directory(store.root) for role, ref in node.parents.items()}
+    return store.ensure(node, lambda out: build_analysis(Analysis.read(node.recipe), parents, out))
+
+
+def build_analysis(recipe: Analysis, parents: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Write the table of an analysis to `out`; return its summary."""
+    if isinstance(recipe.analysis, Memory):
+        return build_memory(recipe.analysis, out)
+    return build_theory(recipe.analysis, parents, out)

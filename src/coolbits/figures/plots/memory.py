@@ -1,0 +1,120 @@
+"""Bytes of optimizer states by model and optimizer, and what 8-bit states save (paper B's memory footprint)."""
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from coolbits.figures import style
+from coolbits.figures.selection import Options, Tables, check_options, demand
+from coolbits.study.units import si
+
+NAME = "memory"
+_GIB = 2**30
+_CODED = 0.45  # opacity of what is stored in codes
+_LEAST = 0.001  # share; a smaller saving is none
+_COLUMNS, _MOST = 3, 5
+_BAR = ["model", "optimizer"]
+
+
+def draw(tables: Tables, options: Options) -> Figure:
+    """Draw stacked bars, a panel a model and a bar an optimizer, and last what each optimizer saves by model size."""
+    table = _rows(tables, options)
+    models, optimizers = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.optimizer))
+    rows = math.ceil((len(models) + 1) / _COLUMNS)
+    height = 0.35 + rows * (0.6 + 0.15 * len(optimizers))
+    figure, panels = style.panels(_COLUMNS, height=height, rows=rows)
+    for place, (panel, model) in enumerate(zip(panels, models, strict=False)):
+        _bars(panel, table[table.model == model], optimizers)
+        panel.set_title(model)
+        panel.tick_params(labelleft=place % _COLUMNS == 0)
+    _savings(panels[len(models)], table)
+    for panel in panels[len(models) + 1 :]:
+        panel.remove()
+    patches = [Patch(color=look.color, label=look.label) for look in style.PLACES.values()]
+    style.legend(figure, [*patches, Patch(color=style.GREY, alpha=_CODED, label="stored in 8 bits")])
+    return figure
+
+
+def caption(tables: Tables, options: Options, scale: str) -> str:
+    """Say what is counted and what is exempt."""
+    table = _rows(tables, options)
+    counts = table.groupby("model", sort=False).parameters.first()
+    sizes = ", ".join(f"{model} {si(int(count))}" for model, count in counts.items())
+    exempt = (table.groupby(_BAR).exempt_bytes.sum() / table.groupby(_BAR).total_bytes.first()).max()
+    return (
+        f"Bytes of optimizer states, counted on real optimizers of whole models (parameters: {sizes}). Bars: all "
+        "states, in GiB; behind them the saving against the same optimizer with float32 states. Pale: 8-bit codes and "
+        "their float32 scales. Last panel: the saving by model size. Tensors too small for codes stay float32 and are "
+        f"counted: at most {100 * exempt:.1g} % of an optimizer's bytes. {scale}."
+    )
+
+
+def _rows(tables: Tables, options: Options) -> pd.DataFrame:
+    check_options(NAME, options, ["models", "optimizers"])
+    table = tables["memory"]
+    for column, key in (("model", "models"), ("optimizer", "optimizers")):
+        if options.get(key):
+            wanted = [options[key]] if isinstance(options[key], str) else list(options[key])
+            table = demand(NAME, table[table[column].isin(wanted)], f"{key} {', '.join(wanted)} in its analysis")
+    return table[table.model.isin(list(dict.fromkeys(table.model))[:_MOST])]
+
+
+def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
+    """Draw the bars of one model, with size and saving behind each."""
+    longest = float(rows.total_bytes.max()) / _GIB
+    for height, optimizer in enumerate(optimizers):
+        own, left = rows[rows.optimizer == optimizer], 0.0
+        for place, look in style.PLACES.items():
+            for coded in (True, False):
+                part = own[(own.place == place) & ((own.stored != "float32") == coded)]
+                kept = part.bytes - part.exempt_bytes if coded else part.bytes
+                left = _segment(axes, height, left, float(kept.sum()) / _GIB, look, coded)
+            exempt = float(own[own.place == place].exempt_bytes.sum()) / _GIB
+            left = _segment(axes, height, left, exempt, look, coded=False)
+        cut = float(own.cut.iloc[0])
+        size = f"{left:.2f}" if left >= 0.1 else f"{left:.2g}"
+        saved = f"  −{100 * cut:.1f} %" if cut > _LEAST else ""
+        axes.text(left + 0.02 * longest, height, size + saved, va="center", fontsize=7)
+    axes.set(xlim=(0, 1.2 * longest), xlabel="Optimizer states (GiB)")
+    axes.set_yticks(range(len(optimizers)), optimizers)
+    axes.set_ylim(len(optimizers) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def _segment(axes: Axes, height: int, left: float, width: float, look: style.Look, coded: bool) -> float:
+    """Draw one piece of a bar; return where it ends."""
+    axes.barh(height, width, left=left, height=0.72, color=look.color, alpha=_CODED if coded else 1, linewidth=0)
+    return left + width
+
+
+def _savings(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw the saving of the optimizers with 8-bit states against model size; those that save alike share a line."""
+    bars = table.drop_duplicates(_BAR)
+    saved = bars[bars.cut > _LEAST].pivot(index="parameters", columns="optimizer", values="cut")
+    order = [name for name in dict.fromkeys(bars.optimizer) if name in saved]
+    alike: dict[tuple[float, ...], list[str]] = {}
+    for optimizer in order:
+        alike.setdefault(tuple(saved[optimizer].round(2)), []).append(optimizer)
+    for place, names in enumerate(alike.values()):
+        line = 100 * saved[names[0]]
+        axes.plot(line.index.astype(float), line, marker="osD^v"[place % 5], color=str(0.25 * (place % 3)))
+        above = line.iloc[0] > 50
+        position = (line.index[0], line.iloc[0]) if above else (line.index[-1], line.iloc[-1])
+        axes.annotate(
+            "\n".join(names),
+            position,
+            xytext=(0, 5 if above else -14),
+            textcoords="offset points",
+            ha="left" if above else "right",
+            va="bottom" if above else "top",
+            fontsize=7,
+        )
+    sizes = sorted(set(bars.parameters))
+    axes.set(xscale="log", xlabel="Parameters", ylabel="Saved (%)", ylim=(0, 119))
+    axes.set_yticks(range(0, 101, 25))
+    axes.set_xticks([float(size) for size in sizes], [si(int(size)) for size in sizes], rotation=30)
+    axes.minorticks_off()
