@@ -9,8 +9,11 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/averaging.smk"
+include: "workflow/rules/finetuning.smk"
 include: "workflow/rules/quantization.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/analysis.smk"
+include: "workflow/rules/vision.smk"
 include: "workflow/rules/results.smk"
 
 

@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.commands import add_commands
 from coolbits.stages import STAGES
 
 _USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 after one sentence on what is wrong with the input."""
+    """Run one command; return its status, 0 if it has none, or 2 after one sentence on what is wrong with the input."""
     options = _parser().parse_args(arguments)
     try:
-        command: Callable[[argparse.Namespace], None] = options.command
-        command(options)
+        command: Callable[[argparse.Namespace], int | None] = options.command
+        return command(options) or 0
     except CoolbitsError as error:
         print(f"coolbits: {error}", file=sys.stderr)
         return _USAGE_ERROR
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("artifacts", type=Path, nargs="+", help="artifact folders, for example results/checkpoint/*/*")
     accept.add_argument("--why", required=True, help="the reason, kept beside the artifact")
     accept.set_defaults(command=_accept)
+    add_commands(verbs)
     return parser
 
 

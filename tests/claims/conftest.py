@@ -10,6 +10,18 @@ import pytest
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
 
 BATCH, DOCUMENTS = 4096, 80
+NO_DECAY = dict.fromkeys(("decay_tokens", "decay_shape", "final_fraction"))
+# Of each variant the claimed effect on the error and on the full loss.
+VARIANTS = {
+    ("adamw", "32"): (0.0, 0.0),
+    ("adamw", "8D"): (1.5, 0.0),
+    ("adamw", "8L"): (0.0, -0.5),
+    ("muon", "32"): (0.0, 0.05),
+    ("muon", "8D"): (0.0, 0.05),
+    ("muon", "8L"): (1.5, 0.05),
+    ("muon", "8L+8D"): (0.0, 0.04),
+    ("muon", "8L+8L"): (0.0, 0.03),
+}
 Study = tuple[pd.DataFrame, pd.DataFrame]
 
 
@@ -18,6 +30,7 @@ def _points(seed: int) -> Iterator[dict[str, Any]]:
     base = {"seed": seed, "run": "run", "model": "micro", "parameters": 1000, "optimizer": "adamw", "weight_decay": 0.1}
     base |= {"peak_lr": 1e-2, "lr": 0.0, "branch_tokens": None, "budget_tokens": None, "final": False}
     base |= {"source": "checkpoint", "average": None, "window": None, "gain": 0.0, "shift": 0.0}
+    base |= {"states": "32", "beta2": 0.95, "decay_tokens": None, "decay_shape": None, "final_fraction": None}
 
     def at(millions: float, phase: str, **fields: Any) -> dict[str, Any]:
         tokens = round(millions * 1e6 / BATCH) * BATCH
@@ -26,34 +39,42 @@ def _points(seed: int) -> Iterator[dict[str, Any]]:
     def tokens(millions: float) -> int:
         return round(millions * 1e6 / BATCH) * BATCH
 
+    def decay(millions: float, shape: str = "linear") -> dict[str, Any]:
+        return {"decay_tokens": tokens(millions), "decay_shape": shape, "final_fraction": 0.0}
+
     trunk = {"trajectory": f"trunk-s{seed}", "family": f"trunk-s{seed}"}
     for millions in range(1, 10):
         yield at(millions, "stable", **trunk, schedule="constant")
     for millions in (2, 4, 8):
         branch = {"trajectory": f"branch{millions}-s{seed}", "family": trunk["family"], "schedule": "cooldown"}
-        branch |= {"branch_tokens": tokens(millions), "budget_tokens": tokens(millions + 1)}
+        branch |= {"branch_tokens": tokens(millions), "budget_tokens": tokens(millions + 1)} | decay(1)
         yield at(millions + 1, "decay", **branch, shift=2.0, gain=0.1, final=True)
         average = {"source": "average", "average": "lawa", "window": 5}
         yield at(millions + 1, "stable", **trunk, schedule="constant", **average, shift=-2.0, gain=0.1)
     for budget in (2, 4, 8):
         run = {"trajectory": f"cosine{budget}-s{seed}", "family": f"cosine{budget}-s{seed}", "schedule": "cosine"}
+        run |= decay(0.99 * budget, "cosine")
         yield at(budget, "decay", **run, budget_tokens=tokens(budget), shift=1.5 * np.log2(budget), final=True)
-    arms: dict[str, tuple[dict[str, Any], float]] = {
-        "rate-low": ({"peak_lr": 3e-3}, 1.5),
-        "rate-high": ({"peak_lr": 3e-2}, -1.5),
-        "little-decay": ({"weight_decay": 0.01}, 1.5),
-        "adamc": ({"optimizer": "adamc"}, 0.0),
-        "muon": ({"optimizer": "muon"}, 1.5),
+    arms: dict[str, tuple[dict[str, Any], float, float]] = {
+        "rate-low": ({"peak_lr": 3e-3}, 1.5, 0.0),
+        "rate-high": ({"peak_lr": 3e-2}, -1.5, 0.0),
+        "little-decay": ({"weight_decay": 0.01}, 1.5, 0.0),
+        "adamc": ({"optimizer": "adamc"}, 0.0, 0.0),
+        "muon": ({"optimizer": "muon"}, 1.5, 0.0),
     }
-    for name, (fields, shift) in arms.items():
+    for (optimizer, states), (shift, gain) in VARIANTS.items():
+        fields = {"model": "variants", "optimizer": optimizer, "states": states}
+        arms[f"{optimizer}-{states}"] = (fields, shift, gain)
+    for name, (fields, shift, gain) in arms.items():
         stem = {"trajectory": f"{name}-s{seed}", "family": f"{name}-s{seed}", "schedule": "wsd"} | fields
-        stem |= {"budget_tokens": tokens(5)}
+        stem |= {"budget_tokens": tokens(5)} | decay(1)
         for millions in (1, 2, 3, 4):
-            yield at(millions, "stable", **stem, shift=shift)
-        yield at(5, "decay", **stem | {"trajectory": f"{name}-end-s{seed}"}, shift=shift + 2.0, gain=0.1, final=True)
+            yield at(millions, "stable", **stem | NO_DECAY, shift=shift, gain=gain)
+        end = stem | {"trajectory": f"{name}-end-s{seed}"}
+        yield at(5, "decay", **end, shift=shift + 2.0, gain=0.1 + gain, final=True)
     for member in range(2):
         run = {"trajectory": f"soup{member}-s{seed}", "family": f"souptrunk-s{seed}", "model": "tiny"}
-        run |= {"schedule": "cooldown", "branch_tokens": tokens(6), "budget_tokens": tokens(7)}
+        run |= {"schedule": "cooldown", "branch_tokens": tokens(6), "budget_tokens": tokens(7)} | decay(1)
         yield at(7, "decay", **run, shift=2.0, final=True)
     yield at(7, "decay", **run | {"source": "average", "average": "soup", "window": 2}, shift=0.5)
 
@@ -79,8 +100,11 @@ def make_study(sign: float, seeds: int = 3, model_noise: float = 0.02, document_
         nats = base * (1 + errors[place] / 100) + tokens * noise
         numbers = {"loss": nats.sum() / tokens.sum(), "base_loss": base.sum() / tokens.sum()}
         numbers |= {"relative_error": nats.sum() / base.sum() - 1, "outcome": "complete", "diverged_step": None}
+        itself = point | numbers | {"loss": numbers["base_loss"], "relative_error": 0.0}
         rows.append(point | numbers | {"quantizer": "gptq-w3", "method": "gptq", "bits": 3, "group_size": 64})
-        documents.append({"row": place, "tokens": tokens, "nats": nats, "base_nats": base})
+        rows.append(itself | {"quantizer": "none", "method": "none", "bits": None, "group_size": None})
+        documents.append({"row": 2 * place, "tokens": tokens, "nats": nats, "base_nats": base})
+        documents.append({"row": 2 * place + 1, "tokens": tokens, "nats": base, "base_nats": base})
     table = pd.DataFrame(rows).astype(TRAJECTORY_COLUMNS | MODEL_COLUMNS | {"outcome": "str", "diverged_step": "Int64"})
     return table, pd.DataFrame(documents)
 

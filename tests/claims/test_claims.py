@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.claims.evidence import Evidence, gather
+from coolbits.claims.evidence import FULL, Evidence, gather
 from coolbits.claims.names import CLAIMS
 from coolbits.claims.registry import REGISTRY, claim
-from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, judge
+from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge
 
 SAMPLES, CONFIDENCE, SEED = 400, 0.95, 0
 DIRECTED = [name for name in CLAIMS if REGISTRY[name].form == "direction"]
@@ -17,12 +17,19 @@ OPEN = [name for name in CLAIMS if REGISTRY[name].form == "open"]
 Study = tuple[pd.DataFrame, pd.DataFrame]
 
 
-def _evidence(study: Study) -> Evidence:
-    return gather(*study, "gptq-w3", SAMPLES, SEED)
+Of = dict[str, Evidence]
 
 
-def _verdict(name: str, evidence: Evidence) -> str:
-    effect = REGISTRY[name].measure(evidence)
+def _evidence(study: Study) -> Of:
+    return {quantizer: gather(*study, quantizer, SAMPLES, SEED) for quantizer in ("gptq-w3", FULL)}
+
+
+def _effect(name: str, evidence: Of) -> Effect | None:
+    return REGISTRY[name].measure(evidence[FULL if REGISTRY[name].full_precision else "gptq-w3"])
+
+
+def _verdict(name: str, evidence: Of) -> str:
+    effect = _effect(name, evidence)
     assert effect is not None, f"{name} found no rows"
     return judge(effect, REGISTRY[name].form, CONFIDENCE, SEED).verdict
 
@@ -33,39 +40,37 @@ def seeds(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="module")
-def supporting(study: Callable[..., Study], seeds: int) -> Evidence:
+def supporting(study: Callable[..., Study], seeds: int) -> Of:
     return _evidence(study(1.0, seeds))
 
 
 @pytest.fixture(scope="module")
-def reversed_(study: Callable[..., Study], seeds: int) -> Evidence:
+def reversed_(study: Callable[..., Study], seeds: int) -> Of:
     return _evidence(study(-1.0, seeds))
 
 
 @pytest.fixture(scope="module")
-def noisy(study: Callable[..., Study]) -> Evidence:
+def noisy(study: Callable[..., Study]) -> Of:
     return _evidence(study(0.0, 3, model_noise=0.3, document_noise=1.0))
 
 
 @pytest.mark.parametrize("name", DIRECTED)
-def test_supported_by_data_made_to_support_it(name: str, supporting: Evidence) -> None:
+def test_supported_by_data_made_to_support_it(name: str, supporting: Of) -> None:
     assert _verdict(name, supporting) == SUPPORTED
 
 
 @pytest.mark.parametrize("name", DIRECTED)
-def test_contradicted_by_the_reverse(name: str, reversed_: Evidence) -> None:
+def test_contradicted_by_the_reverse(name: str, reversed_: Of) -> None:
     assert _verdict(name, reversed_) == CONTRADICTED
 
 
 @pytest.mark.parametrize("name", DIRECTED)
-def test_undecided_on_noise(name: str, noisy: Evidence) -> None:
+def test_undecided_on_noise(name: str, noisy: Of) -> None:
     assert _verdict(name, noisy) == UNDECIDED
 
 
 @pytest.mark.parametrize("name", OPEN)
-def test_open_questions_report_what_was_observed(
-    name: str, supporting: Evidence, reversed_: Evidence, noisy: Evidence
-) -> None:
+def test_open_questions_report_what_was_observed(name: str, supporting: Of, reversed_: Of, noisy: Of) -> None:
     assert _verdict(name, supporting) == "observed: higher"
     assert _verdict(name, reversed_) == "observed: lower"
     assert _verdict(name, noisy) == "observed: no difference seen"
@@ -83,8 +88,8 @@ def test_equivalence_holds_within_the_margin_only(study: Callable[..., Study]) -
     assert _verdict("adamc-equals-adamw", _evidence(study(0.0, document_noise=2.0))) == UNDECIDED
 
 
-def test_an_effect_has_the_size_it_was_given(supporting: Evidence) -> None:
-    effects = {name: REGISTRY[name].measure(supporting) for name in CLAIMS}
+def test_an_effect_has_the_size_it_was_given(supporting: Of) -> None:
+    effects = {name: _effect(name, supporting) for name in CLAIMS}
     sizes = {name: judge(effect, "direction", CONFIDENCE, SEED).effect for name, effect in effects.items() if effect}
     assert sizes["decay-raises-error"] == pytest.approx(2.0, abs=0.2)
     assert sizes["decay-lowers-loss"] == pytest.approx(0.1, abs=0.01)
@@ -97,7 +102,7 @@ def test_an_effect_has_the_size_it_was_given(supporting: Evidence) -> None:
 def test_a_study_without_the_rows_gives_no_effect(study: Callable[..., Study]) -> None:
     table, documents = study(1.0)
     trunk_only = _evidence((table[table.schedule == "constant"], documents))
-    assert [name for name in CLAIMS if REGISTRY[name].measure(trunk_only) is not None] == []
+    assert [name for name in CLAIMS if _effect(name, trunk_only) is not None] == []
 
 
 def test_diverged_rows_are_left_out(study: Callable[..., Study]) -> None:
@@ -106,8 +111,27 @@ def test_diverged_rows_are_left_out(study: Callable[..., Study]) -> None:
     table.loc[lost, ["outcome"]] = "diverged"
     table.loc[lost, ["loss", "base_loss", "relative_error"]] = float("nan")
     evidence = _evidence((table, documents[~documents.row.isin(lost)]))
-    assert REGISTRY["muon-vs-adamw"].measure(evidence) is None
+    assert _effect("muon-vs-adamw", evidence) is None
     assert _verdict("decay-raises-error", evidence) == SUPPORTED
+
+
+def test_decays_of_other_lengths_are_not_compared(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 1)
+    rates = ["higher-rate-lowers-error", "larger-weight-decay-lowers-error", "adamc-equals-adamw", "muon-vs-adamw"]
+    assert all(_effect(name, _evidence((table, documents))) for name in rates)
+    # A length of its own for each arm: what is left alike are the decays of the trunk's branches.
+    arms = table.decay_tokens.notna() & (table.schedule == "wsd")
+    own = table.decay_tokens + 50_000 * (1 + table.groupby("trajectory").ngroup())
+    apart = _evidence((table.assign(decay_tokens=table.decay_tokens.mask(arms, own)), documents))
+    assert [name for name in rates if _effect(name, apart)] == []
+    assert _verdict("decay-raises-error", apart) == SUPPORTED
+
+
+def test_states_of_other_precision_are_not_compared(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 1)
+    assert _effect("muon-vs-adamw", _evidence((table[table.states != "8L"], documents)))
+    low = table.assign(states=table.states.mask(table.optimizer == "muon", "8L"))
+    assert _effect("muon-vs-adamw", _evidence((low, documents))) is None
 
 
 def test_an_unknown_claim_is_refused_by_name() -> None:

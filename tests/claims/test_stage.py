@@ -94,6 +94,38 @@ def test_a_claim_without_rows_says_what_it_needs(study: Callable[..., Study], tm
     assert "no rows in this study" in page(entries, "micro", SCALE, 0.95)
 
 
+def test_claims_about_the_loss_are_judged_once_and_need_no_quantizer(
+    study: Callable[..., Study], tmp_path: Path
+) -> None:
+    table, documents = study(1.0, 1)
+    full = table[table.quantizer == "none"]
+    kept = documents[documents.row.isin(full.index)]
+    full.reset_index(drop=True).to_parquet(tmp_path / "table.parquet")
+    kept.assign(row=range(len(kept))).to_parquet(tmp_path / "documents.parquet")
+    recipe = Claims(claims=("muon-8l-trains-as-well",), scale=SCALE, samples=50)
+    summary = stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    assert summary["verdicts"] == {"muon-8l-trains-as-well/none": "supported"}
+    with pytest.raises(CoolbitsError, match="no quantized model"):
+        stage.build_claims(Claims(claims=("decay-raises-error",), scale=SCALE), tmp_path, "micro", tmp_path)
+
+
+def test_a_variant_that_always_diverged_has_a_verdict_without_numbers(
+    study: Callable[..., Study], tmp_path: Path
+) -> None:
+    table, documents = study(1.0, 2)
+    lost = (table.optimizer == "adamw") & (table.states == "8L")
+    table.loc[lost, ["loss", "base_loss", "relative_error"]] = float("nan")
+    table.loc[lost, "outcome"] = "diverged"
+    table.to_parquet(tmp_path / "table.parquet")
+    documents[~documents.row.isin(table.index[lost])].to_parquet(tmp_path / "documents.parquet")
+    recipe = Claims(claims=("adamw-8l-unstable",), scale=SCALE, samples=50)
+    stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    (entry,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert (entry["verdict"], entry["effect"], entry["n"]) == ("supported", None, 0)
+    assert (entry["runs"], entry["diverged"]) == (2, 2)
+    assert entry["reading"] == "Of 2 runs on trial 2 diverged."
+
+
 def test_one_seed_says_that_only_documents_were_resampled(study: Callable[..., Study], tmp_path: Path) -> None:
     table, documents = study(1.0, 1)
     table.to_parquet(tmp_path / "table.parquet")

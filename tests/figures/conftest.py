@@ -13,15 +13,34 @@ from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
 BATCH = 4096
 QUANTIZERS = {"rtn-w3": ("rtn", 3, 1.6), "gptq-w3": ("gptq", 3, 1.0), "gptq-w4": ("gptq", 4, 0.22)}
 DIVERGED_STEP = 900
+NO_DECAY = dict.fromkeys(("decay_tokens", "decay_shape", "final_fraction"))
+DECAY = {"decay_tokens": 1_200_000, "decay_shape": "linear", "final_fraction": 0.0}
+# Of each variant the peak rates, besides the trunk's; linear AdamW diverges at all of them, linear SGD at the higher.
+VARIANTS = {
+    ("adamw", "32"): (3e-3, 3e-2),
+    ("adamw", "8D"): (3e-3, 1e-2, 3e-2),
+    ("adamw", "8L"): (3e-2, 1e-1),
+    ("muon", "32"): (3e-3, 1e-2),
+    ("muon", "8D"): (3e-3, 1e-2),
+    ("muon", "8L"): (3e-3, 1e-2),
+    ("muon", "8L+8D"): (1e-2,),
+    ("muon", "8L+8L"): (1e-2,),
+    ("sgd", "32"): (1e-2, 3e-1),
+    ("sgd", "8L"): (1e-2, 3e-1),
+}
+# What the optimizer and its states add to the loss, in nats.
+_OPTIMIZER = {"adamw": 0.0, "muon": -0.06, "sgd": 0.3}
+_COST = {"32": 0.0, "8D": 0.006, "8L": 0.01, "8L+8D": 0.02, "8L+8L": 0.035}
 
 
 def _trajectory(
     run: str, seed: int, schedule: str, lr: float = 1e-2, optimizer: str = "adamw", **other: Any
 ) -> dict[str, Any]:
-    family = f"micro-{optimizer}-{schedule}-lr{lr:g}-s{seed}"
+    family = f"micro-{optimizer}-{other.get('states', '32')}-{schedule}-lr{lr:g}-s{seed}"
     fields = {"run": run, "trajectory": family, "family": family, "model": "micro-neox", "parameters": 262_144}
     fields |= {"optimizer": optimizer, "weight_decay": 0.1, "schedule": schedule, "peak_lr": lr, "seed": seed}
-    return fields | {"branch_tokens": None, "budget_tokens": None} | other
+    fields |= {"states": "32", "beta2": 0.95, **NO_DECAY, **other}
+    return {"branch_tokens": None, "budget_tokens": None} | fields
 
 
 def _points(seed: int) -> Iterator[dict[str, Any]]:
@@ -30,32 +49,43 @@ def _points(seed: int) -> Iterator[dict[str, Any]]:
         yield _model(trunk, millions, "stable", 1.0, final=millions > 9)
         if millions in (2.4, 4.8, 7.2, 9.6):
             branch = trunk | {"trajectory": f"{trunk['trajectory']}-{millions}", "schedule": "cooldown"}
-            branch |= {"branch_tokens": round(millions * 1e6), "budget_tokens": round((millions + 1.2) * 1e6)}
+            branch |= {"branch_tokens": round(millions * 1e6), "budget_tokens": round((millions + 1.2) * 1e6)} | DECAY
             for share in (0.5, 1.0):
                 yield _model(branch, millions + 1.2 * share, "decay", 1 - share, final=share == 1, start=millions)
     for millions in (2.4, 4.8, 7.2, 9.6):
         yield _model(trunk, millions, "stable", 1.0, average="lawa", window=5)
     yield _model(
-        trunk | {"schedule": "cooldown", "run": "soup"}, 10.8, "decay", 0.0, average="soup", window=3, start=9.6
+        trunk | {"schedule": "cooldown", "run": "soup"} | DECAY, 10.8, "decay", 0.0, average="soup", window=3, start=9.6
     )
-    for optimizer, rates in (("adamw", (3e-3, 3e-2)), ("muon", (1e-2,))):
+    for (optimizer, states), rates in VARIANTS.items():
         for lr in rates:
-            stem = _trajectory("rates", seed, "wsd", lr, optimizer, budget_tokens=6_000_000)
-            for millions in (1.2, 2.4, 3.6, 4.8):
-                yield _model(stem, millions, "stable", 1.0)
-            tail = stem | {"trajectory": f"{stem['trajectory']}-decay"}
-            for millions in (5.4, 6.0):
-                yield _model(tail, millions, "decay", (6.0 - millions) / 1.2, final=millions == 6.0, start=4.8)
+            beta2 = None if optimizer == "sgd" else 0.95
+            own = {"states": states, "beta2": beta2, "budget_tokens": 6_000_000} | DECAY
+            yield from _wsd(
+                _trajectory("rates", seed, "wsd", lr, optimizer, **own), doomed=states == "8L" and lr > 0.02
+            )
     for budget in (6.0, 10.8):
-        run = _trajectory("cosine", seed, "cosine", budget_tokens=round(budget * 1e6))
+        shape = {"decay_tokens": round(0.95 * budget * 1e6), "decay_shape": "cosine", "final_fraction": 0.0}
+        run = _trajectory("cosine", seed, "cosine", budget_tokens=round(budget * 1e6), **shape)
         run["trajectory"] = run["family"] = f"{run['family']}-{budget}"
         for share in np.arange(0.2, 1.01, 0.2):
             factor = 0.5 * (1 + np.cos(np.pi * share))
             yield _model(run, budget * share, "decay", factor, final=share > 0.99)
-    hot = _trajectory("hot", seed, "wsd", 1e-1, budget_tokens=6_000_000)
+    yield from _wsd(_trajectory("hot", seed, "wsd", 1e-1, budget_tokens=6_000_000, **DECAY), doomed=True)
+
+
+def _wsd(stem: dict[str, Any], doomed: bool) -> Iterator[dict[str, Any]]:
+    """Yield the checkpoints of a run that decays over its last fifth; from some step on a doomed one has diverged."""
     for millions in (1.2, 2.4, 3.6, 4.8):
-        step = round(millions * 1e6 / BATCH)
-        yield _model(hot, millions, "stable", 1.0) | {"outcome": "diverged" if step >= DIVERGED_STEP else "complete"}
+        yield _outcome(_model(stem | NO_DECAY, millions, "stable", 1.0), doomed)
+    tail = stem | {"trajectory": f"{stem['trajectory']}-decay", "branch_tokens": 4_800_000}
+    for millions in (5.4, 6.0):
+        factor = (6.0 - millions) / 1.2
+        yield _outcome(_model(tail, millions, "decay", factor, final=millions == 6.0, start=4.8), doomed)
+
+
+def _outcome(point: dict[str, Any], doomed: bool) -> dict[str, Any]:
+    return point | {"outcome": "diverged" if doomed and point["step"] >= DIVERGED_STEP else "complete"}
 
 
 def _model(trajectory: dict[str, Any], millions: float, phase: str, factor: float, **other: Any) -> dict[str, Any]:
@@ -70,7 +100,7 @@ def _loss_and_error(point: dict[str, Any], noise: np.random.Generator) -> tuple[
     millions, lr = point["tokens"] / 1e6, point["peak_lr"]
     decayed = 1 - point["factor"]
     averaged = {"lawa": 0.75, "soup": 0.1}.get(point["average"], 0.0)
-    tuning = 0.08 * np.log10(lr / 1e-2) ** 2 - (0.06 if point["optimizer"] == "muon" else 0.0)
+    tuning = 0.08 * np.log10(lr / 1e-2) ** 2 + _OPTIMIZER[point["optimizer"]] + _COST[point["states"]]
     loss = 2.2 + 1.4 * (millions + 0.3) ** -0.4 + tuning - 0.2 * decayed - 0.2 * averaged
     rise = 0.018 * decayed * (1.3 if point["schedule"] == "cosine" else 1.0) * (1 + 0.02 * millions)
     error = (0.022 + 0.008 * np.log10(millions) + rise - 0.004 * averaged) * (lr / 1e-2) ** -0.25
@@ -120,7 +150,7 @@ def metrics_table(seeds: int) -> pd.DataFrame:
         steps = np.arange(first, row.step + 1, 10)
         millions = steps * BATCH / 1e6
         decayed = np.clip((millions - row.start) / 1.2, 0, 1) if row.phase == "decay" and row.start else 0.0
-        tuning = -0.06 if row.optimizer == "muon" else 0.0
+        tuning = _OPTIMIZER[row.optimizer] + _COST[row.states]
         loss = 2.2 + 1.4 * (millions + 0.05) ** -0.4 + tuning - 0.2 * decayed + noise.normal(0, 0.05, len(steps))
         frame = pd.DataFrame({"step": steps, "tokens": steps * BATCH, "loss": loss, "lr": row.peak_lr * (1 - decayed)})
         diverged = row.outcome == "diverged"
@@ -164,9 +194,23 @@ def tasks_table(seeds: int) -> pd.DataFrame:
 Tables = dict[str, pd.DataFrame]
 
 
+def documents_table(losses: pd.DataFrame) -> pd.DataFrame:
+    """Return the nats of forty documents for each row that has a loss, the mean of which is that loss."""
+    hardness = np.random.default_rng(5).normal(0, 0.4, 40)
+    rows = []
+    for row, (loss, base) in enumerate(zip(losses.loss, losses.base_loss, strict=True)):
+        own = np.random.default_rng(row).normal(0, 0.02, 40)
+        if np.isfinite(loss):
+            excess = 60 * (hardness - hardness.mean() + own - own.mean())
+            rows.append({"row": row, "tokens": [60] * 40, "nats": 60 * loss + excess, "base_nats": 60 * base + excess})
+    return pd.DataFrame(rows)
+
+
 @cache
 def _tables(seeds: int) -> Tables:
-    return {"loss": loss_table(seeds), "metrics": metrics_table(seeds), "tasks": tasks_table(seeds)}
+    losses = loss_table(seeds)
+    tables = {"loss": losses, "metrics": metrics_table(seeds), "tasks": tasks_table(seeds)}
+    return tables | {"documents": documents_table(losses)}
 
 
 @pytest.fixture(params=[1, 3], ids=["one seed", "three seeds"])

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 from PIL import Image
 
@@ -22,16 +23,26 @@ from coolbits.figures.style import DOUBLE, theme
 from coolbits.study.recipes.results import Figure
 
 SCALE = "micro: 0.2M parameters, 12M tokens, 3 seeds"
+BATCH, DIVERGED_STEP = 4096, 900
 Tables = dict[str, pd.DataFrame]
+# Figures of quantized models; the others have tests of their own.
+SCORED = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks")]
 
 
 def _figure_node(store: Store, name: str, tables: Tables, **options: object) -> Node:
     parents = {}
     for role in FIGURES[name]:
         table = make_node("table", role, {"table": role}, {})
-        store.ensure(table, lambda out, role=role: tables[role].to_parquet(out / "table.parquet") or {"rows": 1})
+        store.ensure(table, lambda out, role=role: _write(tables, role, out))
         parents[role] = table.ref
     return make_node("figure", name, Figure(figure=name, options=options, scale=SCALE).identity(), parents)
+
+
+def _write(tables: Tables, role: str, out: Path) -> dict[str, int]:
+    tables[role].to_parquet(out / "table.parquet")
+    if role == "loss":
+        tables["documents"].to_parquet(out / "documents.parquet")
+    return {"rows": 1}
 
 
 @pytest.fixture
@@ -43,7 +54,7 @@ def test_the_names_that_plans_know_are_the_figures_there_are() -> None:
     assert list(FIGURES) == list(PLOTS)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", SCORED)
 def test_a_figure_and_its_caption_are_made_and_carry_their_lineage(name: str, tables: Tables, store: Store) -> None:
     node = _figure_node(store, name, tables)
     assert stage.run(Job("figure", name, (node,)), store) == 1
@@ -85,7 +96,7 @@ def test_the_lineage_follows_the_tables(make_tables: Callable[[int], Tables], st
     assert stage.lineage_digest(node, store) != before
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", SCORED)
 def test_text_is_at_least_seven_points(name: str, make_tables: Callable[[int], Tables]) -> None:
     with theme():
         figure = plot(name).draw(make_tables(3), {})
@@ -95,7 +106,7 @@ def test_text_is_at_least_seven_points(name: str, make_tables: Callable[[int], T
 
 def test_a_quantizer_can_be_chosen(make_tables: Callable[[int], Tables]) -> None:
     tables = make_tables(1)
-    for name in FIGURES:
+    for name in set(SCORED) - {"states"}:
         wanted = "gptq-w3" if name == "tasks" else "rtn-w3"
         assert "3-bit" in plot(name).caption(tables, {"quantizers": [wanted]}, SCALE)
         with pytest.raises(CoolbitsError, match=r"'awq'.*gptq-w3"):
@@ -109,12 +120,13 @@ LACKING = {
     "peak-rate": ("loss", lambda table: table[table.peak_lr == 1e-2], "two peak learning rates"),
     "schedules": ("loss", lambda table: table[table.schedule != "cosine"], "cosine"),
     "averages": ("loss", lambda table: table[table.source != "average"], "average"),
-    "optimizers": ("loss", lambda table: table[table.optimizer == "adamw"], "two optimizers"),
+    "optimizers": ("loss", lambda table: table[table.optimizer + table.states == "adamw32"], "two optimizers"),
+    "states": ("loss", lambda table: table[table.optimizer + table.states == "adamw32"], "two optimizers"),
     "tasks": ("tasks", lambda table: table[table.quantizer == "none"], "quantized"),
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", SCORED)
 def test_a_study_without_the_runs_is_told_which_it_lacks(name: str, make_tables: Callable[[int], Tables]) -> None:
     tables = make_tables(1)
     role, without, message = LACKING[name]
@@ -134,3 +146,67 @@ def test_diverged_runs_and_fallbacks_are_in_the_legend(make_tables: Callable[[in
         assert labels[:4] == ["0.003", "0.01", "0.03", "0.1"] and labels[-1] == "diverged"
         labels = [text.get_text() for text in plot("tokens").draw(tables, {}).legends[0].get_texts()]
         assert "with a fallback" in labels and "learning rate" in labels
+
+
+def test_decays_of_another_length_are_another_thing(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    long = tables["loss"][tables["loss"].peak_lr == 3e-2].copy()
+    for name in ("trajectory", "family"):
+        long[name] += "-long"
+    long.loc[long.decay_tokens.notna(), "decay_tokens"] = 2_400_000
+    both = tables | {"loss": pd.concat([tables["loss"], long.assign(peak_lr=5e-2)], ignore_index=True)}
+    with theme():
+        labels = _legend(plot("peak-rate").draw(both, {}))
+    assert "0.03" in labels and "0.05" not in labels
+    assert "linear over 1.2M to 0" in plot("peak-rate").caption(both, {}, SCALE)
+
+
+def test_several_decays_of_one_trunk_are_told_apart(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    losses = tables["loss"].copy()
+    losses.loc[(losses.schedule == "cooldown") & (losses.budget_tokens > 6_000_000), "decay_tokens"] = 900_000
+    with theme():
+        labels = _legend(plot("tokens").draw(tables | {"loss": losses}, {}))
+    assert {"cooldown, linear over 1.2M to 0", "cooldown, linear over 900k to 0"} <= set(labels)
+
+
+@pytest.mark.parametrize("name", ["optimizers", "states"])
+def test_each_optimizer_and_precision_is_a_thing_of_its_own(name: str, tables: Tables) -> None:
+    with theme():
+        figure = plot(name).draw(tables, {"model": "micro-neox"})
+    labels = _legend(figure)
+    assert labels[:3] == ["AdamW-32", "AdamW-8D", "AdamW-8L"] and "SGDM-8L" in labels and labels[-1] == "diverged"
+    assert "Muon-8L+AdamW-8D" in labels
+    top = figure.legends[0].get_window_extent()
+    assert top.x0 >= 0 and top.x1 <= figure.bbox.width
+    with pytest.raises(CoolbitsError, match=f"figure {name}.*model 'gpt-162m'"):
+        plot(name).draw(tables, {"model": "gpt-162m"})
+
+
+def test_a_variant_that_always_diverged_is_shown_where_it_did(tables: Tables) -> None:
+    with theme():
+        curves, *_ = plot("optimizers").draw(tables, {}).axes
+        relative, *_ = plot("states").draw(tables, {}).axes
+    seeds = tables["loss"].seed.nunique()
+    texts = [text.get_text() for text in relative.texts]
+    assert f"× {seeds} of {seeds} diverged, step {DIVERGED_STEP}" in texts
+    crosses = [line for line in curves.lines if line.get_marker() == "x"]
+    assert [line.get_xdata()[0] for line in crosses] == [pytest.approx(DIVERGED_STEP * BATCH, rel=1e-3)]
+    assert curves.get_ylim()[1] < 5
+
+
+def test_losses_are_relative_to_the_same_optimizer_in_32_bits(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(3)
+    losses = tables["loss"].query("final and quantizer == 'none' and budget_tokens == 6_000_000 and peak_lr == 0.01")
+    muon, low = (
+        losses.query(f"optimizer == 'muon' and states == '{states}'").set_index("seed") for states in ("32", "8L")
+    )
+    with theme():
+        relative, *_ = plot("states").draw(tables, {}).axes
+    place = [label.get_text() for label in relative.get_yticklabels()].index("Muon-8L")
+    (mean,) = [line.get_xdata()[0] for line in relative.lines if list(line.get_ydata()) == [place]]
+    assert mean == pytest.approx((100 * (low.base_loss / muon.base_loss - 1)).mean())
+
+
+def _legend(figure: Canvas) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]

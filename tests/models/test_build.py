@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.models.build import build_config, build_model
+from coolbits.models.build import build_config, build_model, outline_model
 from coolbits.models.presets import preset
 from coolbits.study.recipes.training import Model
 
@@ -35,6 +35,15 @@ def test_a_model_is_float32_trainable_and_scores_tokens(name: str) -> None:
     model = build_model(preset(name, 96, 32), seed=0)
     assert model.training and {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert model(input_ids=torch.zeros(2, 32, dtype=torch.long)).logits.shape == (2, 32, 96)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_outline_has_every_parameter_and_no_storage(name: str) -> None:
+    outline, model = outline_model(preset(name, 96, 32)), build_model(preset(name, 96, 32), seed=0)
+    assert {key: value.shape for key, value in outline.named_parameters()} == {
+        key: value.shape for key, value in model.named_parameters()
+    }
+    assert all(parameter.is_meta for parameter in outline.parameters())
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -15,7 +15,7 @@ settings.load_profile("coolbits")
 
 def optimizer_of(rule: Rule, parameters: dict[str, nn.Parameter]) -> Optimizer:
     """One group, all states in float32."""
-    codecs = {(name, state): Float32() for name in parameters for state in rule.states}
+    codecs = {state: Float32() for state in rule.states}
     return Optimizer([Group(rule, parameters, codecs)])
 
 

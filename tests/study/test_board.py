@@ -42,12 +42,17 @@ def test_the_time_left_is_what_the_work_left_takes_at_the_pace_so_far(board, clo
     assert board.line("third") == "study: 3 of 3 jobs, 100% of the work done, about 0 s left"
 
 
-def test_jobs_done_before_are_not_counted(board, clock, tmp_path):
+def test_what_was_made_before_the_board_was_posted_is_still_to_do(board, clock, tmp_path):
     old, new = job("old"), job("new")
     finish(old, tmp_path)
+    clock["seconds"] = (old.nodes[0].directory(tmp_path) / "manifest.json").stat().st_mtime + 1
     board.post([(old, 90.0), (new, 10.0)], tmp_path)
-    assert board.line("old") is None
-    assert board.line("new") == "study: 1 of 1 jobs, 100% of the work done, about 0 s left"
+    assert board.line("new").startswith("study: 1 of 2 jobs, 10% of the work done")
+
+
+def test_a_job_that_is_not_on_the_board_gives_no_line(board, clock, tmp_path):
+    board.post([(job("new"), 10.0)], tmp_path)
+    assert board.line("other") is None
 
 
 def test_too_little_done_to_tell_gives_no_estimate(board, clock, tmp_path):

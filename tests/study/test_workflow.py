@@ -53,6 +53,18 @@ def test_a_family_can_train_in_one_job(flow, tiny):
     assert sum(together) == sum(apart)
 
 
+def test_a_run_with_all_its_seeds_can_be_one_job(flow, tiny):
+    tiny["defaults"]["seed"] = [0, 1]
+    pooled = flow(tiny | {"execution": {"training_jobs": "run", "measuring_jobs": "run"}})
+    assert [task.job.name for task in pooled.tasks("checkpoint")] == ["checkpoint-tiny-trunk", "checkpoint-tiny-wsd"]
+    assert [task.job.name for task in pooled.tasks("quantized")] == ["quantized-tiny-trunk", "quantized-tiny-wsd"]
+    for kind in KINDS:
+        alone, together = (
+            sorted(node.name for task in each.tasks(kind) for node in task.job.nodes) for each in (flow(tiny), pooled)
+        )
+        assert alone == together
+
+
 def test_rule_names_are_words_and_unique(flow):
     names = [task.name for task in tasks(flow())]
     assert len(set(names)) == len(names)
@@ -107,3 +119,21 @@ def test_the_start_of_a_run_writes_every_recipe_and_the_board(flow):
         assert Job.read(task.recipe) == task.job
     board = json.loads(workflow.board.path.read_text())
     assert set(board["jobs"]) == {task.job.name for task in tasks(workflow)}
+
+
+def test_the_board_has_what_other_code_made_and_all_that_hangs_on_it(flow):
+    workflow = flow()
+    for task in tasks(workflow):
+        for node in task.job.nodes:
+            code = "other" if task.job.kind == "quantized" else code_slice(STAGES[task.job.kind]).digest
+            directory = node.directory(workflow.root)
+            directory.mkdir(parents=True)
+            record = {"code": {"digest": code}, "manifest": {"fingerprint": node.fingerprint}}
+            (directory / "record.json").write_text(json.dumps(record))
+            (directory / "manifest.json").write_text("{}")
+    workflow.start()
+    board = json.loads(workflow.board.path.read_text())
+    kinds = {name.partition("-")[0] for name in board["jobs"]}
+    assert kinds == {"quantized", "evaluation", "table", "figure"}
+    # Metrics of training hang on no quantizer.
+    assert "table-tiny-metrics" not in board["jobs"]

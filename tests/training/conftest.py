@@ -104,7 +104,7 @@ class Lab:
     def differences(self, one: Path, other: Path) -> list[str]:
         """Return the names of the files that differ between two checkpoints, or are in one only."""
         own, given = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (one, other))
-        names = (own.keys() | given.keys()) - {"record.json"}
+        names = (own.keys() | given.keys()) - {"record.json", "throughput.parquet"}
         return sorted(name for name in names if own.get(name) != given.get(name))
 
     def equal_training(self, one: Path, other: Path) -> bool:

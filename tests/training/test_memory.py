@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coolbits.training.divergence import LossHistory
+from coolbits.loops.divergence import LossHistory
 from coolbits.training.memory import Memory, Update, metrics_frame, metrics_row
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -21,7 +21,7 @@ memories = st.builds(
 
 @given(memories)
 def test_memory_comes_back_from_json_as_it_was(memory: Memory) -> None:
-    assert Memory.from_json(json.loads(json.dumps(memory.to_json())), []) == memory
+    assert Memory.from_json(json.loads(json.dumps(memory.to_json())), [], []) == memory
 
 
 def test_a_branch_goes_on_but_has_its_own_metrics() -> None:

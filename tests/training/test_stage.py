@@ -19,8 +19,8 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
+from coolbits.loops.guards import alone_in, can_compile
 from coolbits.study.recipes.training import WSD, Constant, Cooldown, Divergence, Muon, Trajectory
-from coolbits.training.guards import alone_in
 from coolbits.training.sources import Sources
 
 Recipe = Callable[..., Trajectory]
@@ -77,6 +77,16 @@ def test_a_checkpoint_has_weights_state_metrics_and_a_summary(lab: Any, recipe: 
     assert read_manifest(last).summary == summary
 
 
+def test_tokens_a_second_are_kept_whole_over_resumes_and_are_no_content(lab: Any, recipe: Recipe) -> None:
+    lab.checkpoint(recipe(), 5)
+    directory = lab.checkpoint(recipe(), 10)
+    paces = pd.read_parquet(directory / "throughput.parquet")
+    assert paces.step.tolist() == [3, 6, 9]
+    # The first update of the second process is not counted, and was the one to log.
+    assert (paces.tokens_per_second > 0).tolist() == [True, False, True]
+    assert "throughput.parquet" not in read_manifest(directory).files
+
+
 def test_a_second_run_of_the_job_makes_nothing(lab: Any, recipe: Recipe, updates_made: list[int]) -> None:
     nodes = lab.nodes(recipe(), 3, 6)
     lab.train(nodes)
@@ -94,6 +104,18 @@ def test_an_extended_trajectory_is_one_long_one(
     extended = lab.checkpoint(made, 10)
     assert updates_made == list(range(1, 11))
     assert lab.differences(extended, other_lab.checkpoint(made, 10)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler or no headers of Python")
+def test_a_compiled_trajectory_resumed_is_one_long_one(
+    lab: Any, other_lab: Any, recipe: Recipe, updates_made: list[int]
+) -> None:
+    made = recipe(precision="bfloat16")
+    lab.checkpoint(made, 5, compile=True)
+    extended = lab.checkpoint(made, 10, compile=True)
+    assert updates_made == list(range(1, 11))
+    assert lab.differences(extended, other_lab.checkpoint(made, 10, compile=True)) == []
 
 
 def test_a_checkpoint_added_in_between_starts_from_the_one_before(
@@ -219,7 +241,7 @@ def test_one_process_at_a_time_trains_a_trajectory(lab: Any, recipe: Recipe) -> 
     nodes = lab.nodes(recipe(), 2)
     with (
         alone_in(lab.store.work_directory(nodes[0]).parent),
-        pytest.raises(CoolbitsError, match="trains this trajectory"),
+        pytest.raises(CoolbitsError, match="trains here now"),
     ):
         lab.train(nodes)
 

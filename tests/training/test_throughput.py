@@ -1,7 +1,6 @@
 """The pace is tokens over seconds, without the first update and without pauses."""
 
-import json
-from pathlib import Path
+from math import isnan
 
 import pytest
 
@@ -17,22 +16,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_rows_are_appended_every_few_seconds(tmp_path: Path, clock: list[float]) -> None:
-    pace = Throughput(tmp_path / "pace.jsonl", batch_tokens=1000)
+def test_a_logged_update_gives_a_row_with_the_pace_since_the_one_before(clock: list[float]) -> None:
+    pace = Throughput(batch_tokens=1000, log_steps=3)
     assert pace.note == "pace unknown"
+    rows = []
     for step in range(1, 8):
-        clock[0] += 30.0 if step == 1 else 2.0
-        pace.after(step)
-    rows = [json.loads(line) for line in (tmp_path / "pace.jsonl").read_text().splitlines()]
+        clock[0] += 30.0 if step == 1 else 2.0 if step <= 3 else 4.0
+        rows.append(pace.after(step))
     assert rows == [
-        {"step": 4, "tokens_per_second": 500.0, "seconds_per_step": 2.0},
-        {"step": 7, "tokens_per_second": 500.0, "seconds_per_step": 2.0},
+        *(None, None, {"step": 3, "tokens_per_second": 500.0}),
+        *(None, None, {"step": 6, "tokens_per_second": 250.0}),
+        None,
     ]
-    assert pace.note == "0.5k tokens/s"
+    assert pace.note == "0.25k tokens/s"
 
 
-def test_a_pause_is_not_counted(tmp_path: Path, clock: list[float]) -> None:
-    pace = Throughput(tmp_path / "pace.jsonl", batch_tokens=2_000_000)
+def test_a_pause_is_not_counted(clock: list[float]) -> None:
+    pace = Throughput(batch_tokens=2_000_000, log_steps=10)
     pace.after(1)
     clock[0] += 1.0
     pace.after(2)
@@ -42,3 +42,10 @@ def test_a_pause_is_not_counted(tmp_path: Path, clock: list[float]) -> None:
         pace.after(step)
         clock[0] += 1.0
     assert pace.note == "2.0M tokens/s"
+
+
+def test_a_logged_update_before_which_nothing_was_counted_has_no_pace(clock: list[float]) -> None:
+    row = Throughput(batch_tokens=1000, log_steps=1).after(1)
+    assert row is not None
+    assert row["step"] == 1
+    assert isnan(row["tokens_per_second"])

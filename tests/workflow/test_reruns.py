@@ -19,6 +19,7 @@ EXECUTION = {
     "device": "cpu",
     "micro_batch_sequences": 2,
     "training_jobs": "family",
+    "measuring_jobs": "run",
     "compile": True,
     "tokenizer_workers": 1,
     "state_every_seconds": 5.0,

@@ -17,6 +17,9 @@ from coolbits.artifacts.node import Node
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
+# Tokens a second along a training: of one run alone, like the record, and like it no content.
+THROUGHPUT = "throughput.parquet"
+_NO_CONTENT = (MANIFEST, RECORD, THROUGHPUT)
 _FORMAT = 1
 
 
@@ -58,10 +61,10 @@ class Manifest:
 
 
 def describe_files(root: Path) -> dict[str, dict[str, Any]]:
-    """Return digest and size of every file below `root`, by relative path, save the manifest and the record."""
+    """Return digest and size of every file below `root`, by relative path, save those that are no content."""
     found = {}
     for path in sorted(root.rglob("*")):
-        if path.is_file() and path.name not in (MANIFEST, RECORD):
+        if path.is_file() and path.name not in _NO_CONTENT:
             found[path.relative_to(root).as_posix()] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
     return found
 

@@ -52,6 +52,13 @@ class Store:
         """Whether the node's artifact is whole, made by this code (or accepted) from its parents as they are now."""
         return self.kept(node) is not None
 
+    def seems_current(self, node: Node) -> bool:
+        """Whether a manifest is there and the record says: by this recipe and code. Quick: no other file is read."""
+        directory = self.directory(node)
+        record = read_record(directory) if (directory / MANIFEST).exists() else None
+        made = record is not None and record.get("manifest", {}).get("fingerprint") == node.fingerprint
+        return record is not None and made and self._by_this_code(node, record)
+
     def kept(self, node: Node) -> Manifest | None:
         """Return the manifest of the node's artifact if it can stay as it is, else None."""
         directory = self.directory(node)
@@ -61,16 +68,18 @@ class Store:
         manifest = Manifest.from_json(record["manifest"])
         if manifest.fingerprint != node.fingerprint or manifest.kind != node.kind:
             return None
-        if record.get("code", {}).get("digest") != self.code.digest and not self._accepted(directory):
+        if not self._by_this_code(node, record):
             return None
         for role, ref in node.parents.items():
             if manifest.parents.get(role, {}).get("digest") != read_manifest(ref.directory(self.root)).digest:
                 return None
         return None if damaged_files(directory, manifest) else manifest
 
-    def _accepted(self, directory: Path) -> bool:
+    def _by_this_code(self, node: Node, record: dict[str, Any]) -> bool:
+        if record.get("code", {}).get("digest") == self.code.digest:
+            return True
         try:
-            accepted = json.loads((directory / ACCEPTED).read_text())
+            accepted = json.loads((self.directory(node) / ACCEPTED).read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return False
         return bool(accepted["digest"] == self.code.digest)

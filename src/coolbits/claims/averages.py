@@ -5,9 +5,9 @@ import pandas as pd
 from coolbits.claims.contrasts import paired
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
-from coolbits.rows import averages, ends, main_rows
+from coolbits.rows import SETTING, averages, decay_names, ends
 
-_ALIKE = ["model", "optimizer", "weight_decay", "peak_lr", "tokens"]
+_ALIKE = [*SETTING, "decay", "tokens"]
 
 
 def averaging_beats_decay_at_low_bits(evidence: Evidence) -> Effect | None:
@@ -24,10 +24,11 @@ def averaging_lowers_error(evidence: Evidence) -> Effect | None:
 
 def soup_beats_ingredients(evidence: Evidence) -> Effect | None:
     """Lowest error among a soup's ingredients less that of the soup."""
-    finished = ends(evidence.rows)
+    finished = evidence.ends
     found = []
     for _, soup in averages(evidence.rows, "soup").groupby("evidence"):
-        ingredients = _ingredients(finished.merge(soup[_ALIKE], on=_ALIKE), soup.family.iloc[0], soup.window.iloc[0])
+        alike = finished.merge(soup.assign(decay=decay_names(soup))[_ALIKE], on=_ALIKE)
+        ingredients = _ingredients(alike, soup.family.iloc[0], soup.window.iloc[0])
         if ingredients is not None:
             found.append(evidence.of(ingredients, "error").min(axis=0) - evidence.of(soup, "error")[0])
     return Effect({f"soup {place}": values for place, values in enumerate(found)}, len(found)) if found else None
@@ -45,7 +46,7 @@ def _lawa_and_ends(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Of several windows the one with the lowest full-precision loss is taken: chosen without a look at the quantized one.
     """
-    rows = main_rows(evidence.rows)
+    rows = evidence.main
     lawa, finished = averages(rows, "lawa"), ends(rows)
     finished = finished[finished.schedule == "wsd"].reset_index(drop=True)
     if len(lawa):

@@ -9,8 +9,14 @@ import pandas as pd
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats
+from coolbits.rows import HORIZON, SETTING
 
 _GRID = 32
+
+
+def all_but(*names: str) -> list[str]:
+    """Return the columns in which runs must agree that are to differ in `names` alone."""
+    return [name for name in (*SETTING, *HORIZON) if name not in names]
 
 
 def by_unit(units: Iterable[Any], values: Floats) -> dict[str, Floats]:
@@ -25,6 +31,32 @@ def paired(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame, column
         return None
     values = evidence.of(second, column) - evidence.of(first, column)
     return Effect(by_unit(first.seed, values), len(first))
+
+
+def by_seed(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of the seeds that both have, one a seed, paired in order."""
+    one, other = (rows.drop_duplicates("seed").set_index("seed", drop=False) for rows in (first, second))
+    seeds = one.index.intersection(other.index)
+    return one.loc[seeds], other.loc[seeds]
+
+
+def along_runs(
+    evidence: Evidence,
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    measure: Callable[[pd.DataFrame, pd.DataFrame], Floats | None],
+) -> Effect | None:
+    """Return `measure` of whole runs that end in the rows of `first` and `second`, paired in order, a unit a seed.
+
+    Pairs of which there is no measure (None) are left out.
+    """
+    whole = dict(iter(evidence.runs.groupby("path")))
+    pairs = zip(first.seed, first.path, second.path, strict=True)
+    measured = [(seed, measure(whole[one], whole[other])) for seed, one, other in pairs]
+    found = [(seed, values) for seed, values in measured if values is not None]
+    if not found:
+        return None
+    return Effect(by_unit([seed for seed, _ in found], np.stack([values for _, values in found])), len(found))
 
 
 def slope(values: Floats, x: Floats) -> Floats:
@@ -60,12 +92,15 @@ def mean_weights(x: Floats, grid: Floats) -> Floats:
 
 
 def most_varied(rows: pd.DataFrame, alike: list[str], varied: str) -> pd.DataFrame:
-    """Return the rows of the group, equal in `alike`, with most values of `varied`; empty if no group has two."""
+    """Return the rows of the group, equal in `alike`, with most values of `varied`; empty if no group has two.
+
+    A null in `alike` equals a null.
+    """
     counts = rows.groupby(alike, dropna=False)[varied].nunique()
     if counts.empty or counts.max() < 2:
         return rows.iloc[:0]
-    best = pd.DataFrame([counts.idxmax()], columns=alike).astype(rows[alike].dtypes)
-    return rows.merge(best, on=alike)
+    most = counts.index[[int(counts.argmax())]].to_frame(index=False)
+    return rows.merge(most.astype(rows[alike].dtypes), on=alike)
 
 
 def over_seeds(rows: pd.DataFrame, measure: Callable[[pd.DataFrame], Floats | None], n: int) -> Effect | None:

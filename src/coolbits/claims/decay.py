@@ -7,7 +7,7 @@ from coolbits.claims.contrasts import by_unit, mean_weights, most_varied, over_s
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats
-from coolbits.rows import SETTING, ends, main_rows, of_main_run, trunks
+from coolbits.rows import SETTING, ends, of_main_decay, of_main_run, trunks
 
 
 def decay_raises_error(evidence: Evidence) -> Effect | None:
@@ -31,7 +31,7 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
     The drift comes from the slope of the error in log tokens, fitted to the stable part of the trunk.
     """
     start, end = _pairs(evidence)
-    trunk = trunks(main_rows(evidence.rows))
+    trunk = trunks(evidence.main)
     trunk = trunk[trunk.phase == "stable"]
 
     def excess(trunk: pd.DataFrame) -> Floats | None:
@@ -66,13 +66,13 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
 
 def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
     """Growth of the error at the end with each doubling of the budget: cosine less WSD."""
-    rows = ends(evidence.rows)
+    rows = evidence.ends
     rows = most_varied(rows[rows.schedule.isin(["wsd", "cosine"])], list(SETTING), "schedule")
 
     def difference(rows: pd.DataFrame) -> Floats | None:
         growth = {}
         for schedule, group in rows.groupby("schedule"):
-            group = of_main_run(group)
+            group = of_main_decay(of_main_run(group))
             if group.tokens.nunique() < 2:
                 return None
             growth[schedule] = slope(evidence.of(group, "error"), _log2(group.tokens))
@@ -83,7 +83,7 @@ def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
 
 def _pairs(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return where cooldowns left their trunk and where they ended: rows of trunks and of ends, paired by position."""
-    rows = main_rows(evidence.rows)
+    rows = evidence.main
     finished = ends(rows)
     finished = finished[finished.schedule == "wsd"]
     left = finished[["family", "branch_tokens"]].rename(columns={"branch_tokens": "tokens"})
@@ -96,7 +96,7 @@ def _beside_trunk(evidence: Evidence, column: str, sign: float) -> Effect | None
 
     Between two checkpoints of the trunk the value is interpolated; a cooldown that ends beyond its trunk is left out.
     """
-    rows = main_rows(evidence.rows)
+    rows = evidence.main
     trunk, finished = trunks(rows), ends(rows)
     seeds, values = [], []
     for _, end in finished[finished.schedule == "wsd"].groupby("path"):

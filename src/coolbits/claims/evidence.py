@@ -6,13 +6,16 @@ models share cancels in their difference. Seeds are resampled on top of document
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.resampling import Floats, resampled_means
-from coolbits.rows import of_quantizer
+from coolbits.rows import ends, full_precision, main_rows, of_quantizer, runs
+
+FULL = "none"
 
 
 @dataclass(frozen=True)
@@ -21,32 +24,54 @@ class Evidence:
 
     `values[column]` has shape [rows, 1 + samples]: the estimate, then a value for each resample of the documents.
     Columns: `error` (relative quantization error, %), `full` and `quantized` (losses, nats per token).
-    `rows` counts from 0 in step with the values; diverged rows are left out.
+    `rows` counts from 0 in step with the values; diverged rows have none and are in `lost`.
     """
 
     rows: pd.DataFrame
     values: Mapping[str, Floats]
+    lost: pd.DataFrame
 
     def of(self, chosen: pd.DataFrame, column: str) -> Floats:
         """Return the values of `chosen`, rows selected from this evidence: [chosen, 1 + samples]."""
         return self.values[column][chosen.evidence.to_numpy(dtype=int)]
 
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Whole runs to the end of their schedules."""
+        return runs(self.rows)
+
+    @cached_property
+    def ends(self) -> pd.DataFrame:
+        """The last checkpoints of whole runs."""
+        return ends(self.rows)
+
+    @cached_property
+    def outcomes(self) -> pd.DataFrame:
+        """The ends of all runs, those too that diverged and have no number."""
+        return ends(pd.concat([self.rows, self.lost])) if len(self.lost) else self.ends
+
+    @cached_property
+    def main(self) -> pd.DataFrame:
+        """Trunk, decays and averages of the study's main setting."""
+        return main_rows(self.rows)
+
 
 def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples: int, seed: int) -> Evidence:
-    """Return the evidence of one quantizer from a loss table and the nats of its documents.
+    """Return the evidence of one quantizer, or of full precision, from a loss table and the nats of its documents.
 
     Args:
         table: the loss table
         documents: columns row (position in `table`), tokens, nats, base_nats (lists, one entry a document)
-        quantizer: a name of the table's column `quantizer`
+        quantizer: a name of the table's column `quantizer`, or FULL for the models themselves
         samples: resamples of the documents
         seed: of the resamples
 
     Raises:
         CoolbitsError: if a row that did not diverge has no documents.
     """
-    rows = of_quantizer(table.reset_index(names="position"), quantizer)
-    rows = rows[(rows.outcome == "complete") & rows.relative_error.notna()].reset_index(drop=True)
+    table = table.reset_index(names="position")
+    every = full_precision(table) if quantizer == FULL else of_quantizer(table, quantizer)
+    rows = every[(every.outcome == "complete") & every.relative_error.notna()].reset_index(drop=True)
     lists = documents.set_index("row")
     missing = rows.position[~rows.position.isin(lists.index)]
     if len(missing):
@@ -54,7 +79,7 @@ def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples
     lists = lists.loc[rows.position]
     tokens, nats, base = (_drawn(lists[name], samples, seed) for name in ("tokens", "nats", "base_nats"))
     values = {"full": base / tokens, "quantized": nats / tokens, "error": 100 * (nats / base - 1)}
-    return Evidence(rows.assign(evidence=np.arange(len(rows))), values)
+    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, every[every.outcome == "diverged"])
 
 
 def _drawn(lists: pd.Series, samples: int, seed: int) -> Floats:

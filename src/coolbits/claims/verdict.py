@@ -19,41 +19,49 @@ SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
 UNDECIDED = "not decided at this scale"
 UNTESTED = "no rows in this study"
-Form = Literal["direction", "equivalence", "open"]
+Form = Literal["direction", "equivalence", "instability", "open"]
 
 
 @dataclass(frozen=True)
 class Effect:
     """What a claim measured: for each unit the estimate and its resamples over documents, shape [1 + samples].
 
-    `n` counts the comparisons behind it; `margin`, of an equivalence, is the largest difference that still counts as
-    none.
+    `n` counts the comparisons behind it; `margin` is the largest difference that counts as none, of an instability the
+    largest that a stable run may have. Of the `runs` on trial `diverged` did, and have no part in the numbers; if all
+    did, there are no units.
     """
 
     units: Mapping[str, Floats]
     n: int
     margin: float = 0.0
+    diverged: int = 0
+    runs: int = 0
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """An effect with its interval and what the rule makes of it."""
+    """An effect with its interval, None if every run on trial diverged, and what the rule makes of it."""
 
-    effect: float
-    low: float
-    high: float
+    effect: float | None
+    low: float | None
+    high: float | None
     verdict: str
     resampled: str
 
 
 def judge(effect: Effect, form: Form, confidence: float, seed: int) -> Judgement:
     """Apply the decision rule of `form` to an effect."""
+    if not effect.units:
+        return Judgement(None, None, None, SUPPORTED if form == "instability" else CONTRADICTED, "nothing")
     units = np.stack(list(effect.units.values()))  # [units, 1 + samples]
     estimate, drawn = float(units[:, 0].mean()), _draw_units(units[:, 1:], seed)
     low, high = (float(end) for end in percentiles(drawn, confidence))
     signs = np.sign(units[:, 0])
     if form == "equivalence":
-        verdict = _equivalence(low, high, effect.margin)
+        verdict = CONTRADICTED if effect.diverged else _equivalence(low, high, effect.margin)
+    elif form == "instability":
+        stable = not effect.diverged and high < effect.margin
+        verdict = SUPPORTED if low > effect.margin else CONTRADICTED if stable else UNDECIDED
     else:
         up, down = low > 0 and bool((signs > 0).all()), high < 0 and bool((signs < 0).all())
         names = {"direction": (SUPPORTED, CONTRADICTED, UNDECIDED), "open": ("higher", "lower", "no difference seen")}
@@ -68,8 +76,13 @@ def rule(form: Form, confidence: float, margin: str = "") -> str:
     interval = f"the {100 * confidence:g} % interval"
     if form == "equivalence":
         return (
-            f"Supported if {interval} lies within {margin} of zero, contradicted if it lies wholly outside, "
-            "otherwise not decided."
+            f"Supported if {interval} lies within {margin} of zero, contradicted if it lies wholly outside or a run on "
+            "trial diverged, otherwise not decided."
+        )
+    if form == "instability":
+        return (
+            f"Supported if every run on trial diverged, or {interval} of the others lies above {margin}; contradicted "
+            f"if none diverged and it lies below {margin}; otherwise not decided."
         )
     if form == "open":
         return (

@@ -54,6 +54,17 @@ def _mix(values: np.ndarray) -> np.ndarray:  # [n] uint64 -> [n] uint64
     return values ^ (values >> np.uint64(31))
 
 
+def places_of(step: int, batch: int, size: int, seed: int) -> np.ndarray:  # [batch] int64
+    """Return which of `size` samples make up the batch of `step`, each once an epoch, in another order in each."""
+    samples = step * batch + np.arange(batch)
+    epochs, places = np.divmod(samples, size)
+    chosen = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        chosen[here] = permute(places[here], size, _epoch_key(seed, int(epoch)))
+    return chosen
+
+
 @dataclass(frozen=True)
 class Batches:
     """The batches of a training run; steps count from 0.
@@ -85,13 +96,7 @@ class Batches:
 
     def windows(self, step: int) -> np.ndarray:  # [batch] int64
         """Return which windows make up the batch of `step`."""
-        samples = step * self.batch_sequences + np.arange(self.batch_sequences)
-        epochs, places = np.divmod(samples, self.windows_per_epoch)
-        chosen = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            chosen[here] = permute(places[here], self.windows_per_epoch, _epoch_key(self.seed, int(epoch)))
-        return chosen
+        return places_of(step, self.batch_sequences, self.windows_per_epoch, self.seed)
 
     def batch(self, step: int) -> np.ndarray:  # [batch, sequence_length + 1] int64
         """Return the tokens of the batch of `step`: inputs are all but the last column, labels all but the first."""

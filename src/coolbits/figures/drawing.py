@@ -4,28 +4,86 @@ With one seed the uncertainty shown is the bootstrap interval over documents; wi
 one thin line or small mark each, and their mean. A hollow mark has a module whose quantization fell back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from coolbits.figures.style import GREY, Look
+from coolbits.figures.style import ERROR, GREY, LOSS, Look, token_axis
 
 _INTERVALS = {"relative_error": ("relative_low", "relative_high"), "absolute_error": ("absolute_low", "absolute_high")}
 PERCENT = {"relative_error": 100.0, "relative_drop": 100.0}
 
 
-def curve(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens", marked: bool = True) -> None:
-    """Draw `y` against `x` along training: one trajectory of each seed, mean on top."""
+class View(NamedTuple):
+    """What a panel shows of runs: two columns of the table."""
+
+    x: str
+    y: str
+
+
+ERROR_ALONG = View("tokens", "relative_error")
+FULL_ALONG, QUANTIZED_ALONG = View("tokens", "base_loss"), View("tokens", "loss")
+LOSSES = View("base_loss", "loss")
+ERROR_AT_LOSS = View("base_loss", "relative_error")
+
+
+def views(
+    panels: Sequence[Axes],
+    chosen: Sequence[View],
+    groups: Iterable[tuple[Look, pd.DataFrame]],
+    quantized: str,
+    mark: Callable[[Axes, pd.DataFrame, View, Look], None] | None = None,
+) -> None:
+    """Draw each group of rows in each view, a panel a view, and say along the axes what they show.
+
+    `quantized` is what a reader calls the quantizer. `mark` draws a group in a panel, by default as curves with a
+    large mark where a run ends. Where the x axis is tokens, crosses show where runs diverged.
+    """
+    drawn, losses = list(groups), LOSS.lower()
+    names = {"base_loss": f"Full-precision {losses}", "loss": f"{quantized} {losses}", "relative_error": ERROR}
+    for panel, view in zip(panels, chosen, strict=True):
+        for look, rows in drawn:
+            (mark or run_curves)(panel, rows, view, look)
+            if view.x == "tokens":
+                diverged(panel, rows, look)
+        names = {
+            "base_loss": f"Full-precision {LOSS.lower()}",
+            "loss": f"{quantized} {LOSS.lower()}",
+            "relative_error": ERROR,
+        }
+        panel.set_ylabel(names[view.y])
+        if view.x == "tokens":
+            token_axis(panel)
+        else:
+            panel.set_xlabel(names[view.x])
+        if view == LOSSES:
+            diagonal(panel)
+        if view == ERROR_AT_LOSS:
+            panel.invert_xaxis()
+
+
+def run_curves(axes: Axes, rows: pd.DataFrame, view: View, look: Look) -> None:
+    """Draw whole runs as curves; the end of a run, where no token axis says it, carries a large mark."""
+    curve(axes, rows, view.y, look, view.x)
+    if view.x != "tokens":
+        points(axes, rows[rows.final.astype(bool)], view.y, look, view.x)
+
+
+def curve(
+    axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens", marked: bool = True, seeds: bool = True
+) -> None:
+    """Draw `y` against `x` along training: one trajectory of each seed, mean on top; or, in a crowd, the mean alone."""
     rows = _finite(rows, x, y)
     if rows.empty:
         return
     mean = _mean(rows, x, y)
     style = {"color": look.color, "linestyle": look.line}
     if rows.seed.nunique() > 1:
-        for _, seed in rows.groupby("seed"):
+        for _, seed in rows.groupby("seed") if seeds else ():
             axes.plot(*_xy(seed.sort_values("tokens"), x, y), linewidth=0.6, alpha=0.5, **style)
     elif y in _INTERVALS and x == "tokens":
         low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
@@ -33,6 +91,11 @@ def curve(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens",
     axes.plot(*_xy(mean, x, y), **style)
     if marked:
         _marks(axes, mean, x, y, look)
+
+
+def fan_of_runs(axes: Axes, rows: pd.DataFrame, view: View, look: Look) -> None:
+    """Draw whole runs as `fan` does, trunk and decays alike."""
+    fan(axes, rows, view.y, look, look, view.x)
 
 
 def fan(axes: Axes, whole: pd.DataFrame, y: str, trunk: Look | None, decay: Look, x: str = "tokens") -> None:

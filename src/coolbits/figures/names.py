@@ -6,5 +6,11 @@ FIGURES = {
     "schedules": ("loss",),
     "averages": ("loss",),
     "optimizers": ("loss", "metrics"),
+    "states": ("loss",),
     "tasks": ("tasks",),
+    "vision": ("vision",),
+    "finetuning": ("finetuning",),
+    "memory": ("memory",),
+    "theory": ("theory",),
+    "telemetry": ("telemetry",),
 }

@@ -6,20 +6,37 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.figures.plots import averages, optimizers, peak_rate, schedules, tasks, tokens
+from coolbits.figures.plots import (
+    averages,
+    finetuning,
+    memory,
+    optimizers,
+    peak_rate,
+    schedules,
+    states,
+    tasks,
+    telemetry,
+    theory,
+    tokens,
+    vision,
+)
 from coolbits.figures.selection import Options, Tables
 
 
 class Plot(NamedTuple):
-    """How a figure is drawn and what its caption says."""
+    """How a figure is drawn and what its caption says; some look at single held-out documents, too."""
 
     draw: Callable[[Tables, Options], Figure]
     caption: Callable[[Tables, Options, str], str]
+    documents: bool = False
 
 
 PLOTS = {
-    module.NAME: Plot(module.draw, module.caption)
-    for module in (tokens, peak_rate, schedules, averages, optimizers, tasks)
+    module.NAME: Plot(module.draw, module.caption, documents=module is states)
+    for module in (
+        *(tokens, peak_rate, schedules, averages, optimizers, states, tasks),
+        *(vision, finetuning, memory, theory, telemetry),
+    )
 }
 
 

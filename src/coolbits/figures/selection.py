@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.rows import of_quantizer, quantizers
+from coolbits.figures.style import Look, optimizer_look, variant_look
+from coolbits.rows import VARIANT, of_quantizer, quantizers
+from coolbits.study.optimizer_names import display_name
 
 Tables = Mapping[str, pd.DataFrame]
 Options = Mapping[str, Any]
@@ -41,6 +43,29 @@ def chosen_quantizers(figure: str, table: pd.DataFrame, options: Options, most: 
     return list(asked)
 
 
+def of_quantizers(
+    figure: str, table: pd.DataFrame, options: Options, most: int = 1, others: Sequence[str] = ()
+) -> list[pd.DataFrame]:
+    """Return the rows of each quantizer to draw; the figure takes the option `quantizers` and `others`.
+
+    Raises:
+        CoolbitsError: for an unknown option, or a quantizer that the table lacks.
+    """
+    check_options(figure, options, ["quantizers", *others])
+    return [of_quantizer(table, name) for name in chosen_quantizers(figure, table, options, most)]
+
+
+def of_model(figure: str, table: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """Return the rows of the option `model`, a preset; all without it.
+
+    Raises:
+        CoolbitsError: if the table lacks that model.
+    """
+    if "model" not in options:
+        return table
+    return demand(figure, table[table.model == options["model"]], f"model {options['model']!r}")
+
+
 def demand(figure: str, rows: pd.DataFrame, what: str) -> pd.DataFrame:
     """Return `rows`, or say what the study lacks.
 
@@ -63,12 +88,27 @@ def rate_label(rate: float) -> str:
     return f"{rate:g}"
 
 
-def setting_label(setting: Mapping[str, Any]) -> str:
-    """Return a setting in words, for a caption."""
-    return (
-        f"{setting['model']}, {setting['optimizer']}, peak rate {rate_label(setting['peak_lr'])}, "
-        f"weight decay {setting['weight_decay']:g}"
-    )
+def setting_label(rows: pd.DataFrame, rate: bool = True) -> str:
+    """Return the setting of the rows in words, for a caption, without its peak rate where that varies."""
+    setting = rows.iloc[0]
+    optimizer = display_name(setting["optimizer"], setting["states"]).removesuffix("-32")
+    peak = f"peak rate {rate_label(setting['peak_lr'])}, " if rate else ""
+    return f"{setting['model']}, {optimizer}, {peak}weight decay {setting['weight_decay']:g}"
+
+
+def variant_looks(rows: pd.DataFrame) -> dict[tuple[str, str], Look]:
+    """Return the looks of the rows' variants, optimizer and states: by optimizer, 32-bit states first."""
+    variants = sorted(set(zip(*(rows[name] for name in VARIANT), strict=True)))
+    kinds = [kind for kind, _ in variants]
+    return {
+        (kind, states): variant_look(display_name(kind, states), optimizer_look(kind, kinds), states)
+        for kind, states in variants
+    }
+
+
+def of_variant(rows: pd.DataFrame, variant: tuple[str, str]) -> pd.DataFrame:
+    """Return the rows of one variant, optimizer and states."""
+    return rows[(rows.optimizer == variant[0]) & (rows.states == variant[1])]
 
 
 def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:

@@ -14,10 +14,10 @@ from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.figures.registry import plot
 from coolbits.figures.style import save, theme
+from coolbits.figures.tables import DOCUMENTS, TABLE
 from coolbits.study.recipes.results import Figure
 
 CAPTION = "caption.txt"
-_TABLE = "table.parquet"
 
 
 def run(job: Job, store: Store) -> int:
@@ -31,7 +31,7 @@ def run(job: Job, store: Store) -> int:
 
 
 def _make(node: Node, store: Store) -> bool:
-    tables = {role: ref.directory(store.root) / _TABLE for role, ref in node.parents.items()}
+    tables = {role: ref.directory(store.root) / TABLE for role, ref in node.parents.items()}
     lineage = lineage_digest(node, store)
     return store.ensure(node, lambda out: build_figure(Figure.read(node.recipe), tables, lineage, out))
 
@@ -45,11 +45,15 @@ def lineage_digest(node: Node, store: Store) -> str:
 def build_figure(recipe: Figure, tables: Mapping[str, Path], lineage: str, out: Path) -> dict[str, Any]:
     """Draw a figure from the tables, by role, into `out`; return the summary.
 
+    A figure that asks for them gets the documents beside the table of losses as a table `documents`.
+
     Raises:
         CoolbitsError: if there is no such figure or option, or the study lacks rows that it needs.
     """
     figure = plot(recipe.figure)
     frames = {role: pd.read_parquet(path) for role, path in tables.items()}
+    if figure.documents:
+        frames["documents"] = pd.read_parquet(tables["loss"].with_name(DOCUMENTS))
     with theme():
         save(figure.draw(frames, recipe.options), out, recipe.figure, lineage)
     write_text(out / CAPTION, figure.caption(frames, recipe.options, recipe.scale) + "\n")

@@ -12,8 +12,9 @@ and nothing shifts; what can be searched and copied is the caption beside it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +23,14 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from coolbits.artifacts.files import write_bytes
 from coolbits.study.units import si
 
 DOUBLE = 6.9  # inches: two columns of a printed page
 _PIXELS_PER_INCH = 300
+_ENTRY, _LETTER = 0.44, 0.058  # inches of a legend: handle and spaces of an entry, a letter
 ERROR, LOSS = "Quantization error (%)", "Loss (nats per token)"
 _RC = {
     "font.family": "DejaVu Sans",
@@ -60,7 +62,7 @@ _RC = {
 # Okabe and Ito's palette, told apart by colour-blind readers and in grey; one colour a thing, in every figure.
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
-Line = Literal["-", "--", ":", "-.", ""]
+Line = Literal["-", "--", ":", "-.", ""] | tuple[int, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,32 @@ SCHEDULES = {
     "cosine": Look("cosine", _OKABE_ITO[2], "o"),
     "linear": Look("linear", _OKABE_ITO[3], "s"),
 }
+PLACES = {
+    "matrices": Look("matrices of the blocks", _OKABE_ITO[0]),
+    "tables": Look("embeddings and head", _OKABE_ITO[1]),
+    "vectors": Look("norms and biases", _OKABE_ITO[2]),
+}
+SOURCES = {
+    "gaussian": Look("Gaussian", _OKABE_ITO[0]),
+    "heavy-tailed": Look("heavy-tailed, t(3)", _OKABE_ITO[1], "D"),
+    "ill-conditioned": Look("rank 16 and noise", _OKABE_ITO[2], "s"),
+    "runs": Look("training runs", _OKABE_ITO[6], "."),
+}
+_STATES: dict[str, tuple[Line, str]] = {
+    "32": ("-", "o"),
+    "8D": ("--", "s"),
+    "8L": (":", "^"),
+    "8L+8D": ("-.", "D"),
+    "8L+8L": ((0, (5, 1, 1, 1, 1, 1)), "v"),
+}
+_OTHER_STATES: tuple[Line, str] = ((0, (8, 2)), "P")
 _OPTIMIZERS = {"adamw": ("AdamW", 0), "muon": ("Muon", 1), "adamc": ("AdamC", 2), "sgd": ("SGD", 3)}
 GREY = "0.55"
+
+
+def decay_look(label: str, place: int) -> Look:
+    """Return the look of one of several kinds of cooldowns."""
+    return Look(label, _OKABE_ITO[(1, 3, 4, 5)[place % 4]], "DsPv"[place % 4])
 
 
 def optimizer_look(kind: str, others: Sequence[str]) -> Look:
@@ -95,6 +121,15 @@ def optimizer_look(kind: str, others: Sequence[str]) -> Look:
     fresh = [name for name in others if name not in _OPTIMIZERS]
     name, place = _OPTIMIZERS.get(kind) or (kind, len(_OPTIMIZERS) + fresh.index(kind))
     return Look(name, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
+
+
+def variant_look(label: str, optimizer: Look, states: str) -> Look:
+    """Return the look of an optimizer whose states are stored so: its colour, and a line and a mark for the states.
+
+    32 bits are solid, dynamic codes dashed, linear ones dotted, mixtures dashed and dotted.
+    """
+    line, marker = _STATES.get(states, _OTHER_STATES)
+    return replace(optimizer, label=label, line=line, marker=marker)
 
 
 def shades(count: int) -> list[Any]:
@@ -109,26 +144,34 @@ def theme() -> Iterator[None]:
         yield
 
 
-def panels(columns: int, height: float = 2.4, width: float = DOUBLE) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `columns` panels side by side, each with its letter."""
+def panels(columns: int, height: float = 2.4, width: float = DOUBLE, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `columns` panels side by side in each of `rows` rows, each with its letter."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for letter, panel in zip("abcdef", axes, strict=False):
         panel.set_title(letter, loc="left", fontweight="bold", fontsize=9)
     return figure, axes
 
 
-def token_axis(axes: Axes, label: str = "Training tokens") -> None:
+def token_axis(axes: Axes, label: str = "Training tokens", logarithmic: bool = False) -> None:
     """Write tokens as 2M or 1.5B along the x axis."""
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: si(round(tokens)) if tokens else "0"))
-    axes.set_xlim(left=0)
     axes.set_xlabel(label)
 
 
 def legend(figure: Figure, handles: Sequence[Artist], title: str = "") -> None:
-    """Put one legend for all panels above them."""
-    columns = min(len(handles), 7)
+    """Put one legend for all panels above them, in as many equal rows as its entries need."""
+    widths = [_ENTRY + _LETTER * len(str(handle.get_label())) for handle in handles]
+    room = figure.get_figwidth()
+    columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
+    columns = ceil(len(handles) / ceil(len(handles) / columns))
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, columnspacing=1.4, title=title)
 
 

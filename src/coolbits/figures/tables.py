@@ -20,8 +20,11 @@ from coolbits.artifacts.manifest import Manifest, read_manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
+from coolbits.figures.finetuning_table import validations
 from coolbits.figures.measurements import Measurement, ledgers, losses, metrics, tasks
-from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, Row, Table
+from coolbits.figures.telemetry_table import telemetry
+from coolbits.figures.vision_table import vision
+from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VISION_COLUMNS, Row, Table
 
 TABLE = "table.parquet"
 DOCUMENTS = "documents.parquet"
@@ -68,6 +71,12 @@ def build_table(recipe: Table, directories: Mapping[str, Path], root: Path, out:
             values = metrics(measured)
         case "ledger":
             values = ledgers(measured)
+        case "telemetry":
+            values = telemetry(measured)
+        case "vision":
+            values = vision(measured)
+        case "finetuning":
+            values = validations(measured)
     # A measured column (a step of the metrics) takes the place of the descriptor of the same name.
     own = descriptors.drop(columns=[name for name in descriptors if name in values])
     table = own.join(values.set_index("row"), how="inner").reset_index(drop=True)
@@ -82,7 +91,8 @@ def describe(recipe: Table) -> pd.DataFrame:
     Raises:
         CoolbitsError: if a row lacks a column, or a value that no row may lack.
     """
-    types = TRAJECTORY_COLUMNS | ({} if recipe.content == "metrics" else MODEL_COLUMNS)
+    types = TRAJECTORY_COLUMNS | ({} if recipe.content in ("metrics", "telemetry") else MODEL_COLUMNS)
+    types = VISION_COLUMNS if recipe.content == "vision" else types
     for number, row in enumerate(recipe.rows):
         missing = [name for name in types if name not in row.columns]
         missing += [name for name in _NEVER_NULL if name in types and row.columns.get(name) is None]

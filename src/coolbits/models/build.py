@@ -67,6 +67,18 @@ def build_model(recipe: Model, seed: int) -> PreTrainedModel:
     return model.train()
 
 
+def outline_model(recipe: Model) -> PreTrainedModel:
+    """Return the model of `recipe` on the meta device: modules, names, shapes and types, but no weights.
+
+    Raises:
+        CoolbitsError: as `build_config`.
+    """
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            build_config(recipe), dtype=torch.float32, attn_implementation=ATTENTION
+        )
+
+
 def _config_keys(architecture: str) -> set[str]:
     """Return the fields that the architecture's config class adds to those of every config."""
     shared = {field.name for field in fields(PreTrainedConfig)}

@@ -23,6 +23,10 @@ class Adam:
 
     states: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
 
+    def decay(self, lr: float) -> float:
+        """Return the weight decay at the learning rate `lr`, which it is still multiplied with."""
+        return self.weight_decay if self.corrected_by is None else self.weight_decay * lr / self.corrected_by
+
     def update(
         self,
         parameters: list[Tensor],
@@ -32,7 +36,6 @@ class Adam:
         lr: float,
     ) -> None:
         """Make one update in place, by the kernel beneath `torch.optim.AdamW(fused=True)`: one pass over memory."""
-        decay = self.weight_decay if self.corrected_by is None else self.weight_decay * lr / self.corrected_by
         torch._fused_adamw_(
             parameters,
             gradients,
@@ -43,7 +46,7 @@ class Adam:
             lr=lr,
             beta1=self.beta1,
             beta2=self.beta2,
-            weight_decay=decay,
+            weight_decay=self.decay(lr),
             eps=self.eps,
             amsgrad=False,
             maximize=False,

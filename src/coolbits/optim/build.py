@@ -6,36 +6,55 @@ import torch
 from transformers import PreTrainedModel
 
 from coolbits.optim.adam import Adam
-from coolbits.optim.codecs import Float32, StateCodec
+from coolbits.optim.codecs import Blockwise, Float32, StateCodec
 from coolbits.optim.groups import DECAYED, Role, parameter_roles, transposed_parameters
 from coolbits.optim.muon import Muon
+from coolbits.optim.newton_schulz import Gram
 from coolbits.optim.optimizer import Group, Optimizer, Rule
 from coolbits.optim.sgd import SGD
+from coolbits.optim.steps import choose_steps
 from coolbits.study.recipes import training as recipes
 
 Precision = Literal["bfloat16", "float32"]
 
+_NEVER_NEGATIVE = {"exp_avg_sq"}
+
 
 def build_optimizer(
-    model: PreTrainedModel, recipe: recipes.Optimizer, peak_lr: float, precision: Precision = "bfloat16"
+    model: PreTrainedModel,
+    recipe: recipes.Optimizer,
+    peak_lr: float,
+    precision: Precision = "bfloat16",
+    compiled: bool = False,
 ) -> Optimizer:
     """Return the optimizer of `recipe` for all parameters of `model`; move the model to its device first.
 
     Matrices, embeddings and head are decayed; biases and norms are not. AdamC corrects the decay of the matrices inside
     the blocks, whose outputs a norm rescales (Defazio 2025); embeddings and head decay as under AdamW. (The code of
     arXiv 2510.06213 corrects those two as well, against that paper's argument.) `precision` is that of Newton-Schulz'
-    matrix products: pass the trajectory's.
+    matrix products: pass the trajectory's. `compiled` has updates of 8-bit states compiled on a CPU, to the same bits.
+
+    A state with fewer elements than its `Storage.smallest` is stored as float32, and its label says so.
     """
     transposed = transposed_parameters(model)
-    members: dict[Rule, dict[str, torch.nn.Parameter]] = {}
     parameters = dict(model.named_parameters())
+    steps = choose_steps(next(model.parameters()).device.type, compiled)
+    members: dict[tuple[Rule, tuple[StateCodec, ...]], dict[str, torch.nn.Parameter]] = {}
     for name, role in parameter_roles(model).items():
-        rule = _rule(recipe, role, name in transposed, peak_lr, getattr(torch, precision))
-        members.setdefault(rule, {})[name] = parameters[name]
-    return Optimizer([Group(rule, group, _codecs(rule, group)) for rule, group in members.items()])
+        rule = _rule(recipe, role, name in transposed, peak_lr, getattr(torch, precision), steps.gram)
+        codecs = tuple(_codec(getattr(recipe.states, state), state, parameters[name]) for state in rule.states)
+        members.setdefault((rule, codecs), {})[name] = parameters[name]
+    return Optimizer(
+        [
+            Group(rule, group, dict(zip(rule.states, codecs, strict=True)), steps)
+            for (rule, codecs), group in members.items()
+        ]
+    )
 
 
-def _rule(recipe: recipes.Optimizer, role: Role, transposed: bool, peak_lr: float, dtype: torch.dtype) -> Rule:
+def _rule(
+    recipe: recipes.Optimizer, role: Role, transposed: bool, peak_lr: float, dtype: torch.dtype, gram: Gram
+) -> Rule:
     decay = recipe.weight_decay if role in DECAYED else 0.0
     match recipe:
         case recipes.AdamW():
@@ -45,14 +64,17 @@ def _rule(recipe: recipes.Optimizer, role: Role, transposed: bool, peak_lr: floa
         case recipes.SGD():
             return SGD(recipe.momentum, recipe.nesterov, decay)
         case recipes.Muon() if role == "matrix":
-            return Muon(
-                recipe.momentum, recipe.nesterov, recipe.newton_schulz_steps, recipe.scale, decay, transposed, dtype
-            )
+            momentum = recipe.momentum, recipe.nesterov
+            return Muon(*momentum, recipe.newton_schulz_steps, recipe.scale, decay, transposed, dtype, gram)
         case recipes.Muon():
             return Adam(recipe.beta1, recipe.beta2, recipe.eps, decay)
         case _:
             assert_never(recipe)
 
 
-def _codecs(rule: Rule, group: dict[str, torch.nn.Parameter]) -> dict[tuple[str, str], StateCodec]:
-    return {(name, state): Float32() for state in rule.states for name in group}
+def _codec(storage: recipes.Storage, state: str, parameter: torch.nn.Parameter) -> StateCodec:
+    if storage.codec == "float32":
+        return Float32()
+    if parameter.numel() < storage.smallest:
+        return Float32(below=storage.smallest)
+    return Blockwise(storage.codec, state not in _NEVER_NEGATIVE, storage.block_size)

@@ -5,34 +5,114 @@ weights never see the rounding of the state of their own update, only that of th
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
+from torch.nn import functional
+
+from coolbits.optim.codebook import dynamic_codebook, nearest
+
+Parts = Mapping[str, Tensor]
 
 
 class StateCodec(Protocol):
     """Stores one float32 state tensor as named parts.
 
     `decode(encode(x))` has the shape of `x` and is close to it. Part names are stable: they become names in a saved
-    state ("<parameter>.<state>.<part>"; the part named "" is the state itself, "<parameter>.<state>").
+    state ("<parameter>.<state>.<part>"; the part named "" is the state itself, "<parameter>.<state>"). `label` says to
+    a reader how the state is stored.
     """
+
+    @property
+    def label(self) -> str: ...
 
     def encode(self, state: Tensor) -> dict[str, Tensor]:
         """Return the parts that store `state`; they may share its memory."""
         ...
 
-    def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
+    def decode(self, parts: Parts) -> Tensor:
         """Return the state, float32; it may share memory with `parts`, which the update then overwrites in place."""
         ...
 
 
+@dataclass(frozen=True)
 class Float32:
-    """Stores a state as it is, without copies."""
+    """Stores a state as it is, without copies. `below` is why, if it is for having fewer elements than that."""
+
+    below: int | None = None
+
+    @property
+    def label(self) -> str:
+        """How the state is stored, and why."""
+        return "float32" if self.below is None else f"float32 (under {self.below:,} elements)"
 
     def encode(self, state: Tensor) -> dict[str, Tensor]:
         """Return `state` as the one part named ""."""
         return {"": state}
 
-    def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
+    def decode(self, parts: Parts) -> Tensor:
         """Return that part itself."""
         return parts[""]
+
+
+@dataclass(frozen=True)
+class Blockwise:
+    """Stores a state as 8-bit "codes", in its shape, and float32 "scales", one for each block of its elements in order.
+
+    A scale is the block's largest magnitude s. `linear`: the code of x is 127 x/s rounded to the nearest integer, half
+    to even (int8); unsigned, for states that are never negative, 255 x/s (uint8). `dynamic`: the index of the entry of
+    the codebook nearest to x/s, of two the lower (uint8). The quotient is a float32. The last block may be short; no
+    block is exempt. A block of zeros has the scale 0 and decodes to zeros.
+    """
+
+    kind: Literal["linear", "dynamic"]
+    signed: bool
+    block_size: int = 2048
+
+    @property
+    def label(self) -> str:
+        """How the state is stored."""
+        return f"8-bit {self.kind} (block {self.block_size:,})"
+
+    @property
+    def levels(self) -> int:
+        """The largest linear code."""
+        return 127 if self.signed else 255
+
+    def encode(self, state: Tensor) -> dict[str, Tensor]:
+        """Return "codes" and "scales" of a float32 state of any shape.
+
+        Raises:
+            ValueError: if there is a NaN or an infinity, or in an unsigned state a negative number.
+        """
+        parts = self.round(state)
+        if not state.is_meta:
+            if not parts["scales"].isfinite().all():
+                raise ValueError("a state with NaN or infinity has no codes")
+            if not self.signed and (state < 0).any():
+                raise ValueError("a state with negative numbers has no unsigned codes")
+        return parts
+
+    def round(self, state: Tensor) -> dict[str, Tensor]:
+        """Return what `encode` does, unchecked: a block with a NaN or an infinity then decodes to no finite number."""
+        flat = state.reshape(-1)
+        blocks = functional.pad(flat, (0, -len(flat) % self.block_size)).view(-1, self.block_size)
+        scales = blocks.abs().amax(1)  # [blocks]
+        ratios = blocks / torch.where(scales == 0, 1.0, scales)[:, None]  # [blocks, block_size]
+        if self.kind == "dynamic":
+            codes = nearest(ratios, self.signed)
+        else:
+            codes = (ratios * self.levels).round().to(torch.int8 if self.signed else torch.uint8)
+        return {"codes": codes.view(-1)[: len(flat)].reshape(state.shape), "scales": scales}
+
+    def decode(self, parts: Parts) -> Tensor:
+        """Return the state, float32, in the shape of the codes: code * (s / 127), (s / 255), or codebook[code] * s."""
+        codes, scales = parts["codes"], parts["scales"]
+        if self.kind == "dynamic":
+            values, units = dynamic_codebook(self.signed).to(codes.device)[codes.int()], scales
+        else:
+            values, units = codes.float(), scales / self.levels
+        spread = units.repeat_interleave(self.block_size, output_size=len(units) * self.block_size)
+        return values * spread[: codes.numel()].view(codes.shape)

@@ -8,8 +8,8 @@ from transformers.pytorch_utils import Conv1D
 
 from coolbits.models.blocks import decoder_blocks
 
-Role = Literal["matrix", "embedding", "head", "vector"]
-DECAYED: frozenset[Role] = frozenset({"matrix", "embedding", "head"})
+Role = Literal["matrix", "kernel", "embedding", "head", "vector"]
+DECAYED: frozenset[Role] = frozenset({"matrix", "kernel", "embedding", "head"})
 
 
 def parameter_roles(model: PreTrainedModel) -> dict[str, Role]:
@@ -17,7 +17,8 @@ def parameter_roles(model: PreTrainedModel) -> dict[str, Role]:
 
     `matrix`: two-dimensional, inside a decoder block. `embedding`: the weight of an `nn.Embedding`, of tokens or of
     positions. `head`: the weight of the output layer; tied to an embedding, it is that embedding and is listed once.
-    `vector`: biases, weights of norms, anything of one dimension.
+    `vector`: biases, weights of norms, anything of one dimension. `kernel`: the weight of a convolution; in a network
+    of convolutions the weight of a linear layer is the `head`.
 
     Names decide nothing: the input embedding is `embed_in` in one architecture and `embed_tokens` in another, and a
     grouping that looks for one name sends the other's embedding to Muon.
@@ -25,6 +26,9 @@ def parameter_roles(model: PreTrainedModel) -> dict[str, Role]:
     Raises:
         ValueError: if a parameter has no role here, as a stack of expert matrices would.
     """
+    kernels = {id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d)}
+    if kernels:
+        return {name: _image_role(name, parameter, kernels) for name, parameter in model.named_parameters()}
     in_blocks = {id(parameter) for _, block in decoder_blocks(model) for parameter in block.parameters()}
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     head = id(getattr(model.get_output_embeddings(), "weight", None))
@@ -41,6 +45,16 @@ def parameter_roles(model: PreTrainedModel) -> dict[str, Role]:
         raise ValueError(f"the parameter {name} of shape {tuple(parameter.shape)} has no role")
 
     return {name: role(name, parameter) for name, parameter in model.named_parameters()}
+
+
+def _image_role(name: str, parameter: nn.Parameter, kernels: set[int]) -> Role:
+    if parameter.ndim < 2:
+        return "vector"
+    if id(parameter) in kernels:
+        return "kernel"
+    if parameter.ndim == 2:
+        return "head"
+    raise ValueError(f"the parameter {name} of shape {tuple(parameter.shape)} has no role")
 
 
 def transposed_parameters(model: nn.Module) -> set[str]:

@@ -2,14 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, assert_never
 
 import torch
 from torch import Tensor
 
-from coolbits.optim.newton_schulz import orthogonalize
+from coolbits.optim.newton_schulz import Gram, gram, orthogonalize
 from coolbits.optim.sgd import accumulate
 
 Scale = Literal["match_rms_adamw", "spectral"]
@@ -38,7 +38,7 @@ class Muon:
     """M <- momentum * M + G; w <- (1 - lr * weight_decay) w - lr * scale * NS(U), U as for SGD.
 
     `transposed` says that the weights are stored as [inputs, outputs], as GPT-2's are. `dtype` is that of the
-    Newton-Schulz iteration.
+    Newton-Schulz iteration, and `gram` computes its products X Xᵀ.
     """
 
     momentum: float
@@ -48,6 +48,7 @@ class Muon:
     weight_decay: float
     transposed: bool = False
     dtype: torch.dtype = torch.bfloat16
+    gram: Gram = gram
 
     states: ClassVar[tuple[str, ...]] = ("momentum",)
 
@@ -59,14 +60,26 @@ class Muon:
         step: Tensor,
         lr: float,
     ) -> None:
-        """Make one update in place; matrices of one shape, or its transpose, pass Newton-Schulz as one batch."""
-        directions = accumulate(states["momentum"], gradients, self.momentum, self.nesterov)
-        torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
-        for batch in _batches(directions):
-            stack = torch.stack([_wide(directions[index]) for index in batch])  # [batch, m, n], m <= n
-            orthogonal = orthogonalize(stack, self.newton_schulz_steps, self.dtype)
+        """Make one update in place."""
+        momenta = states["momentum"]
+
+        def directions(batch: list[int]) -> list[Tensor]:
+            batched = [momenta[index] for index in batch], [gradients[index] for index in batch]
+            return accumulate(*batched, self.momentum, self.nesterov)
+
+        self.apply(parameters, directions, lr)
+
+    def apply(self, weights: list[Tensor], directions: Callable[[list[int]], list[Tensor]], lr: float) -> None:
+        """Update the weights by the directions U that are asked for, by place, as they are needed.
+
+        Matrices of one shape, or its transpose, pass Newton-Schulz as one batch.
+        """
+        torch._foreach_mul_(weights, 1 - lr * self.weight_decay)
+        for batch in _batches(weights):
+            stack = torch.stack([_wide(direction) for direction in directions(batch)])  # [batch, m, n], m <= n
+            orthogonal = orthogonalize(stack, self.newton_schulz_steps, self.dtype, self.gram)
             for index, update in zip(batch, orthogonal, strict=True):
-                weight = parameters[index]
+                weight = weights[index]
                 _wide(weight).add_(update, alpha=-lr * self._scale_of(weight))
 
     def _scale_of(self, weight: Tensor) -> float:

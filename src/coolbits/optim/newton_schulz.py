@@ -1,5 +1,7 @@
 """Newton-Schulz iteration: a matrix with its singular values pushed towards 1 (Jordan et al. 2024, "Muon")."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,17 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _TINY = 1e-7
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:  # [..., m, n]
+Gram = Callable[[Tensor], Tensor]
+
+
+def gram(x: Tensor) -> Tensor:  # [batch, m, n]
+    """Return X Xᵀ of each matrix, [batch, m, m], in its dtype; `optim.kernels.gram` computes half of it."""
+    return x @ x.mT
+
+
+def orthogonalize(
+    matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.bfloat16, gram: Gram = gram
+) -> Tensor:  # [..., m, n]
     """Return approximately U Vᵀ for each matrix U S Vᵀ: after 5 steps most singular values lie in 0.7 to 1.2.
 
     X is divided by its Frobenius norm + 1e-7, transposed if it is tall, and replaced `steps` times by
@@ -21,8 +33,8 @@ def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.b
     start = (matrices / (norms + _TINY)).to(dtype)
     iterate = (start.mT if rows > columns else start).reshape(-1, min(rows, columns), max(rows, columns))
     for _ in range(steps):
-        gram = iterate @ iterate.mT  # [batch, min(m, n), min(m, n)]
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        product = gram(iterate)  # [batch, min(m, n), min(m, n)]
+        polynomial = torch.baddbmm(product, product, product, beta=b, alpha=c)
         iterate = torch.baddbmm(iterate, polynomial, iterate, beta=a)
     result = iterate.mT if rows > columns else iterate
     return result.reshape(matrices.shape).to(matrices.dtype)

@@ -1,13 +1,20 @@
 """An optimizer: groups of parameters, each with an update rule and a codec for every state tensor."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.optim.codecs import StateCodec
+from coolbits.optim import reference
+from coolbits.optim.adam import Adam
+from coolbits.optim.codecs import Blockwise, StateCodec
+from coolbits.optim.muon import Muon
+from coolbits.optim.sgd import SGD
+from coolbits.optim.steps import Steps, update
 
 STEP = "step"
 
@@ -30,23 +37,45 @@ class Rule(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StoredState:
+    """One state of one parameter: how it is stored, of how many elements, in how many bytes."""
+
+    parameter: str
+    state: str
+    label: str
+    elements: int
+    bytes: int
+
+
 class Group:
-    """Parameters updated by one rule. `codecs` has one codec for each parameter and state."""
+    """Parameters updated by one rule, each of whose states is stored by one codec.
+
+    `steps` makes the updates if all codecs are block-wise, in blocks of one size. Otherwise the rule makes them, on
+    states decoded to float32.
+    """
 
     def __init__(
-        self, rule: Rule, parameters: dict[str, nn.Parameter], codecs: dict[tuple[str, str], StateCodec]
+        self,
+        rule: Rule,
+        parameters: dict[str, nn.Parameter],
+        codecs: Mapping[str, StateCodec],
+        steps: Steps = reference,
     ) -> None:
         self.rule = rule
         self.parameters = parameters
-        self._codecs = codecs
+        self.codecs = dict(codecs)
+        self._steps = steps
         self._stored = {
-            (name, state): codecs[name, state].encode(torch.zeros_like(parameter, dtype=torch.float32))
+            state: {
+                name: codecs[state].encode(torch.zeros_like(parameter, dtype=torch.float32))
+                for name, parameter in parameters.items()
+            }
             for state in rule.states
-            for name, parameter in parameters.items()
         }
 
     def step(self, step: Tensor, lr: float) -> None:
-        """Decode the states, update weights and states, encode the states."""
+        """Update weights and states; the weights get the new states as they are before they are encoded."""
         weights: list[Tensor] = []
         gradients: list[Tensor] = []
         for name, parameter in self.parameters.items():
@@ -54,20 +83,41 @@ class Group:
                 raise ValueError(f"the parameter {name} has no gradient")
             weights.append(parameter)
             gradients.append(parameter.grad)
+        blockwise = {state: codec for state, codec in self.codecs.items() if isinstance(codec, Blockwise)}
+        one_size = len({codec.block_size for codec in blockwise.values()}) == 1
+        if len(blockwise) == len(self.codecs) and one_size and isinstance(self.rule, Adam | SGD | Muon):
+            stored = {state: list(parts.values()) for state, parts in self._stored.items()}
+            update(self._steps, self.rule, weights, gradients, stored, blockwise, step, lr)
+        else:
+            self._step_decoded(weights, gradients, step, lr)
+
+    def _step_decoded(self, weights: list[Tensor], gradients: list[Tensor], step: Tensor, lr: float) -> None:
         decoded = {
-            state: [self._codecs[name, state].decode(self._stored[name, state]) for name in self.parameters]
-            for state in self.rule.states
+            state: [self.codecs[state].decode(parts) for parts in stored.values()]
+            for state, stored in self._stored.items()
         }
         self.rule.update(weights, gradients, decoded, step, lr)
         for state, tensors in decoded.items():
             for name, tensor in zip(self.parameters, tensors, strict=True):
-                self._stored[name, state] = self._codecs[name, state].encode(tensor)
+                self._stored[state][name] = self.codecs[state].encode(tensor)
+
+    def states_of(self, name: str) -> dict[str, Tensor]:
+        """Return the states of one parameter, decoded."""
+        return {state: self.codecs[state].decode(stored[name]) for state, stored in self._stored.items()}
+
+    def stored_states(self) -> Iterator[StoredState]:
+        """Yield how each state of each parameter is stored."""
+        for state, stored in self._stored.items():
+            for name, parts in stored.items():
+                size = sum(tensor.nbytes for tensor in parts.values())
+                yield StoredState(name, state, self.codecs[state].label, self.parameters[name].numel(), size)
 
     def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the stored parts, named "<parameter>.<state>" or "<parameter>.<state>.<part>"."""
-        for (name, state), parts in self._stored.items():
-            for part, tensor in parts.items():
-                yield ".".join(filter(None, (name, state, part))), tensor
+        for state, stored in self._stored.items():
+            for name, parts in stored.items():
+                for part, tensor in parts.items():
+                    yield ".".join(filter(None, (name, state, part))), tensor
 
 
 class Optimizer:
@@ -95,6 +145,25 @@ class Optimizer:
             for parameter in group.parameters.values():
                 parameter.grad = None
 
+    def rule_of(self, name: str) -> Rule:
+        """Return the rule that updates the parameter `name`."""
+        return self._group_of(name).rule
+
+    def codecs_of(self, name: str) -> dict[str, StateCodec]:
+        """Return the codec of each state of the parameter `name`."""
+        return self._group_of(name).codecs
+
+    def states_of(self, name: str) -> dict[str, Tensor]:
+        """Return the states of the parameter `name` as the next update will read them: decoded, float32.
+
+        To be read only: a state stored as float32 is the live one.
+        """
+        return self._group_of(name).states_of(name)
+
+    def stored_states(self) -> list[StoredState]:
+        """Return how each state of each parameter is stored; on the meta device too, where nothing is."""
+        return [stored for group in self.groups for stored in group.stored_states()]
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Return everything the next update depends on beside weights and gradients: "step" and each state's parts.
 
@@ -120,6 +189,16 @@ class Optimizer:
                 )
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+    def _group_of(self, name: str) -> Group:
+        return next(group for group in self.groups if name in group.parameters)
+
+
+def describe_states(states: Sequence[StoredState]) -> str:
+    """Return one line for a log: how many states are stored how, those kept in float32 included, in how many bytes."""
+    counts = Counter(state.label for state in states)
+    kinds = ", ".join(f"{count} tensors {label}" for label, count in counts.most_common())
+    return f"states: {kinds}, {sum(state.bytes for state in states) / 1e6:,.2f} MB"
 
 
 def _difference(own: set[str], given: set[str]) -> str:

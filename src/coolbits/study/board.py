@@ -20,12 +20,8 @@ class Board:
     path: Path
 
     def post(self, jobs: list[tuple[Job, float]], root: Path) -> None:
-        """Write down the jobs not done yet, with their estimated seconds, and the time."""
-        waiting = {
-            job.name: {"seconds": seconds, "manifests": _manifests(job, root)}
-            for job, seconds in jobs
-            if not all(Path(manifest).exists() for manifest in _manifests(job, root))
-        }
+        """Write down the jobs to do, with their estimated seconds, and the time."""
+        waiting = {job.name: {"seconds": seconds, "manifests": _manifests(job, root)} for job, seconds in jobs}
         write_json(self.path, {"started": time(), "jobs": waiting})
 
     def line(self, finished: str) -> str | None:
@@ -38,7 +34,7 @@ class Board:
         done = {
             name
             for name, job in jobs.items()
-            if name == finished or all(Path(manifest).exists() for manifest in job["manifests"])
+            if name == finished or all(_written_since(board["started"], manifest) for manifest in job["manifests"])
         }
         if finished not in jobs:
             return None
@@ -49,6 +45,11 @@ class Board:
             return state
         left = (time() - board["started"]) * (1 - share) / share
         return f"{state}, about {duration(left)} left"
+
+
+def _written_since(started: float, manifest: str) -> bool:
+    path = Path(manifest)
+    return path.exists() and path.stat().st_mtime >= started
 
 
 def _manifests(job: Job, root: Path) -> list[str]:

@@ -10,9 +10,11 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
 from coolbits.artifacts.node import Node, Ref
 from coolbits.models.counts import flops_per_token, parameter_counts
+from coolbits.study.finetuning import tuning_flops, weights_of
 from coolbits.study.plan import KINDS, Plan
 from coolbits.study.recipes.evaluation import Evaluation, Loss
 from coolbits.study.recipes.training import Cooldown, Model, Trajectory
+from coolbits.study.vision import pictures_to_decode, training_flops, vision_bytes
 
 _START_SECONDS = {
     "corpus": 6.0,
@@ -20,12 +22,19 @@ _START_SECONDS = {
     "shards": 35.0,
     "checkpoint": 10.0,
     "average": 6.0,
+    "conversations": 12.0,
+    "finetuned": 10.0,
     "quantized": 10.0,
     "evaluation": 10.0,
+    "analysis": 20.0,
+    "images": 6.0,
+    "classifier": 8.0,
 }
 _FLOPS_PER_SECOND = {"auto": 5e10, "cpu": 5e10, "cuda": 1e14}
 _QUANTIZE_SECONDS = 0.7
 _TASK_SECONDS = 4.0
+_PICTURE_SECONDS = 0.01
+_CONVOLUTIONS_SLOWER = 2.0  # than matrix products, which the speeds above are of
 _BYTES_PER_WEIGHT = 4
 _STATES = {"adamw": 2, "adamc": 2, "sgd": 1, "muon": 1}
 
@@ -35,7 +44,7 @@ class Cost:
     """Totals of a study.
 
     `tokens` and `flops` are trained with trunks shared; the `naive` ones are what separate runs would train. `bytes`
-    is the disk that all models take together.
+    is the disk that all models and sets of images take together.
     """
 
     nodes: int
@@ -76,7 +85,8 @@ def study_cost(plan: Plan, root: Path) -> Cost:
             kept[name] = max(kept[name], int(step))
     tokens = {name: (end - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, end) in ends.items()}
     done = {name: max(0, kept[name] - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, _) in ends.items()}
-    flops = sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
+    images = sum(_classifier_flops(node, plan) for node in plan.of_kind("classifier"))
+    flops = images + sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
     return Cost(
         nodes=len(plan.nodes),
         existing=sum(exists(node, root) for node in plan.nodes),
@@ -85,7 +95,7 @@ def study_cost(plan: Plan, root: Path) -> Cost:
         tokens_left=sum(max(0, tokens[name] - done[name]) for name in tokens),
         naive_tokens=naive_tokens,
         flops=flops,
-        naive_flops=naive_flops,
+        naive_flops=naive_flops + images,
         bytes=_model_bytes(plan.nodes),
     )
 
@@ -98,9 +108,15 @@ def _flops(recipe: Trajectory) -> float:
     return flops_per_token(recipe.model, recipe.sequence_length)
 
 
+def _classifier_flops(node: Node, plan: Plan) -> float:
+    images = node.parents["images"].name
+    return training_flops(node, next(parent for parent in plan.of_kind("images") if parent.name == images))
+
+
 def _model_bytes(nodes: Iterable[Node]) -> int:
-    """Estimate the disk of all models, parents first: weights, optimizer states and packed codes; the rest is small."""
+    """Estimate the disk of models and images, parents first: weights, optimizer states, packed codes; the rest is small."""
     weights: dict[tuple[str, str], int] = {}
+    images: dict[str, Node] = {}
     total = 0
     for node in nodes:
         if node.kind == "checkpoint":
@@ -114,6 +130,14 @@ def _model_bytes(nodes: Iterable[Node]) -> int:
             count = weights[_key(node.parents["model"])]
             saved = _BYTES_PER_WEIGHT if node.recipe["save_model"] else 0
             total += count * node.recipe["method"]["grid"]["bits"] // 8 + count * saved
+        elif node.kind == "finetuned":
+            hub = node.recipe["hub"]
+            count = hub["parameters"] if hub else weights[_key(node.parents["start"])]
+            total += count * _BYTES_PER_WEIGHT
+        elif node.kind in ("images", "classifier"):
+            images[node.name] = node
+            total += vision_bytes(node, images)
+            continue
         else:
             continue
         weights[_key(node)] = count
@@ -134,10 +158,19 @@ def job_seconds(job: Job, plan: Plan) -> float:
             recipe = Trajectory.read(end["trajectory"])
             steps = end["step"] - _first_step(recipe)
             seconds += steps * recipe.batch_tokens * _flops(recipe) / speed
+    elif job.kind == "images":
+        seconds += sum(_PICTURE_SECONDS * pictures_to_decode(node) for node in job.nodes)
+    elif job.kind == "classifier":
+        seconds += _CONVOLUTIONS_SLOWER * sum(_classifier_flops(node, plan) for node in job.nodes) / speed
+    elif job.kind == "finetuned":
+        known = {node.name: node for node in plan.nodes}
+        seconds += sum(tuning_flops(node, known) for node in job.nodes) / speed
     elif job.kind == "quantized":
         seconds += _QUANTIZE_SECONDS * len(job.nodes)
     elif job.kind == "evaluation":
+        starts = {node.name: node for node in plan.of_kind("checkpoint")}
         sizes = {track.columns["parameters"] for track in plan.tracks}
+        sizes |= {weights_of(node, starts) for node in plan.of_kind("finetuned")}
         for node in job.nodes:
             measure = Evaluation.read(node.recipe).measure
             if isinstance(measure, Loss):

@@ -14,8 +14,13 @@ class Execution(Recipe):
     micro_batch_sequences: int | None = Field(
         None, gt=0, description="sequences in one forward pass; null: the whole batch"
     )
-    training_jobs: Literal["trajectory", "family"] = Field(
-        "trajectory", description="one job makes a trajectory, or a trunk with its branches (fewer starts of Python)"
+    training_jobs: Literal["trajectory", "family", "run"] = Field(
+        "trajectory",
+        description="one job makes a trajectory, a trunk with its branches, or a run with all seeds and points of its "
+        "grid (fewer starts of Python)",
+    )
+    measuring_jobs: Literal["family", "run"] = Field(
+        "family", description="one job averages, quantizes or scores a trunk with its branches, or a whole run"
     )
     compile: bool = Field(False, description="torch.compile the training step, where that can be done")
     tokenizer_workers: int = Field(2, gt=0, description="processes that tokenize")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -11,13 +11,22 @@ from pydantic_core import ErrorDetails
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.presets import method_preset
+from coolbits.study.finetuning_choices import FinetuningChoice
 from coolbits.study.grid import expand, merge
 from coolbits.study.optimizer_names import optimizer_preset
+from coolbits.study.recipes.base import Recipe
 from coolbits.study.schema import NAME, Run, Study
+from coolbits.study.vision_choices import VisionRun
 
-_WHOLE = frozenset({"checkpoints", "cooldowns", "config"})
-_GRIDDED = ("Run", "CooldownChoice", "ScheduleChoice", "AdamW", "AdamC", "SGD", "Muon", "Divergence")
+_WHOLE = frozenset({"checkpoints", "cooldowns", "config", "paths"})
+_GRIDDED = (
+    *("Run", "CooldownChoice", "ScheduleChoice", "AdamW", "AdamC", "SGD", "Muon", "Divergence"),
+    *("VisionRun", "EpochScheduleChoice", "Shift", "ResizedCrop"),
+    *("FinetuningChoice", "FinetuningSchedule", "StartChoice"),
+)
 _MAX_BYTES = 1 << 20
+
+_Choice = TypeVar("_Choice", bound=Recipe)
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,20 +76,38 @@ def parse_study(raw: dict[str, Any]) -> Study:
         if not isinstance(name, str) or not re.match(NAME, name):
             raise CoolbitsError(f"runs: {name!r} is no name; use lower-case letters, digits, '.', '_' and '-'")
         runs[name] = _expand_run(merge(defaults, _mapping(run, f"runs.{name}")), f"runs.{name}")
+    vision = {
+        name: _points(VisionRun, _mapping(run, f"vision.{name}"), f"vision.{name}")
+        for name, run in _mapping(raw.get("vision", {}), "vision").items()
+    }
+    finetuning = {
+        name: _points(FinetuningChoice, _mapping(choice, f"finetuning.{name}"), f"finetuning.{name}")
+        for name, choice in _mapping(raw.get("finetuning", {}), "finetuning").items()
+    }
+    if not runs and not vision and not finetuning and not raw.get("analyses"):
+        raise CoolbitsError("runs: missing; a study has runs, vision, finetuning or analyses")
+    if (runs or finetuning) and "data" not in raw:
+        raise CoolbitsError("data: missing; it is required for runs and for finetuning")
     quantizers = {
         name: {"method": method_preset(choice).identity()} if isinstance(choice, str) else choice
         for name, choice in _mapping(raw.get("quantizers", {}), "quantizers").items()
     }
-    return Study.model_validate(raw | {"runs": runs, "quantizers": quantizers})
+    sections = {"runs": runs, "vision": vision, "finetuning": finetuning, "quantizers": quantizers}
+    return Study.model_validate(raw | sections)
 
 
 def _expand_run(run: dict[str, Any], where: str) -> tuple[Run, ...]:
     if "cooldowns" in run:
         choices = run["cooldowns"] if isinstance(run["cooldowns"], list) else [run["cooldowns"]]
         run = run | {"cooldowns": [one for choice in choices for one in expand(_mapping(choice, where), _WHOLE)]}
+    return _points(Run, run, where)
+
+
+def _points(kind: type[_Choice], run: dict[str, Any], where: str) -> tuple[_Choice, ...]:
+    """Return every point of the grid that `run` is."""
     points = [_with_preset(point) for point in expand(run, _WHOLE)]
     try:
-        return tuple(Run.model_validate(point) for point in points)
+        return tuple(kind.model_validate(point) for point in points)
     except ValidationError as error:
         raise CoolbitsError(f"{where}.{_sentence(error)}") from None
 
@@ -145,17 +172,22 @@ def study_json_schema() -> dict[str, Any]:
     """Return the JSON schema of the study file: the model's, with grids allowed and run fields left to `defaults`."""
     schema = Study.model_json_schema()
     run, fields = schema["$defs"]["Run"], schema["properties"]
+    image_run, finetuning = schema["$defs"]["VisionRun"], schema["$defs"]["FinetuningChoice"]
     run["properties"]["model"] = _or_name(run["properties"]["model"], "a preset: micro-neox, pythia-160m, ...")
+    image_run["properties"]["model"] = _or_name(image_run["properties"]["model"], "a preset: resnet-micro, resnet-50")
     named = {"type": "object", "properties": {"preset": _or_list({"type": "string"})}, "required": ["preset"]}
     optimizer = {"anyOf": [run["properties"]["optimizer"], named]}
-    run["properties"]["optimizer"] = _or_name(optimizer, "a name: AdamW-32, AdamW-8D, Muon-8L, ...")
+    for properties in (run["properties"], image_run["properties"], finetuning["properties"]):
+        properties["optimizer"] = _or_name(optimizer, "a name: AdamW-32, AdamW-8D, Muon-8L, ...")
     for name in _GRIDDED:
         definition = schema["$defs"][name]
         gridded = {key: _or_list(value) for key, value in definition["properties"].items() if key not in _WHOLE}
         definition["properties"] |= gridded
     run.pop("required")
     run["properties"]["cooldowns"] = _or_list({"$ref": "#/$defs/CooldownChoice"})
-    fields["runs"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Run"}, "minProperties": 1}
+    fields["runs"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Run"}}
+    fields["vision"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/VisionRun"}}
+    fields["finetuning"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/FinetuningChoice"}}
     fields["defaults"] = {"$ref": "#/$defs/Run", "description": "fields of every run; a run overrides any of them"}
     preset = _or_name({"$ref": "#/$defs/Quantizer"}, "a preset: gptq-w4-g128-paper, ...")
     fields["quantizers"] = {"type": "object", "additionalProperties": preset}

@@ -1,4 +1,4 @@
-"""From checkpoints and averages to quantized models and evaluations."""
+"""From checkpoints, averages and fine-tuned models to quantized models and evaluations."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ FULL = "none"
 
 @dataclass(frozen=True)
 class Point:
-    """A model to measure: a checkpoint or an average, the columns that describe it and the family it belongs to."""
+    """A model to measure: checkpoint, average or fine-tuned, the columns that describe it and the family it is of."""
 
     node: Node
     columns: dict[str, Any]
@@ -62,9 +62,7 @@ def measure(study: Study, points: list[Point], data: DataNodes) -> Measured:
         for point in points:
             if _wanted(study, choice, point):
                 base = _evaluation(choice.measure, point.node, None, data)
-                rows.append(
-                    Measurement(name, choice.measure, base, None, None, point.columns | _quantizer_columns(None))
-                )
+                rows.append(Measurement(name, choice.measure, base, None, None, full_precision(point)))
                 families.append((base, point.family))
                 for key, quantizer in _chosen(study, choice).items():
                     quantized = _quantized(quantizer, point.node, data)
@@ -78,7 +76,7 @@ def measure(study: Study, points: list[Point], data: DataNodes) -> Measured:
 def _check_names(study: Study, name: str, choice: EvaluationChoice) -> None:
     known: dict[str, list[str]] = {
         "quantizers": list(study.quantizers),
-        "runs": list(study.runs),
+        "runs": [*study.runs, *study.finetuning],
         "averages": list(study.averages),
     }
     for key, allowed in known.items():
@@ -105,6 +103,11 @@ def _quantizer_columns(quantizer: Quantizer | None, name: str = FULL) -> dict[st
         return {"quantizer": name, "method": FULL, "bits": None, "group_size": None}
     grid = quantizer.method.grid
     return {"quantizer": name, "method": quantizer.method.kind, "bits": grid.bits, "group_size": grid.group_size}
+
+
+def full_precision(point: Point) -> dict[str, Any]:
+    """Return the columns of a point as it is, not quantized."""
+    return point.columns | _quantizer_columns(None)
 
 
 def _model_label(model: Node) -> str:

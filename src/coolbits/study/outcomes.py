@@ -1,4 +1,4 @@
-"""From measurements to the study's own results: tables, figures, claims."""
+"""From measurements and analyses to the study's own results: tables, figures, claims."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -7,25 +7,34 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node, Ref, fingerprint_of
 from coolbits.claims.names import CLAIMS
 from coolbits.figures.names import FIGURES
-from coolbits.study.measurements import Measured, Measurement
+from coolbits.study.analyses import ANALYSES, analyses
+from coolbits.study.finetuning import Finetunings
+from coolbits.study.measurements import Measured, Measurement, full_precision
 from coolbits.study.recipes.results import Claims, Figure, Row, Table
 from coolbits.study.schema import Study
 from coolbits.study.track import Track
 from coolbits.study.units import si
+from coolbits.study.vision import Vision
 
-Content = Literal["loss", "tasks", "metrics", "ledger"]
+Content = Literal["loss", "tasks", "metrics", "ledger", "telemetry", "vision", "finetuning"]
 
 
-def outcomes(study: Study, tracks: list[Track], measured: Measured, tokens: int) -> list[Node]:
-    """Return the nodes of tables, figures and claims, each named after the study.
+def outcomes(
+    study: Study, tracks: list[Track], measured: Measured, tokens: int, vision: Vision, tuned: Finetunings
+) -> list[Node]:
+    """Return the nodes of analyses, and of tables, figures and claims, which are named after the study.
 
     Raises:
         CoolbitsError: if a figure or a claim does not exist, or needs a table that this study cannot fill.
     """
-    tables = _tables(study, tracks, measured)
+    tables = _tables(study, tracks, measured, vision, tuned)
     refs = {node.name.rpartition("/")[2]: node.ref for node in tables}
-    scale = _scale(study, tracks, tokens)
-    figures = [_figure(study, name, refs, scale) for name in study.figures]
+    analysed = analyses(study, tracks)
+    drawable = refs | {kind: node.ref for kind, node in analysed.items()}
+    scale = _scale(study, tracks, tokens) if tracks else study.study
+    own = {"vision": vision.scale, "finetuning": tuned.scale, "memory": f"{study.study}: nothing is trained"}
+    scales = {name: own.get(_needed(study, name)[0], scale) for name in study.figures}
+    figures = [_figure(study, name, drawable, scales[name]) for name in study.figures]
     wanted = tuple(CLAIMS) if study.claims == "all" else study.claims
     for name in wanted:
         if name not in CLAIMS:
@@ -34,27 +43,48 @@ def outcomes(study: Study, tracks: list[Track], measured: Measured, tokens: int)
     if wanted:
         recipe = Claims(claims=wanted, scale=scale).identity()
         claims = [_named(study, "claims", "claims", recipe, refs)]
-    return [*tables, *figures, *claims]
+    return [*analysed.values(), *tables, *figures, *claims]
+
+
+def _needed(study: Study, name: str) -> tuple[str, ...]:
+    """Return the tables that a figure of the study is drawn from."""
+    figure = study.figures[name].figure
+    if figure not in FIGURES:
+        raise CoolbitsError(f"figures.{name}.figure: no figure {figure!r}; there are {', '.join(FIGURES)}")
+    return FIGURES[figure]
 
 
 def _figure(study: Study, name: str, tables: dict[str, Ref], scale: str) -> Node:
-    choice = study.figures[name]
-    if choice.figure not in FIGURES:
-        raise CoolbitsError(f"figures.{name}.figure: no figure {choice.figure!r}; there are {', '.join(FIGURES)}")
-    needed = FIGURES[choice.figure]
+    choice, needed = study.figures[name], _needed(study, name)
     for table in needed:
+        if table not in tables and table in ANALYSES:
+            raise CoolbitsError(f"figures.{name}: needs an analysis of kind {table!r}; add one to `analyses`")
         if table not in tables:
             raise CoolbitsError(f"figures.{name}: needs the table {table!r}, for which the study evaluates nothing")
     recipe = Figure(figure=choice.figure, options=choice.options, scale=scale).identity()
     return _named(study, "figure", name, recipe, {table: tables[table] for table in needed})
 
 
-def _tables(study: Study, tracks: list[Track], measured: Measured) -> list[Node]:
+def _tables(
+    study: Study, tracks: list[Track], measured: Measured, vision: Vision, tuned: Finetunings
+) -> list[Node]:
     losses = [row for row in measured.rows if row.measure.kind == "loss"]
     tasks = [row for row in measured.rows if row.measure.kind == "tasks"]
-    ends = {track.name: (track.checkpoint(track.steps[-1]), track.row(track.steps[-1])) for track in tracks}
+    # Several runs may share a trajectory; the one that follows it furthest has all of its metrics.
+    longest = {track.name: track for track in sorted(tracks, key=lambda track: track.steps[-1])}
+    ends = [(track.checkpoint(track.steps[-1]), None, track.row(track.steps[-1])) for track in longest.values()]
+    watched = [track for track in longest.values() if track.recipe.telemetry]
     ledgers = {row.quantized.name: (row.quantized, row.columns) for row in measured.rows if row.quantized}
-    tables = [_table(study, "metrics", [(node, None, columns) for node, columns in ends.values()])]
+    tables = []
+    if ends:
+        tables.append(_table(study, "metrics", ends))
+    if vision.classifiers:
+        tables.append(_table(study, "vision", [(node, None, columns) for node, columns in vision.classifiers]))
+    if watched:
+        tables.append(_table(study, "telemetry", map(_watched, watched)))
+    if tuned.points:
+        rows = [(point.node, None, full_precision(point)) for point in tuned.points]
+        tables.append(_table(study, "finetuning", rows))
     if losses:
         tables.append(_table(study, "loss", map(_sources, losses)))
     if tasks:
@@ -62,6 +92,11 @@ def _tables(study: Study, tracks: list[Track], measured: Measured) -> list[Node]
     if ledgers:
         tables.append(_table(study, "ledger", [(node, None, columns) for node, columns in ledgers.values()]))
     return tables
+
+
+def _watched(track: Track) -> tuple[Node, None, dict[str, Any]]:
+    """Return what the telemetry of a trajectory is read from; its rows have steps of their own."""
+    return track.checkpoint(track.steps[-1]), None, track.columns | {"trajectory": track.name, "family": track.family}
 
 
 def _sources(row: Measurement) -> tuple[Node, Node | None, dict[str, Any]]:

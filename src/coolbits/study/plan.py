@@ -1,6 +1,6 @@
 """The plan: a study resolved into nodes, with parents and fingerprints, and into jobs that make them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +8,15 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.study.averages import averages
+from coolbits.study.finetuning import finetunings
 from coolbits.study.load import load_study
 from coolbits.study.measurements import Point, measure
 from coolbits.study.outcomes import outcomes
 from coolbits.study.schema import Study
-from coolbits.study.sources import data_nodes
+from coolbits.study.sources import DataNodes, data_nodes
 from coolbits.study.track import Track
 from coolbits.study.trajectories import tracks
+from coolbits.study.vision import vision
 
 KINDS = (
     "corpus",
@@ -22,8 +24,13 @@ KINDS = (
     "shards",
     "checkpoint",
     "average",
+    "conversations",
+    "finetuned",
     "quantized",
     "evaluation",
+    "analysis",
+    "images",
+    "classifier",
     "table",
     "figure",
     "claims",
@@ -34,13 +41,13 @@ KINDS = (
 class Plan:
     """Every node of a study, in an order in which each comes after its parents.
 
-    `families` maps a node of a batched kind to the family whose job makes it.
+    `batches` maps a node of a batched kind to the batch that one job makes.
     """
 
     study: Study
     nodes: tuple[Node, ...]
     tracks: tuple[Track, ...]
-    families: dict[str, str]
+    batches: dict[str, str]
     locations: dict[str, list[str]]
 
     def of_kind(self, kind: str) -> list[Node]:
@@ -53,10 +60,10 @@ class Plan:
         return [node for node in self.nodes if (node.kind, node.name) not in needed]
 
     def jobs(self, kind: str) -> list[Job]:
-        """Return the jobs of one kind: nodes of a family share one, so that they share the start of Python."""
+        """Return the jobs of one kind: nodes of a batch share one, so that they share the start of Python."""
         batches: dict[str, list[Node]] = {}
         for node in self.of_kind(kind):
-            batches.setdefault(self.families.get(f"{kind}/{node.name}", node.name), []).append(node)
+            batches.setdefault(self.batches.get(f"{kind}/{node.name}", node.name), []).append(node)
         execution = self.study.execution.identity()
         return [
             Job(kind, f"{kind}-{name.replace('/', '-')}", tuple(nodes), execution, self.locations)
@@ -79,7 +86,8 @@ def make_plan(path: Path) -> Plan:
 
 def resolve(study: Study, folder: Path) -> Plan:
     """Resolve a study whose relative paths start at `folder`."""
-    data = data_nodes(study.data, folder)
+    data = data_nodes(study.data, folder) if study.data else DataNodes((), {}, 0)
+    seen = vision(study, folder)
     found = [
         track
         for name, points in study.runs.items()
@@ -88,28 +96,47 @@ def resolve(study: Study, folder: Path) -> Plan:
     ]
     points = [Point.of_track(track, step) for track in found for step in track.steps]
     averaged = averages(study, found)
-    points += averaged.points
-    nodes = _unique([*data.nodes, *averaged.members, *(point.node for point in points)])
+    tuned = finetunings(study, found, data, folder)
+    points += [*averaged.points, *tuned.points]
+    nodes = _unique([*data.nodes, *averaged.members, *tuned.conversations, *(point.node for point in points)])
     measured = measure(study, points, data)
-    families = {
-        f"{node.kind}/{node.name}": family
-        for node, family in [
-            *((point.node, point.family) for point in points if point.node.kind == "average"),
-            *measured.families,
-        ]
-    }
+    owned = [
+        *((node, node.name.partition("/")[0]) for node in nodes if node.kind == "checkpoint"),
+        *((point.node, point.family) for point in points if point.node.kind == "average"),
+        *((point.node, point.node.name) for point in tuned.points),
+        *measured.families,
+    ]
+    pools = _pools(study, found, tuned.points)
+    batches = {f"{node.kind}/{node.name}": pools(node.kind, owner) for node, owner in owned}
+    results = outcomes(study, found, measured, _tokens(found), seen, tuned)
+    nodes = _unique([*nodes, *measured.nodes, *seen.nodes, *results])
+    locations = data.locations | seen.locations | tuned.locations
+    return Plan(study, tuple(_ordered(nodes)), tuple(found), batches | seen.batches, locations)
+
+
+def _pools(study: Study, found: list[Track], tuned: list[Point]) -> Callable[[str, str], str]:
+    """Return the function (kind, trajectory or family) -> batch of nodes that one job makes.
+
+    A trunk that several runs share goes with the first of them, and all its branches with it.
+    """
     roots = {track.name: track.family for track in found}
-    whole = study.execution.training_jobs == "family"
-    for node in nodes:
-        if node.kind == "checkpoint":
-            trajectory = node.name.partition("/")[0]
-            families[f"checkpoint/{node.name}"] = roots[trajectory] if whole else trajectory
-    nodes = _unique([*nodes, *measured.nodes, *outcomes(study, found, measured, _tokens(found))])
-    return Plan(study, tuple(_ordered(nodes)), tuple(found), families, data.locations)
+    runs = {track.family: f"{study.study}-{track.columns['run']}" for track in reversed(found)}
+    roots |= {point.node.name: point.family for point in tuned}
+    runs |= {point.family: f"{study.study}-{point.columns['run']}" for point in tuned}
+
+    def pool(kind: str, owner: str) -> str:
+        trains = kind in ("checkpoint", "finetuned")
+        together = study.execution.training_jobs if trains else study.execution.measuring_jobs
+        if together == "trajectory":
+            return owner
+        family = roots.get(owner, owner)
+        return runs.get(family, family) if together == "run" else family
+
+    return pool
 
 
 def _tokens(found: Iterable[Track]) -> int:
-    return max(track.steps[-1] * track.recipe.batch_tokens for track in found)
+    return max((track.steps[-1] * track.recipe.batch_tokens for track in found), default=0)
 
 
 def _unique(nodes: Iterable[Node]) -> list[Node]:

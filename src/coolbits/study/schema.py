@@ -5,11 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from coolbits.study.execution import Execution, Threads
+from coolbits.study.finetuning_choices import FinetuningChoice
+from coolbits.study.recipes.analysis import TheorySettings
 from coolbits.study.recipes.base import Recipe
 from coolbits.study.recipes.evaluation import Measure
 from coolbits.study.recipes.ptq import Method
 from coolbits.study.recipes.training import Divergence, Optimizer
 from coolbits.study.units import Length, Tokens
+from coolbits.study.vision_choices import VisionRun
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
@@ -204,16 +207,36 @@ class FigureChoice(Recipe):
     options: dict[str, Any] = Field({}, description="arguments of the figure, for example quantizers: [gptq-w3]")
 
 
+class MemoryChoice(Recipe):
+    """Bytes of optimizer states, from real optimizers without storage."""
+
+    kind: Literal["memory"] = "memory"
+    models: tuple[str, ...] = Field(min_length=1, description="presets: gpt-162m, micro-neox, ...")
+    optimizers: tuple[str, ...] = Field(min_length=1, description="names: AdamW-32, Muon-8L, Muon-8L+AdamW-8L, ...")
+    vocabulary_size: int = Field(50_257, gt=0, description="of every model; 50,257 is gpt2's")
+    sequence_length: int = Field(2048, gt=1, description="positions, for models that learn them")
+
+
+class AnalysisChoice(Recipe):
+    """An analysis that trains nothing, and the runs whose last checkpoints lend it their optimizer states."""
+
+    analysis: Annotated[MemoryChoice | TheorySettings, Field(discriminator="kind")]
+    runs: tuple[str, ...] | Literal["all"] = Field((), description="of theory only")
+
+
 class Study(Recipe):
     """One study: everything wanted."""
 
     study: Name = Field(description="names the study's own results: results/figure/NAME/...")
-    data: Data
+    data: Data | None = Field(None, description="of the runs; a study of vision alone has none")
     defaults: dict[str, Any] = Field({}, description="fields of every run; a run overrides any of them")
-    runs: dict[Name, tuple[Run, ...]] = Field(min_length=1, description="pretraining runs; lists are grids")
+    runs: dict[Name, tuple[Run, ...]] = Field({}, description="pretraining runs; lists are grids")
+    vision: dict[Name, tuple[VisionRun, ...]] = Field({}, description="trainings of image classifiers; lists are grids")
     averages: dict[Name, AverageChoice] = Field({}, description="averages of checkpoints")
+    finetuning: dict[Name, tuple[FinetuningChoice, ...]] = Field({}, description="supervised ones; lists are grids")
     quantizers: dict[Name, Quantizer] = Field({}, description="PTQ recipes")
     evaluations: dict[Name, EvaluationChoice] = Field({}, description="what is measured")
+    analyses: dict[Name, AnalysisChoice] = Field({}, description="one of each kind: memory, theory")
     figures: dict[Name, FigureChoice] = Field({}, description="figures to draw")
     claims: tuple[str, ...] | Literal["all"] = Field((), description="claims to judge")
     bootstrap_samples: int = Field(1000, gt=0, description="of the intervals in tables")

@@ -34,5 +34,5 @@ def print_plan(plan: Plan, root: Path) -> None:
         "sharing saves",
         f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs",
     )
-    totals.add_row("peak disk", f"{si(cost.bytes)}B")
+    totals.add_row("peak disk", f"{si(cost.bytes).replace('B', 'G')}B")
     console.print(totals, soft_wrap=True)

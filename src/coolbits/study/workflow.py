@@ -1,6 +1,6 @@
 """What the rules ask of a plan: one task a rule, with paths, code slices and resources."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,10 @@ from coolbits.artifacts.store import Store
 from coolbits.stages import STAGES
 from coolbits.study.board import Board
 from coolbits.study.cost import job_seconds
+from coolbits.study.footprint import job_megabytes
 from coolbits.study.plan import KINDS, Plan, make_plan
 from coolbits.study.times import put_in_order
 
-_MEMORY_MB = 3000
 _MARGIN = 3
 
 
@@ -30,6 +30,7 @@ class Task:
     code: str
     threads: int
     seconds: float
+    megabytes: int
 
     @property
     def name(self) -> str:
@@ -86,7 +87,7 @@ class Task:
     @property
     def resources(self) -> dict[str, int]:
         """Memory in MB and minutes, for a cluster."""
-        return {"mem_mb": _MEMORY_MB, "runtime": max(10, round(_MARGIN * self.seconds / 60))}
+        return {"mem_mb": self.megabytes, "runtime": max(10, round(_MARGIN * self.seconds / 60))}
 
     @property
     def priority(self) -> int:
@@ -109,16 +110,18 @@ class Workflow:
     @cached_property
     def _threads(self) -> dict[str, int]:
         threads = self.plan.study.threads
-        data = dict.fromkeys(("corpus", "tokenizer", "shards"), threads.data)
-        measuring = dict.fromkeys(("average", "quantized", "evaluation"), threads.measuring)
-        return {**data, **measuring, "checkpoint": threads.training}
+        data = dict.fromkeys(("corpus", "tokenizer", "shards", "images", "conversations"), threads.data)
+        measuring = dict.fromkeys(("average", "quantized", "evaluation", "analysis"), threads.measuring)
+        training = dict.fromkeys(("checkpoint", "classifier", "finetuned"), threads.training)
+        return {**data, **measuring, **training}
 
     def tasks(self, kind: str) -> Iterator[Task]:
         """Yield the tasks of one kind."""
         jobs = self.plan.jobs(kind)
         code = code_slice(STAGES[kind]).digest[:16] if jobs else ""
         for job in jobs:
-            yield Task(job, self.root, code, self._threads.get(kind, 1), job_seconds(job, self.plan))
+            seconds, megabytes = job_seconds(job, self.plan), job_megabytes(job, self.plan)
+            yield Task(job, self.root, code, self._threads.get(kind, 1), seconds, megabytes)
 
     def targets(self) -> list[str]:
         """Return the files that `all` asks for: manifests of what no other node needs, and what people look at."""
@@ -141,7 +144,17 @@ class Workflow:
         tasks = [task for kind in KINDS for task in self.tasks(kind)]
         for task in tasks:
             write_json(task.recipe, task.job.to_json())
-        self.board.post([(task.job, job_seconds(task.job, self.plan)) for task in tasks], self.root)
+        self.board.post(list(self._waiting(tasks)), self.root)
+
+    def _waiting(self, tasks: Iterable[Task]) -> Iterator[tuple[Job, float]]:
+        """Yield the jobs to do, with their seconds: artifacts missing or made by other code, and what hangs on them."""
+        changing: set[tuple[str, str]] = set()
+        for task in tasks:
+            nodes, store = task.job.nodes, Store(self.root, code_slice(STAGES[task.job.kind]))
+            parents = {(ref.kind, ref.name) for node in nodes for ref in node.parents.values()}
+            if parents & changing or not all(map(store.seems_current, nodes)):
+                changing.update((node.kind, node.name) for node in nodes)
+                yield task.job, task.seconds
 
 
 def _wanted(node: Node) -> tuple[str, ...]:

@@ -9,19 +9,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from coolbits.data.batches import Batches, roll_digest
+from coolbits.loops.divergence import has_diverged
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
 from coolbits.study.recipes.training import Trajectory
-from coolbits.training.divergence import has_diverged
 from coolbits.training.gradient import SummedLoss, accumulate_gradient, l2_norm
 from coolbits.training.memory import Memory, Update, metrics_row
+from coolbits.training.telemetry import Observer
 
 
 @dataclass
 class Training:
-    """A trajectory in memory: fixed parts, and `memory`, which says where it stands.
+    """A trajectory in memory: fixed parts, `memory`, which says where it stands, and `observer`, which only looks on.
 
-    With `read_late` losses and gradient norms stay on the device until metrics are logged, to keep an accelerator busy.
+    With `read_late` losses and gradient norms stay on the device until metrics are logged or telemetry is gathered, to
+    keep an accelerator busy.
     A divergence is then found late, but at the same step: what was trained after it is dropped with its weights.
     """
 
@@ -33,6 +35,7 @@ class Training:
     micro_batch_sequences: int | None = None
     read_late: bool = False
     memory: Memory = field(default_factory=Memory)
+    observer: Observer = field(default_factory=Observer)
     _unread: list[tuple[Callable[..., Update], Tensor]] = field(default_factory=list)
 
     def train(self, until: int) -> Iterator[int]:
@@ -53,10 +56,11 @@ class Training:
             update = partial(Update, step=number, lr=lr, data_digest=memory.data_digest)
             self._unread.append((update, torch.stack([loss, grad_norm])))
             logged = number % recipe.log_steps == 0
-            if logged or not self.read_late:
+            if logged or self.observer.is_due(number) or not self.read_late:
                 self.read()
             if memory.diverged_step is None:
-                self.optimizer.step(lr)
+                with self.observer.around(number):
+                    self.optimizer.step(lr)
                 memory.step = number
                 if logged:
                     memory.rows.append(self.last_row())

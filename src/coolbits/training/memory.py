@@ -6,7 +6,8 @@ from typing import Any, Self
 import pandas as pd
 
 from coolbits.data.batches import NO_BATCHES
-from coolbits.training.divergence import LossHistory
+from coolbits.loops.divergence import LossHistory
+from coolbits.training.throughput import Row
 
 _DTYPES = {
     "step": "int64",
@@ -38,7 +39,7 @@ class Memory:
     """Where a trajectory stands.
 
     `step` counts updates done, `data_digest` rolls over the batches used. `rows` are the metrics of the logged updates
-    since the trajectory's start. `diverged_step` is the update that diverged, if one did.
+    since the trajectory's start, `paces` their tokens a second. `diverged_step` is the update that diverged, if one did.
     """
 
     step: int = 0
@@ -46,6 +47,7 @@ class Memory:
     history: LossHistory = field(default_factory=LossHistory)
     last: Update | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    paces: list[Row] = field(default_factory=list)
     diverged_step: int | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -59,11 +61,11 @@ class Memory:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], rows: list[dict[str, Any]]) -> Self:
-        """Read back what `to_json` gave, with the metrics of the logged updates."""
+    def from_json(cls, value: dict[str, Any], rows: list[dict[str, Any]], paces: list[Row]) -> Self:
+        """Read back what `to_json` gave, with metrics and pace of the logged updates."""
         history = LossHistory(value["first_loss"], tuple(value["recent_losses"]))
         last = None if value["last_update"] is None else Update(**value["last_update"])
-        return cls(value["step"], value["data_digest"], history, last, rows)
+        return cls(value["step"], value["data_digest"], history, last, rows, paces)
 
     def branch(self) -> "Memory":
         """Return the memory of a branch that starts here: its metrics are its own, all else goes on."""

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,17 +19,19 @@ from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.data.batches import Batches
 from coolbits.data.shards import open_stream
+from coolbits.loops.allocator import keep_freed_memory
+from coolbits.loops.guards import alone_in, can_compile, hearing_signals, make_reproducible
 from coolbits.models.build import build_model
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
+from coolbits.optim.optimizer import describe_states
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.training import Checkpoint, Trajectory
-from coolbits.training.allocator import keep_freed_memory
 from coolbits.training.gradient import summed_loss
-from coolbits.training.guards import alone_in, can_compile, hearing_signals, make_reproducible
 from coolbits.training.loop import Training
-from coolbits.training.saved import METRICS, read_start, read_training, write_metrics, write_training
+from coolbits.training.saved import copy_metrics, read_start, read_training, write_metrics, write_training
 from coolbits.training.sources import Sources
+from coolbits.training.telemetry import observe
 from coolbits.training.throughput import Throughput
 
 _LOG = logging.getLogger(__name__)
@@ -74,19 +75,28 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
         keep_freed_memory()
     model = build_model(recipe.model, recipe.seed)
     nn.Module.to(model, device)
-    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
+    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision, execution.compile)
+    _LOG.info(describe_states(optimizer.stored_states()))
     sequences = recipe.batch_tokens // recipe.sequence_length
     batches = Batches(open_stream(shards, "train"), recipe.sequence_length, sequences, recipe.data_seed)
     compiled = execution.compile and can_compile(device)
     if execution.compile and not compiled:
         _LOG.warning("not compiled, hence slower: there is no C++ compiler, or there are no headers of Python")
     loss = summed_loss(model, recipe.precision, compiled)
-    late = device != "cpu"
-    return Training(recipe, model, optimizer, batches, loss, execution.micro_batch_sequences, read_late=late)
+    return Training(
+        recipe,
+        model,
+        optimizer,
+        batches,
+        loss,
+        execution.micro_batch_sequences,
+        read_late=device != "cpu",
+        observer=observe(recipe, model, optimizer),
+    )
 
 
 def write_checkpoint(training: Training, tokenizer: Path, out: Path) -> dict[str, Any]:
-    """Write the artifact of a checkpoint to `out`, metrics alone if the trajectory diverged; return its summary."""
+    """Write the artifact of a checkpoint to `out`, metrics and telemetry alone if it diverged; return its summary."""
     memory = training.memory
     if memory.diverged_step is not None:
         write_metrics(training, out)
@@ -121,7 +131,7 @@ class _Trainer:
             return _diverged(start.summary["diverged_step"])
         source = self.sources.newest(self.done, until)
         if source is not None and source.diverged_step is not None:
-            shutil.copyfile(source.directory / METRICS, out / METRICS)
+            copy_metrics(source.directory, out)
             return _diverged(source.diverged_step)
         if source is not None:
             read_training(self.training, source.directory)
@@ -152,13 +162,14 @@ class _Trainer:
     @cached_property
     def pace(self) -> Throughput:
         """Measures tokens a second over all of the job."""
-        return Throughput(self.sources.work / "throughput.jsonl", self.training.recipe.batch_tokens)
+        return Throughput(self.training.recipe.batch_tokens, self.training.recipe.log_steps)
 
     def _train(self, until: int) -> None:
         training, progress, saved = self.training, self.progress, monotonic()
         self.pace.pause()
         for step in training.train(until):
-            self.pace.after(step)
+            if (row := self.pace.after(step)) is not None:
+                training.memory.paces.append(row)
             loss = training.memory.last.loss if training.memory.last else math.nan
             progress.advance(step - self.done, f"loss {loss:.2f}, {self.pace.note}")
             self.done = step

@@ -1,36 +1,32 @@
-"""Tokens a second: for the eye, and for a file in the work folder. It differs from run to run, so it is no result."""
+"""Tokens a second: for the eye, and as rows beside the metrics. They differ from run to run, so they are no result."""
 
-import json
-from pathlib import Path
+from math import nan
 from time import monotonic
 
-_SECONDS_BETWEEN_ROWS = 5.0
+Row = dict[str, float]
 
 
 class Throughput:
-    """Measures the pace of training; a row of JSON is appended to `path` every few seconds.
+    """Measures the pace of training between logged updates.
 
-    The first update of a process, which may compile, is not counted.
+    The first update of a process, and the first after a pause, are not counted: they may compile, or follow a save.
     """
 
-    def __init__(self, path: Path, batch_tokens: int) -> None:
-        self._path, self._batch_tokens = path, batch_tokens
+    def __init__(self, batch_tokens: int, log_steps: int) -> None:
+        self._batch_tokens, self._log_steps = batch_tokens, log_steps
         self._counted_from: tuple[int, float] | None = None
-        self.tokens_per_second: float | None = None
+        self.tokens_per_second = nan
 
-    def after(self, step: int) -> None:
-        """Say that `step` updates are done now."""
-        if self._counted_from is None:
-            self._counted_from = step, monotonic()
-            return
-        seconds, steps = monotonic() - self._counted_from[1], step - self._counted_from[0]
-        if self.tokens_per_second is None or seconds >= _SECONDS_BETWEEN_ROWS:
-            self.tokens_per_second = steps * self._batch_tokens / seconds
-        if seconds >= _SECONDS_BETWEEN_ROWS:
-            self._counted_from = step, monotonic()
-            row = {"step": step, "tokens_per_second": self.tokens_per_second, "seconds_per_step": seconds / steps}
-            with self._path.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+    def after(self, step: int) -> Row | None:
+        """Say that `step` updates are done now; return the row of a logged update, its pace NaN if none was counted."""
+        now, pace = monotonic(), nan
+        if self._counted_from is not None:
+            counted, since = self._counted_from
+            pace = self.tokens_per_second = (step - counted) * self._batch_tokens / (now - since)
+        logged = step % self._log_steps == 0
+        if logged or self._counted_from is None:
+            self._counted_from = step, now
+        return {"step": step, "tokens_per_second": pace} if logged else None
 
     def pause(self) -> None:
         """Say that something else is done until the next update, which starts the count anew."""
@@ -40,6 +36,6 @@ class Throughput:
     def note(self) -> str:
         """The pace as `105k tokens/s`."""
         pace = self.tokens_per_second
-        if pace is None:
+        if pace != pace:
             return "pace unknown"
         return f"{pace / 1e6:.1f}M tokens/s" if pace >= 1e6 else f"{pace / 1e3:.3g}k tokens/s"

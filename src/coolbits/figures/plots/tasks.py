@@ -4,18 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, style
-from coolbits.figures.selection import (
-    Options,
-    Tables,
-    check_options,
-    chosen_quantizers,
-    demand,
-    evidence,
-    quantizer_label,
-    setting_label,
-)
-from coolbits.rows import averages, decays, main_setting, of_quantizer, of_setting, trunks
+from coolbits.figures import drawing, selection, style
+from coolbits.figures.selection import Options, Tables
+from coolbits.rows import averages, decays, main_rows, trunks
 
 NAME = "tasks"
 
@@ -43,7 +34,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     kinds = drawing.handles([style.Look(look.label, look.color, look.marker, "") for look, _ in groups])
     precision = [
         drawing.entry("full precision", "o", hollow=True),
-        drawing.entry(quantizer_label(groups[0][1]), "o", hollow=False),
+        drawing.entry(selection.quantizer_label(groups[0][1]), "o", hollow=False),
     ]
     style.legend(figure, kinds + precision)
     return figure
@@ -55,20 +46,17 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     rows = pd.concat([rows for _, rows in groups])
     sizes = ", ".join(f"{task} {int(count)}" for task, count in rows.groupby("task").samples.max().items())
     return (
-        f"Task accuracy of the last model of each kind under {quantizer_label(rows)}. a: before (hollow) and after "
-        "(filled) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
-        f"{setting_label(main_setting(rows))}. Samples: {sizes}. {evidence(rows, tables['tasks'])} {scale}."
+        f"Task accuracy of the last model of each kind under {selection.quantizer_label(rows)}. a: before (hollow) and "
+        "after (filled) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
+        f"{selection.setting_label(rows)}. Samples: {sizes}. "
+        f"{selection.evidence(rows, tables['tasks'])} {scale}."
     )
 
 
 def _groups(tables: Tables, options: Options) -> list[tuple[style.Look, pd.DataFrame]]:
     """Return the latest trunk checkpoint, decay end and averages of the main setting, as far as they were scored."""
-    check_options(NAME, options, ["quantizers"])
-    table = demand(NAME, tables["tasks"], "task evaluations")
-    (quantizer,) = chosen_quantizers(NAME, table, options, most=1)
-    rows = of_quantizer(table, quantizer)
-    rows = demand(NAME, rows[rows.relative_drop.notna()], "tasks with an accuracy")
-    rows = of_setting(rows, main_setting(rows))
+    (rows,) = selection.of_quantizers(NAME, selection.demand(NAME, tables["tasks"], "task evaluations"), options)
+    rows = main_rows(selection.demand(NAME, rows[rows.relative_drop.notna()], "tasks with an accuracy"))
     kinds = [(style.TRUNK, trunks(rows)), (style.DECAY, decays(rows).query("final"))]
     kinds += [(look, averages(rows, kind)) for kind, look in style.AVERAGES.items()]
     return [(look, group[group.tokens == group.tokens.max()]) for look, group in kinds if len(group)]

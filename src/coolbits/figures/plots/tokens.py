@@ -1,20 +1,14 @@
 """Error and loss along training: one trunk, its cooldowns, the learning rate (paper A, Figures 1 and 4)."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, style
-from coolbits.figures.selection import (
-    Options,
-    Tables,
-    check_options,
-    chosen_quantizers,
-    demand,
-    evidence,
-    quantizer_label,
-    setting_label,
-)
-from coolbits.rows import decays, main_rows, main_setting, of_quantizer, runs, trunks
+from coolbits.figures import drawing, selection, style
+from coolbits.figures.selection import Options, Tables
+from coolbits.rows import decays, main_rows, runs, trunks
 
 NAME = "tokens"
 
@@ -24,20 +18,21 @@ def draw(tables: Tables, options: Options) -> Figure:
     per_quantizer = _rows(tables, options)
     figure, axes = style.panels(len(per_quantizer) + 1)
     full = style.Look("full precision", style.GREY, "")
-    quantized = style.Look(quantizer_label(per_quantizer[0]), style.GREY, "", "--")
+    quantized = style.Look(selection.quantizer_label(per_quantizer[0]), style.GREY, "", "--")
+    looks = _decay_looks(per_quantizer[0])
     for panel, rows in zip(axes, per_quantizer, strict=False):
-        _fan(panel, rows, "relative_error")
+        _fan(panel, rows, "relative_error", looks)
         drawing.rates(panel, runs(rows))
-        panel.set_title(quantizer_label(rows))
+        panel.set_title(selection.quantizer_label(rows))
         panel.set_ylabel(style.ERROR)
         panel.set_ylim(bottom=0)
-    _fan(axes[-1], per_quantizer[0], "base_loss")
-    _fan(axes[-1], per_quantizer[0], "loss", line="--")
+    _fan(axes[-1], per_quantizer[0], "base_loss", looks)
+    _fan(axes[-1], per_quantizer[0], "loss", looks, line="--")
     axes[-1].set_ylabel(style.LOSS)
     for panel in axes:
         style.token_axis(panel)
         drawing.diverged(panel, per_quantizer[0], style.TRUNK)
-    entries = drawing.handles([style.TRUNK, style.DECAY]) + drawing.handles([full, quantized], marked=False)
+    entries = drawing.handles([style.TRUNK, *looks.values()]) + drawing.handles([full, quantized], marked=False)
     style.legend(figure, entries + drawing.notes(pd.concat(per_quantizer), rate=True))
     return figure
 
@@ -45,29 +40,36 @@ def draw(tables: Tables, options: Options) -> Figure:
 def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     per_quantizer = _rows(tables, options)
-    names = " and ".join(quantizer_label(rows) for rows in per_quantizer)
+    names = " and ".join(selection.quantizer_label(rows) for rows in per_quantizer)
     return (
         f"Quantization error ({names}) and loss against training tokens. One trunk at a constant rate, and "
         f"cooldowns that leave it and take the rate to its end (learning rate dotted, right axis). Relative error is "
-        f"CE(quantized) / CE(full) - 1. {setting_label(main_setting(per_quantizer[0]))}. "
-        f"{evidence(per_quantizer[0], tables['loss'])} {scale}."
+        f"CE(quantized) / CE(full) - 1. {selection.setting_label(per_quantizer[0])}. "
+        f"{selection.evidence(per_quantizer[0], tables['loss'])} {scale}."
     )
 
 
 def _rows(tables: Tables, options: Options) -> list[pd.DataFrame]:
-    """Return trunk and decays of the main setting, a frame a quantizer."""
-    check_options(NAME, options, ["quantizers"])
+    """Return trunk and all decays of the main setting, a frame a quantizer."""
     table = tables["loss"]
-    demand(NAME, decays(table), "cooldown from a constant-rate trunk")
-    demand(NAME, trunks(table), "constant-rate trunk")
-    chosen = chosen_quantizers(NAME, table, options, most=2)
-    frames = [main_rows(of_quantizer(table, name)) for name in chosen]
+    chosen = selection.of_quantizers(NAME, table, options, most=2)
+    selection.demand(NAME, decays(table), "cooldown from a constant-rate trunk")
+    selection.demand(NAME, trunks(table), "constant-rate trunk")
+    frames = [main_rows(rows, every_decay=True) for rows in chosen]
     return [rows[rows.source == "checkpoint"] for rows in frames]
 
 
-def _fan(axes: style.Axes, rows: pd.DataFrame, y: str, line: style.Line = "-") -> None:
+def _decay_looks(rows: pd.DataFrame) -> dict[str, style.Look]:
+    """Return a look for each kind of decay, named only where there are several."""
+    names = sorted(runs(rows).decay.dropna().unique())
+    if len(names) < 2:
+        return dict.fromkeys(names, style.DECAY)
+    return {name: style.decay_look(f"cooldown, {name}", place) for place, name in enumerate(names)}
+
+
+def _fan(axes: style.Axes, rows: pd.DataFrame, y: str, looks: Mapping[str, style.Look], line: style.Line = "-") -> None:
     """Draw the whole trunk, also past its last branch, and the cooldowns."""
-    trunk = style.Look("", style.TRUNK.color, line=line)
-    decay = style.Look("", style.DECAY.color, style.DECAY.marker, line)
-    drawing.fan(axes, runs(rows), y, None, decay)
-    drawing.curve(axes, trunks(rows), y, trunk, marked=line == "-")
+    whole = runs(rows)
+    for name, look in looks.items():
+        drawing.fan(axes, whole[whole.decay == name], y, None, replace(look, label="", line=line))
+    drawing.curve(axes, trunks(rows), y, replace(style.TRUNK, label="", line=line), marked=line == "-")

@@ -27,6 +27,22 @@ TRAJECTORY_COLUMNS = {
     "decay_shape": "str",
     "final_fraction": "float64",
 }
+# Of an image classifier instead; `images` names the set it was trained on.
+VISION_COLUMNS = {
+    "run": "str",
+    "trajectory": "str",
+    "images": "str",
+    "model": "str",
+    "optimizer": "str",
+    "states": "str",
+    "beta2": "float64",
+    "weight_decay": "float64",
+    "schedule": "str",
+    "peak_lr": "float64",
+    "seed": "Int64",
+    "epochs": "Int64",
+    "batch_images": "Int64",
+}
 MODEL_COLUMNS = {
     "step": "Int64",
     "tokens": "Int64",
@@ -46,8 +62,8 @@ MODEL_COLUMNS = {
 class Row(Recipe):
     """One measurement: which evaluation (a parent role) and the recipe fields that become its columns.
 
-    `columns` holds every name of `TRAJECTORY_COLUMNS` and, save for `metrics`, of `MODEL_COLUMNS`; null where a name
-    does not apply. Other scalar columns are kept as they are.
+    `columns` holds every name of `TRAJECTORY_COLUMNS` and, save for `metrics` and `telemetry`, of `MODEL_COLUMNS`; null
+    where a name does not apply. Other scalar columns are kept as they are.
     """
 
     evaluation: str = Field(description="parent role of the evaluation, checkpoint (metrics) or quantized (ledger)")
@@ -58,10 +74,11 @@ class Row(Recipe):
 class Table(Recipe):
     """A tidy table: one row a measurement.
 
-    Parents: the evaluations; for `metrics` the last checkpoint of each trajectory; for `ledger` the quantized models.
+    Parents: the evaluations; for `metrics` and `telemetry` the last checkpoint of each trajectory; for
+    `ledger` the quantized models; for `vision` the classifiers; for `finetuning` the fine-tuned models.
     """
 
-    content: Literal["loss", "tasks", "metrics", "ledger"]
+    content: Literal["loss", "tasks", "metrics", "ledger", "telemetry", "vision", "finetuning"]
     rows: tuple[Row, ...]
     bootstrap_samples: int = Field(1000, gt=0)
     confidence: float = Field(0.95, gt=0, lt=1)

@@ -1,0 +1,33 @@
+"""What a claim is: what is said and where, what is measured, by which rule it is judged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coolbits.claims.evidence import Evidence
+from coolbits.claims.verdict import Effect, Form
+
+POINTS = "percentage points of relative error"
+NATS = "nats per token"
+PERCENT_OF_LOSS = "percent of the loss"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and its statistic, positive where the claim holds.
+
+    `reading` is one sentence in which `{effect}` is the effect with its unit. `needs` says which rows it takes.
+    `most_bits` limits it to quantizers with no more bits, where it is a claim about few bits; one about the loss at
+    `full_precision` is judged once, not for each quantizer.
+    """
+
+    statement: str
+    source: str
+    statistic: str
+    reading: str
+    needs: str
+    measure: Callable[[Evidence], Effect | None]
+    unit: str = POINTS
+    form: Form = "direction"
+    margin: str = ""
+    most_bits: int = 8
+    full_precision: bool = False

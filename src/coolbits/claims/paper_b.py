@@ -1,0 +1,137 @@
+"""The claims of paper B (arXiv 2509.23106), on optimizers with 8-bit states, and what no paper has: their errors."""
+
+from functools import partial
+
+from coolbits.claims import states
+from coolbits.claims.claim import NATS, PERCENT_OF_LOSS, Claim
+from coolbits.claims.states import LOSS_MARGIN, STALL_MARGIN, Variant
+from coolbits.study.optimizer_names import display_name
+
+_ADAMW, _ADAMW_8D, _ADAMW_8L = ("adamw", "32"), ("adamw", "8D"), ("adamw", "8L")
+_MUON, _MUON_8D, _MUON_8L = ("muon", "32"), ("muon", "8D"), ("muon", "8L")
+_AT_BEST = "each at the setting of lowest loss among those tried"
+
+
+def _parity(statement: str, source: str, reference: Variant, tested: Variant) -> Claim:
+    one, other = display_name(*reference), display_name(*tested)
+    return Claim(
+        statement,
+        source,
+        f"Final full-precision loss of {other} relative to that of {one}, less 1, {_AT_BEST}.",
+        f"The final loss of {other} differs from that of {one} by {{effect}}.",
+        f"finished runs of {one} and runs of {other} with equal model, schedule and budget",
+        partial(states.loss_increase, reference, tested),
+        PERCENT_OF_LOSS,
+        "equivalence",
+        f"{LOSS_MARGIN:g} percent",
+        full_precision=True,
+    )
+
+
+def _advantage(statement: str, source: str, worse: Variant, better: Variant) -> Claim:
+    one, other = display_name(*worse), display_name(*better)
+    return Claim(
+        statement,
+        source,
+        f"Final full-precision loss of {one} less that of {other}, equal tokens, {_AT_BEST}.",
+        f"{other} ended with a loss lower than that of {one} by {{effect}}.",
+        f"finished runs of {one} and runs of {other} with equal model, schedule and budget",
+        partial(states.lower_loss, worse, better),
+        NATS,
+        full_precision=True,
+    )
+
+
+def _questions(reference: Variant, tested: Variant) -> dict[str, Claim]:
+    """Return the open questions on the quantization error of models trained with 8-bit states."""
+    one, other = display_name(*reference), display_name(*tested)
+    ways = {
+        "": ("at the end of training", "Final error", "At the end of training", states.error_increase),
+        "-at-equal-loss": (
+            "at equal full-precision loss along training",
+            "Error at equal full-precision loss along whole runs, interpolated,",
+            "At equal loss",
+            states.error_increase_at_equal_loss,
+        ),
+        "-at-constant-rate": (
+            "at a constant rate",
+            "Error after equally many tokens, mean over the checkpoints before the decay,",
+            "At a constant rate",
+            states.error_increase_at_constant_rate,
+        ),
+    }
+    return {
+        f"{other.lower()}-error{way}": Claim(
+            f"Open question: is a model trained with {other} easier or harder to quantize than with {one}, {when}?",
+            "no paper; where both papers meet",
+            f"{what} under {other} less that under {one}, equal settings, those of lowest loss under {one}.",
+            f"{where} the error under {other} differs from that under {one} by {{effect}}.",
+            f"{one} and {other} with equal model, settings, schedule and budget",
+            partial(measure, reference, tested),
+            form="open",
+        )
+        for way, (when, what, where, measure) in ways.items()
+    }
+
+
+def _hybrid(beside: str, codec: str) -> Claim:
+    hybrid = ("muon", f"8L+{beside}")
+    return Claim(
+        f"Quantizing AdamW's states beside 8-bit Muon's, too, costs a little loss, consistently ({codec} AdamW).",
+        "paper B, version 3",
+        f"Final full-precision loss of {display_name(*hybrid)} less that of {display_name(*_MUON_8L)}, {_AT_BEST}.",
+        f"The fully quantized {display_name(*hybrid)} ended with a loss higher than {display_name(*_MUON_8L)} by "
+        "{effect}.",
+        f"runs of {display_name(*hybrid)} and {display_name(*_MUON_8L)} with equal model, schedule and budget",
+        partial(states.higher_loss, _MUON_8L, hybrid),
+        NATS,
+        full_precision=True,
+    )
+
+
+PAPER_B = {
+    "muon-8l-trains-as-well": _parity(
+        "Muon with 8-bit linear states trains as well as with 32-bit ones.",
+        "paper B, loss within 0.002 nats (version 3), 1 to 2 % higher on small models (version 1)",
+        _MUON,
+        _MUON_8L,
+    ),
+    "muon-8d-trains-as-well": _parity(
+        "Muon with 8-bit dynamic states trains as well as with 32-bit ones.",
+        "paper B, version 1",
+        _MUON,
+        _MUON_8D,
+    ),
+    "adamw-8d-trains-as-well": _parity(
+        "AdamW with 8-bit dynamic states is stable: it trains as well as with 32-bit ones.",
+        "paper B, version 1, after Dettmers et al. 2022",
+        _ADAMW,
+        _ADAMW_8D,
+    ),
+    "adamw-8l-unstable": Claim(
+        "AdamW with 8-bit linear states diverges or stalls: small second moments round to zero.",
+        "paper B, version 1, theorem 1",
+        "Runs of AdamW-8L that diverged, at all settings tried at which AdamW-32 did not; of the others the final "
+        f"full-precision loss relative to that of AdamW-32, less 1, {_AT_BEST}.",
+        "The final loss of AdamW-8L differs from that of AdamW-32 by {effect}.",
+        "finished runs of AdamW-32 and runs of AdamW-8L with equal model, schedule and budget",
+        partial(states.instability, _ADAMW, _ADAMW_8L),
+        PERCENT_OF_LOSS,
+        "instability",
+        f"{STALL_MARGIN:g} percent",
+        full_precision=True,
+    ),
+    "muon-beats-adamw": _advantage(
+        "Muon trains better than AdamW, both with 32-bit states.", "paper B, version 1", _ADAMW, _MUON
+    ),
+    "muon-8l-beats-adamw": _advantage(
+        "Muon with 8-bit linear states trains better than AdamW with 32-bit states.",
+        "paper B, version 1",
+        _ADAMW,
+        _MUON_8L,
+    ),
+    "hybrid-8d-costs-loss": _hybrid("8D", "dynamic"),
+    "hybrid-8l-costs-loss": _hybrid("8L", "linear"),
+    **_questions(_MUON, _MUON_8L),
+    **_questions(_ADAMW, _ADAMW_8D),
+}

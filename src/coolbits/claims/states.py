@@ -1,0 +1,141 @@
+"""Optimizers with low-bit states against their peers: full-precision loss, divergence, quantization error.
+
+Losses are compared with each variant at its best setting (peak rate, weight decay, beta2) among those tried, chosen by
+full-precision loss, in every model and horizon that has both. Quantization errors are compared at equal settings, the
+best of the 32-bit form: the peak rate alone moves the error (paper A, Figure 6).
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from coolbits.claims.contrasts import along_runs, at_equal_loss, by_seed, by_unit, paired
+from coolbits.claims.evidence import Evidence
+from coolbits.claims.verdict import Effect
+from coolbits.resampling import Floats
+from coolbits.rows import HORIZON, TUNED, best_settings, of_best_settings
+
+# Version 1 of paper B calls 8-bit Muon, 1 to 2 % worse on its small models, a gap; version 3 calls 0.002 nats, less
+# than 0.1 %, parity. One percent lies between, and is what a few seeds of a small model can tell from none.
+LOSS_MARGIN = 1.0  # percent of the loss
+STALL_MARGIN = 5.0  # percent of the loss; far beyond what seeds do to a run that trains
+
+Variant = tuple[str, str]  # optimizer and states
+Pair = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def loss_increase(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
+    """Final loss of `tested` relative to `reference`, less 1, in percent; on trial are the runs at its best setting."""
+    return _contrast_losses(evidence, reference, tested, _percent, LOSS_MARGIN)
+
+
+def lower_loss(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
+    """Final loss of `reference` less that of `tested`, in nats per token."""
+    return _contrast_losses(evidence, reference, tested, lambda first, second: first - second)
+
+
+def higher_loss(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
+    """Final loss of `tested` less that of `reference`, in nats per token."""
+    return _contrast_losses(evidence, reference, tested, lambda first, second: second - first)
+
+
+def instability(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
+    """Final loss of `tested` relative to `reference`, less 1, in percent; on trial are its runs at every setting.
+
+    A run at a setting and seed at which `reference` diverged, too, is not held against `tested`.
+    """
+    return _contrast_losses(evidence, reference, tested, _percent, STALL_MARGIN, every_setting=True)
+
+
+def error_increase(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
+    """Final error of `tested` less that of `reference`."""
+    return paired(evidence, *_at_equal_settings(evidence, reference, tested), "error")
+
+
+def error_increase_at_equal_loss(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
+    """Error of `tested` less that of `reference` at equal full-precision loss along whole runs."""
+    pairs = _at_equal_settings(evidence, reference, tested)
+    return along_runs(evidence, *pairs, lambda first, second: at_equal_loss(evidence, first, second))
+
+
+def error_increase_at_constant_rate(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
+    """Error of `tested` less that of `reference` after equally many tokens, mean over checkpoints before the decay."""
+
+    def difference(first: pd.DataFrame, second: pd.DataFrame) -> Floats | None:
+        one, other = (run[run.phase == "stable"].set_index("tokens", drop=False) for run in (first, second))
+        common = one.index.intersection(other.index)
+        values = evidence.of(other.loc[common], "error") - evidence.of(one.loc[common], "error")
+        return values.mean(axis=0) if len(common) else None
+
+    return along_runs(evidence, *_at_equal_settings(evidence, reference, tested), difference)
+
+
+def _contrast_losses(
+    evidence: Evidence,
+    reference: Variant,
+    tested: Variant,
+    contrast: Callable[[Floats, Floats], Floats],
+    margin: float = 0.0,
+    every_setting: bool = False,
+) -> Effect | None:
+    """Return `contrast` of the final losses of both variants, paired by seed, and how many runs on trial diverged."""
+    seeds: list[int] = []
+    values, tried = [], []
+    for first, second in _contests(evidence.outcomes, reference, tested):
+        best = _at_best(second)
+        one, other = by_seed(_completed(_at_best(first)), _completed(best))
+        seeds.extend(one.seed)
+        values.append(contrast(evidence.of(one, "full"), evidence.of(other, "full")))
+        tried.append(_without_lost_twins(first, second) if every_setting else best)
+    if not tried:
+        return None
+    on_trial = pd.concat(tried)
+    diverged = int((on_trial.outcome == "diverged").sum())
+    if not seeds and diverged < len(on_trial):
+        return None
+    return Effect(by_unit(seeds, np.concatenate(values)), len(seeds), margin, diverged, len(on_trial))
+
+
+def _contests(finished: pd.DataFrame, reference: Variant, tested: Variant) -> Iterator[Pair]:
+    """Yield the rows of both variants in each model and horizon in which `reference` came to an end at all."""
+    for _, alike in finished.groupby(["model", *HORIZON], dropna=False):
+        first, second = (
+            alike[(alike.optimizer == optimizer) & (alike.states == states)]
+            for optimizer, states in (reference, tested)
+        )
+        if len(_completed(first)) and len(second):
+            yield first, second
+
+
+def _at_equal_settings(evidence: Evidence, reference: Variant, tested: Variant) -> Pair:
+    """Return ends of both variants at the best setting of `reference`, paired by model, horizon and seed."""
+    none = evidence.ends.iloc[:0]
+    pairs = [(none, none)]
+    for first, second in _contests(evidence.ends, reference, tested):
+        best = best_settings(first)[list(TUNED)]
+        pairs.append(by_seed(first.merge(best, on=list(TUNED)), second.merge(best, on=list(TUNED))))
+    one, other = (pd.concat(rows) for rows in zip(*pairs, strict=True))
+    return one, other
+
+
+def _at_best(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the ends at the variant's best setting, all of them if every run diverged."""
+    best = of_best_settings(rows)
+    return best if len(best) else rows
+
+
+def _without_lost_twins(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `second` without those at a setting and seed at which `first` diverged."""
+    same = [*TUNED, "seed"]
+    lost = first.loc[first.outcome == "diverged", same].drop_duplicates()
+    beside = second.merge(lost, on=same, how="left", indicator="twin")
+    return beside[beside.twin == "left_only"]
+
+
+def _completed(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows.outcome == "complete"]
+
+
+def _percent(first: Floats, second: Floats) -> Floats:
+    return 100 * (second / first - 1)

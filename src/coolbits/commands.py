@@ -1,0 +1,126 @@
+"""The commands that look back at results: audit, and what belongs to it."""
+
+import argparse
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from coolbits.artifacts.errors import CoolbitsError
+
+_FINDINGS = 1
+_RESULTS = Path("results")
+
+
+def add_commands(verbs: Any) -> None:
+    """Add the parsers of these commands to the subparsers `verbs`; each has its function as `command`."""
+    audit = verbs.add_parser("audit", help="check a result and all that it was made from, back to the documents")
+    audit.add_argument("target", type=Path, help="an artifact's folder, a folder of artifacts, or a figure's file")
+    _add_results(audit)
+    audit.add_argument("--quick", action="store_true", help="compare sizes, and hash only small files")
+    _add_json(audit)
+    audit.set_defaults(command=_audit)
+    explain = verbs.add_parser("explain", help="tell on one page what a result shows and what it was made from")
+    explain.add_argument("target", type=Path, help="an artifact's folder or a file in it, or a figure's file")
+    _add_results(explain)
+    _add_json(explain)
+    explain.set_defaults(command=_explain)
+    diff = verbs.add_parser("diff", help="tell what changed between two results, and how the numbers moved")
+    diff.add_argument("first", type=Path, help="an artifact's folder, or a figure's file")
+    diff.add_argument("second", type=Path, help="another, in the same or another results folder")
+    _add_results(diff)
+    _add_json(diff)
+    diff.set_defaults(command=_diff)
+    collect = verbs.add_parser("gc", help="list, or remove, what no study reaches and no result was made from")
+    collect.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="the study files whose artifacts stay")
+    _add_results(collect)
+    collect.add_argument("--yes", action="store_true", help="remove what is listed")
+    collect.set_defaults(command=_gc)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="the results folder (default: results)")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from coolbits.provenance.audit import audit
+    from coolbits.provenance.lineage import trace
+    from coolbits.provenance.target import find_target
+
+    target = find_target(options.target, options.results)
+    lineage = trace(target.root, target.keys)
+    findings, out = [], sys.stdout
+    # Progress goes where no findings go: those are for files and other programs, too.
+    with redirect_stdout(sys.stderr):
+        for finding in (*target.findings, *audit(lineage, options.quick)):
+            findings.append(finding)
+            if not options.json:
+                tqdm.write(str(finding), file=out)
+    held = sum(not finding.information for finding in findings)
+    size = sum(artifact.bytes for artifact in lineage)
+    if options.json:
+        report = {"artifacts": len(lineage), "bytes": size, "findings": [finding.to_json() for finding in findings]}
+        print(json.dumps(report, indent=1))
+    else:
+        verdict = f"{held} finding{'s' * (held != 1)}" if held else "clean"
+        print(f"{verdict}: {len(lineage):,} artifacts, {size / 1e6:,.0f} MB" + ", sizes only" * options.quick)
+    return _FINDINGS if held else 0
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from coolbits.provenance.explain import explain
+    from coolbits.provenance.lineage import trace
+    from coolbits.provenance.page import page
+    from coolbits.provenance.target import find_artifact
+
+    target = find_artifact(options.target, options.results)
+    lineage = trace(target.root, target.keys)
+    explained = explain(lineage.artifacts[target.keys[0]], lineage)
+    print(json.dumps(explained.to_json(), indent=1) if options.json else page(explained))
+
+
+def _diff(options: argparse.Namespace) -> None:
+    from coolbits.provenance.difference import compare
+    from coolbits.provenance.differences_page import difference_page
+    from coolbits.provenance.lineage import trace
+    from coolbits.provenance.target import find_artifact
+
+    targets = [find_artifact(path, options.results) for path in (options.first, options.second)]
+    kinds = [target.keys[0][0] for target in targets]
+    if kinds[0] != kinds[1]:
+        raise CoolbitsError(f"{options.second}: of kind {kinds[1]!r}, but {options.first} is of kind {kinds[0]!r}")
+    lineages = [trace(target.root, target.keys) for target in targets]
+    tops = [lineage.artifacts[target.keys[0]] for lineage, target in zip(lineages, targets, strict=True)]
+    difference = compare(lineages[0], tops[0], lineages[1], tops[1])
+    print(json.dumps(difference.to_json(), indent=1) if options.json else difference_page(difference))
+
+
+def _gc(options: argparse.Namespace) -> None:
+    from coolbits.provenance.garbage import demand_idle, find_garbage, other_studies, remove
+    from coolbits.study.plan import make_plan
+    from coolbits.study.units import si
+
+    if not options.results.is_dir():
+        raise CoolbitsError(f"{options.results}: no results folder; say with --results where it is")
+    plans = [make_plan(path) for path in options.studies]
+    names = {plan.study.study for plan in plans}
+    demand_idle(options.results)
+    wanted = {(node.kind, node.name): node.fingerprint for plan in plans for node in plan.nodes}
+    sweep = find_garbage(options.results, wanted, names)
+    for garbage in sweep.garbage:
+        print(f"{garbage.path}: {si(garbage.bytes)}B, {garbage.why}", flush=True)
+        if options.yes:
+            remove(garbage, options.results)
+    if sweep.held:
+        print(f"{len(sweep.held):,} artifacts that no given study wants stay: results that are there need them")
+    if others := other_studies(options.results, names):
+        print(f"not given: {', '.join(others)}; of these studies only results and what is behind them stay")
+    size = f"{si(sum(garbage.bytes for garbage in sweep.garbage))}B, {len(sweep.garbage):,} folders"
+    print(f"freed: {size}" if options.yes else f"can go with --yes: {size}")

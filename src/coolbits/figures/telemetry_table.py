@@ -1,0 +1,33 @@
+"""The telemetry of trajectories, read and made into columns: one row a step, parameter and state of its optimizer."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.measurements import Measurement
+
+_FILE = "telemetry.parquet"
+_TYPES = {"step": "Int64", "tokens": "Int64", "outcome": "str", "diverged_step": "Int64"}
+
+
+def telemetry(measured: Sequence[Measurement]) -> pd.DataFrame:
+    """Return what was measured inside the optimizer along every row's trajectory, up to its checkpoint.
+
+    Column `row` counts the rows of the recipe from 0. A trajectory that diverged keeps what was measured before; one
+    that diverged before anything was has one row that says so.
+
+    Raises:
+        CoolbitsError: if a checkpoint has no telemetry, though its trajectory did not diverge.
+    """
+    frames = []
+    for row, item in enumerate(measured):
+        path = item.place / _FILE
+        lost = item.outcome == "diverged"
+        if not path.is_file() and not lost:
+            raise CoolbitsError(f"{path}: no telemetry; a table of it takes checkpoints of runs that have `telemetry`")
+        frame = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+        if frame.empty and lost:
+            frame = pd.DataFrame({"step": [item.diverged_step], "tokens": [None]})
+        frames.append(frame.assign(row=row, outcome=item.outcome, diverged_step=item.diverged_step).astype(_TYPES))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,65 @@
+"""Variants side by side: optimizers and the precision of their states, each at its best setting among those tried."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from coolbits.figures.selection import demand, rate_label
+from coolbits.rows import HORIZON, TUNED, VARIANT, best_settings, largest_group, of_setting, runs
+from coolbits.study.optimizer_names import display_name
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Runs of several variants that are alike in model and horizon.
+
+    `tried` has the end of every run; `shown` whole runs, each variant's at its setting of lowest full-precision loss.
+    Of a variant whose runs all diverged it has those at the setting that lasted longest.
+    """
+
+    tried: pd.DataFrame
+    shown: pd.DataFrame
+
+    @property
+    def ends(self) -> pd.DataFrame:
+        """The ends of the runs shown."""
+        return self.shown[self.shown.final.astype(bool)]
+
+    def rates(self) -> str:
+        """Say each variant's peak rate: `AdamW-32 at 0.01, ...`."""
+        best = self.ends.drop_duplicates(list(VARIANT)).sort_values(list(VARIANT))
+        columns = zip(best.optimizer, best.states, best.peak_lr, strict=True)
+        return ", ".join(f"{display_name(kind, states)} at {rate_label(rate)}" for kind, states, rate in columns)
+
+    def others_lost(self) -> str:
+        """Say how many of the runs that are not shown diverged, as a sentence after a space; nothing if none did."""
+        lost = self.tried[(self.tried.outcome == "diverged") & ~self.tried.path.isin(self.shown.path)]
+        count = lost.path.nunique()
+        return f" {count} further run{'s' * (count > 1)} at other settings diverged." if count else ""
+
+
+def compared(figure: str, rows: pd.DataFrame) -> Compared:
+    """Return the runs of the model and horizon that most variants share.
+
+    Raises:
+        CoolbitsError: if no two variants share any.
+    """
+    whole = runs(rows)
+    last = whole[whole.final.astype(bool)]
+    alike = ["model", *HORIZON]
+    groups = last.assign(variant=last.optimizer + "-" + last.states).groupby(alike, dropna=False)
+    counts = groups.variant.nunique()[groups.base_loss.count() > 0]
+    if counts.empty or counts.max() < 2:
+        demand(figure, rows.iloc[:0], "two optimizers, or precisions of states, with equal model, schedule and budget")
+    tried = of_setting(last, largest_group(counts))
+    settings = pd.concat([best_settings(tried), _longest(tried)]).drop_duplicates(list(VARIANT))
+    paths = tried.merge(settings, on=list(settings)).path
+    return Compared(tried, whole[whole.path.isin(paths)])
+
+
+def _longest(tried: pd.DataFrame) -> pd.DataFrame:
+    """Return for each variant of which runs diverged the setting at which they lasted longest."""
+    tuned = [*VARIANT, *TUNED]
+    lost = tried[tried.outcome == "diverged"]
+    lasted = lost.groupby(tuned, dropna=False).diverged_step.mean().reset_index()
+    return lasted.sort_values("diverged_step", ascending=False).drop_duplicates(list(VARIANT))[tuned]

@@ -1,0 +1,26 @@
+"""Triton kernels for optimizers with 8-bit states: fused updates of whole lists of tensors, and X Xᵀ at half the work.
+
+Triton is optional. Where it is missing, only `available` is here; ask it before touching anything else.
+"""
+
+from importlib.util import find_spec
+
+import torch
+
+if find_spec("triton") is not None:
+    from coolbits.optim.kernels.launch import INTERPRETED
+    from coolbits.optim.kernels.product import gram
+    from coolbits.optim.kernels.updates import adam_step, momentum_step, sgd_step
+
+    __all__ = ["adam_step", "available", "gram", "momentum_step", "sgd_step"]
+else:
+    INTERPRETED = False
+    __all__ = ["available"]
+
+
+def available() -> bool:
+    """Return whether the kernels run here: there are Triton and a GPU, or Triton's interpreter is on.
+
+    The interpreter (TRITON_INTERPRET=1 when Triton is first imported) runs them on CPU tensors, for tests: slowly.
+    """
+    return INTERPRETED or (find_spec("triton") is not None and torch.cuda.is_available())

@@ -1,0 +1,56 @@
+"""Compiles lowbit.cpp for the processor at hand, once, and loads it."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
+_SOURCE = Path(__file__).with_name("lowbit.cpp")
+# Nothing that changes a result: only that no one reads errno or floating-point exceptions.
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
+_WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled functions, from the cache if they are there; None if there is no compiler or it fails.
+
+    The cache is TORCHINDUCTOR_CACHE_DIR, where PyTorch's compiler has its own, or else the user's cache folder. Names
+    of files tell source, compiler, its version and the processor's instructions: unlike machines can share them.
+    """
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        return None
+    command = [compiler, *_FLAGS, *_WIDE]
+    try:
+        macros = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
+        key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), macros, " ".join(command).encode()])).hexdigest()
+        path = _cache_folder() / f"lowbit-{key[:16]}.so"
+        if not path.is_file():
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                made = Path(folder) / path.name
+                _output([*command, str(_SOURCE), "-o", str(made)])
+                made.replace(path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        _LOG.warning("%s cannot be compiled: %s", _SOURCE.name, reason if isinstance(reason, str) else reason.decode())
+        return None
+
+
+def _cache_folder() -> Path:
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or user / "coolbits")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _output(command: list[str]) -> bytes:
+    return subprocess.run(command, check=True, capture_output=True).stdout

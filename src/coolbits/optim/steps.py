@@ -1,0 +1,83 @@
+"""Updates with 8-bit states: which functions make them on a device, and how a rule asks for them."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from coolbits.optim import compiled, reference
+from coolbits.optim.adam import Adam
+from coolbits.optim.codecs import Blockwise, Parts
+from coolbits.optim.muon import Muon
+from coolbits.optim.sgd import SGD
+
+
+class Steps(Protocol):
+    """What `reference`, `compiled` and `kernels` each offer: updates in place of weights, codes and scales."""
+
+    def adam_step(
+        self,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        exp_avg: list[Parts],
+        exp_avg_sq: list[Parts],
+        codecs: tuple[Blockwise, Blockwise],
+        rule: Adam,
+        step: Tensor,
+        lr: float,
+    ) -> None: ...
+
+    def sgd_step(
+        self,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        momenta: list[Parts],
+        codec: Blockwise,
+        rule: SGD,
+        lr: float,
+    ) -> None: ...
+
+    def momentum_step(
+        self, gradients: list[Tensor], momenta: list[Parts], codec: Blockwise, momentum: float, nesterov: bool
+    ) -> list[Tensor]: ...
+
+    def gram(self, x: Tensor) -> Tensor: ...
+
+
+def choose_steps(device: str, compile_cpu: bool) -> Steps:
+    """Return the Triton kernels on a GPU that has Triton, the compiled functions on a CPU if asked for, else PyTorch's.
+
+    Those return the same bits as the compiled ones, more slowly; they also serve where there is no compiler.
+    """
+    if device == "cuda":
+        from coolbits.optim import kernels  # Triton takes a second to import
+
+        if kernels.available():
+            return kernels
+    return compiled if device == "cpu" and compile_cpu and compiled.available() else reference
+
+
+def update(
+    steps: Steps,
+    rule: Adam | SGD | Muon,
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    states: dict[str, list[Parts]],
+    codecs: dict[str, Blockwise],
+    step: Tensor,
+    lr: float,
+) -> None:
+    """Make one update of `rule` by the functions of `steps`; its states have codecs of one block size."""
+    match rule:
+        case Adam():
+            both = codecs["exp_avg"], codecs["exp_avg_sq"]
+            steps.adam_step(weights, gradients, states["exp_avg"], states["exp_avg_sq"], both, rule, step, lr)
+        case SGD():
+            steps.sgd_step(weights, gradients, states["momentum"], codecs["momentum"], rule, lr)
+        case Muon():
+            momenta, codec = states["momentum"], codecs["momentum"]
+
+            def directions(batch: list[int]) -> list[Tensor]:
+                batched = [gradients[index] for index in batch], [momenta[index] for index in batch]
+                return steps.momentum_step(*batched, codec, rule.momentum, rule.nesterov)
+
+            rule.apply(weights, directions, lr)

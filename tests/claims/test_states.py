@@ -1,0 +1,159 @@
+"""Claims about low-bit states: equivalence, divergence and advantage of the loss; the error of such models."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coolbits.claims.evidence import FULL, Evidence, gather
+from coolbits.claims.registry import REGISTRY
+from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge
+
+Study = tuple[pd.DataFrame, pd.DataFrame]
+PARITY = {"muon-8l": ("muon", "8L"), "muon-8d": ("muon", "8D"), "adamw-8d": ("adamw", "8D")}
+UNSTABLE = "adamw-8l-unstable"
+
+
+@pytest.fixture(scope="module")
+def variants(study: Callable[..., Study]) -> Study:
+    """The model that every variant trained, with the effects of paper B."""
+    return _of_model(study(1.0, 2))
+
+
+def _of_model(study: Study) -> Study:
+    table, documents = study
+    return table[table.model == "variants"], documents
+
+
+def _rows(table: pd.DataFrame, optimizer: str, states: str) -> pd.Series:
+    return (table.optimizer == optimizer) & (table.states == states)
+
+
+def _slower(study: Study, optimizer: str, states: str, factor: float) -> Study:
+    """Raise the loss of one variant."""
+    table, documents = study
+    raised = set(table.index[_rows(table, optimizer, states)])
+    scaled = [
+        base * factor if row in raised else base for row, base in zip(documents.row, documents.base_nats, strict=True)
+    ]
+    losses = table.base_loss.mask(table.index.isin(raised), table.base_loss * factor)
+    return table.assign(base_loss=losses), documents.assign(base_nats=scaled)
+
+
+def _diverged(study: Study, lost: pd.Series) -> Study:
+    """Make the runs of the rows `lost` diverge at step 7."""
+    table, documents = study[0].copy(), study[1]
+    table.loc[lost, ["loss", "base_loss", "relative_error"]] = np.nan
+    table.loc[lost, "outcome"] = "diverged"
+    table.loc[lost, "diverged_step"] = 7
+    return table, documents[~documents.row.isin(table.index[lost])]
+
+
+def _at_rate(study: Study, optimizer: str, states: str, rate: float) -> Study:
+    """Add the same runs of one variant at another peak rate."""
+    table, documents = study
+    chosen = table[_rows(table, optimizer, states)].copy()
+    places = np.arange(len(chosen)) + documents.row.max() + 1
+    copies = documents.set_index("row").loc[chosen.index].assign(row=places)
+    for name in ("trajectory", "family"):
+        chosen[name] += f"-lr{rate:g}"
+    return pd.concat([table, chosen.assign(peak_lr=rate).set_index(places)]), pd.concat([documents, copies])
+
+
+def _evidence(study: Study, quantizer: str = FULL) -> Evidence:
+    return gather(*study, quantizer, 200, 0)
+
+
+def _effect(name: str, study: Study) -> Effect | None:
+    return REGISTRY[name].measure(_evidence(study, FULL if REGISTRY[name].full_precision else "gptq-w3"))
+
+
+def _verdict(name: str, study: Study) -> str:
+    effect = _effect(name, study)
+    assert effect is not None
+    return judge(effect, REGISTRY[name].form, 0.95, 0).verdict
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_parity_holds_within_one_percent_of_the_loss(name: str, variants: Study) -> None:
+    claim = f"{name}-trains-as-well"
+    assert _verdict(claim, variants) == SUPPORTED
+    assert _verdict(claim, _slower(variants, *PARITY[name], 1.008)) == SUPPORTED
+    assert _verdict(claim, _slower(variants, *PARITY[name], 1.02)) == CONTRADICTED
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_a_variant_that_diverges_does_not_train_as_well(name: str, variants: Study) -> None:
+    lost = _rows(variants[0], *PARITY[name])
+    all_lost, one_lost = (_diverged(variants, lost & (variants[0].seed >= first)) for first in (0, 1))
+    effect = _effect(f"{name}-trains-as-well", all_lost)
+    assert effect is not None and (effect.n, effect.diverged, effect.runs) == (0, 2, 2)
+    judgement = judge(effect, "equivalence", 0.95, 0)
+    assert (judgement.effect, judgement.low, judgement.high) == (None, None, None)
+    assert judgement.verdict == CONTRADICTED
+    effect = _effect(f"{name}-trains-as-well", one_lost)
+    assert effect is not None and (effect.n, effect.diverged, effect.runs) == (1, 1, 2)
+    assert _verdict(f"{name}-trains-as-well", one_lost) == CONTRADICTED
+
+
+def test_every_variant_is_judged_at_its_best_setting(variants: Study) -> None:
+    slow = _slower(variants, "muon", "8L", 1.05)
+    assert _verdict("muon-8l-trains-as-well", slow) == CONTRADICTED
+    table, documents = _at_rate(variants, "muon", "8L", 2e-2)
+    best = set(table.index[table.peak_lr == 2e-2])
+    factors = np.where(_rows(table, "muon", "8L") & ~table.index.isin(best), 1.05, 1.0)
+    scaled = dict(zip(table.index, factors, strict=True))
+    nats = [scaled.get(row, 1.0) * base for row, base in zip(documents.row, documents.base_nats, strict=True)]
+    tuned = table.assign(base_loss=table.base_loss * factors), documents.assign(base_nats=nats)
+    assert _verdict("muon-8l-trains-as-well", tuned) == SUPPORTED
+
+
+def test_unstable_is_what_diverges_in_every_run(variants: Study) -> None:
+    table = variants[0]
+    lost = _rows(table, "adamw", "8L")
+    assert _verdict(UNSTABLE, _diverged(variants, lost)) == SUPPORTED
+    healthy = _slower(variants, "adamw", "8L", 0.86)
+    assert _verdict(UNSTABLE, healthy) == CONTRADICTED
+    assert _verdict(UNSTABLE, _diverged(healthy, lost & (table.seed == 1))) == UNDECIDED
+
+
+def test_unstable_is_what_stalls(variants: Study) -> None:
+    effect = _effect(UNSTABLE, variants)
+    assert effect is not None and effect.diverged == 0
+    assert judge(effect, "instability", 0.95, 0).effect > 5
+    assert _verdict(UNSTABLE, variants) == SUPPORTED
+
+
+def test_a_rate_at_which_the_32_bit_form_diverged_too_proves_nothing(variants: Study) -> None:
+    hot = _at_rate(_at_rate(_slower(variants, "adamw", "8L", 0.86), "adamw", "8L", 1.0), "adamw", "32", 1.0)
+    table = hot[0]
+    both = _diverged(hot, table.peak_lr == 1.0)
+    assert _verdict(UNSTABLE, both) == CONTRADICTED
+    alone = _diverged(hot, (table.peak_lr == 1.0) & (table.states == "8L"))
+    assert _verdict(UNSTABLE, alone) == UNDECIDED
+
+
+def test_losses_differ_by_as_much_as_they_were_made_to(variants: Study) -> None:
+    sizes = {"muon-beats-adamw": 0.05, "muon-8l-beats-adamw": 0.05}
+    sizes |= {"hybrid-8d-costs-loss": 0.01, "hybrid-8l-costs-loss": 0.02}
+    for name, size in sizes.items():
+        effect = _effect(name, variants)
+        assert effect is not None
+        assert judge(effect, "direction", 0.95, 0).effect == pytest.approx(size, abs=0.002)
+
+
+def test_errors_are_compared_at_equal_settings(variants: Study) -> None:
+    """Where the 32-bit form's best rate was not tried with 8 bits, nothing is compared."""
+    names = [f"muon-8l-error{way}" for way in ("", "-at-equal-loss", "-at-constant-rate")]
+    assert all(_verdict(name, variants) == "observed: higher" for name in names)
+    table, documents = variants
+    elsewhere = table.assign(peak_lr=table.peak_lr.mask(_rows(table, "muon", "8L"), 2e-2)), documents
+    assert [name for name in names if _effect(name, elsewhere)] == []
+
+
+def test_an_optimizer_without_beta2_is_paired_too(variants: Study) -> None:
+    table, documents = variants
+    sgd = table.assign(beta2=table.beta2.mask(table.optimizer == "muon"))
+    assert _verdict("muon-8l-trains-as-well", (sgd, documents)) == SUPPORTED
+    assert _effect("muon-8l-error", (sgd, documents)) is not None

@@ -1,0 +1,143 @@
+"""The figure of telemetry, on a made table: two optimizers in three precisions, one of which diverges."""
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.plots.telemetry import caption, draw
+from coolbits.figures.style import theme
+from coolbits.study.recipes.results import TRAJECTORY_COLUMNS
+
+BATCH = 2048
+STEPS = (1, 2, 4, 8, 16, 20, 40, 60)
+CODECS = {"32": "float32", "8L": "linear", "8D": "dynamic"}
+ROUNDED = {"linear": 0.01, "dynamic": 0.014}
+ZEROS = {"linear": 0.25, "dynamic": 0.002}
+LOST = ("adamw", "8L")
+DIVERGED_STEP = 30
+
+
+def _row(optimizer: str, states: str, step: int, layer: int, state: str, noise: np.random.Generator) -> dict[str, Any]:
+    codec, second = CODECS[states], state == "exp_avg_sq"
+    row = {"step": step, "tokens": step * BATCH, "parameter": f"layers.{layer}.{state}", "layer": layer}
+    row |= {"role": "matrix", "state": state, "rule": optimizer, "codec": codec}
+    row |= {"shadow_error": 0.0 if codec == "float32" else ROUNDED[codec] * math.log2(step + 1)}
+    for suffix in ("", "_linear", "_dynamic"):
+        kind = suffix[1:] or codec
+        zeros = ZEROS.get(kind, 0) * (1 + noise.random()) if second else 0.0
+        row |= {f"zero_share{suffix}": zeros, f"rounding_error{suffix}": ROUNDED.get(kind, 0.0)}
+        row |= {f"newton_schulz_error{suffix}": math.nan if second else 20 * ROUNDED.get(kind, 0.0)}
+    spectrum = {"condition": 1e4 * (1 + noise.random()), "stable_rank": 3 + noise.random()}
+    return row | {name: math.nan if second else value for name, value in spectrum.items()}
+
+
+def _run(optimizer: str, states: str, seed: int, **changes: Any) -> pd.DataFrame:
+    noise = np.random.default_rng(seed)
+    moments = ("momentum",) if optimizer == "muon" else ("exp_avg", "exp_avg_sq")
+    lost = (optimizer, states) == LOST
+    steps = [step for step in STEPS if not lost or step < DIVERGED_STEP]
+    rows = [
+        _row(optimizer, states, step, layer, state, noise) for step in steps for layer in range(3) for state in moments
+    ]
+    name = f"{optimizer}-{states}-{seed}"
+    columns = {"run": "lowbit", "trajectory": name, "family": name, "model": "micro-neox", "parameters": 262_144}
+    columns |= {"optimizer": optimizer, "states": states, "beta2": 0.95, "weight_decay": 0.3, "peak_lr": 1e-2}
+    columns |= {"schedule": "constant", "seed": seed, "outcome": "diverged" if lost else "complete"}
+    columns |= {"diverged_step": DIVERGED_STEP if lost else None} | changes
+    return pd.DataFrame(rows).assign(**dict.fromkeys(TRAJECTORY_COLUMNS) | columns)
+
+
+@cache
+def telemetry_table(seeds: int) -> pd.DataFrame:
+    """Return the telemetry of two optimizers in three precisions; AdamW-8L diverges."""
+    runs = [
+        _run(optimizer, states, seed) for optimizer in ("adamw", "muon") for states in CODECS for seed in range(seeds)
+    ]
+    table = pd.concat(runs, ignore_index=True)
+    return table.astype(TRAJECTORY_COLUMNS | {"outcome": "str", "diverged_step": "Int64", "layer": "Int64"})
+
+
+def labels(figure: Figure) -> list[str]:
+    """Return the legend's entries."""
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.fixture(params=[1, 3], ids=["one seed", "three seeds"])
+def tables(request: pytest.FixtureRequest) -> dict[str, pd.DataFrame]:
+    return {"telemetry": telemetry_table(request.param)}
+
+
+def test_every_variant_is_drawn_in_the_optimizers_colour_with_a_line_for_its_states(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    with theme():
+        figure = draw(tables, {})
+    assert len(figure.axes) == 6
+    assert labels(figure) == ["AdamW-32", "AdamW-8D", "AdamW-8L", "Muon-32", "Muon-8D", "Muon-8L", "diverged"]
+    adamw, muon = figure.legends[0].get_lines()[:3], figure.legends[0].get_lines()[3:6]
+    for lines in (adamw, muon):
+        assert len({line.get_linestyle() for line in lines}) == 3
+        assert len({line.get_color() for line in lines}) == 1
+    assert adamw[0].get_color() != muon[0].get_color()
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 7
+
+
+def test_the_first_panel_shows_the_median_share_of_zeros_with_what_linear_codes_would_do_to_32_bits(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    rows = tables["telemetry"]
+    with theme():
+        panel = draw(tables, {}).axes[0]
+    adamw = rows[(rows.state == "exp_avg_sq") & (rows.optimizer == "adamw")]
+    columns = {"32": "zero_share_linear", "8D": "zero_share", "8L": "zero_share"}
+    drawn = [line.get_ydata() for line in panel.lines if line.get_linestyle() != "None"]
+    for line, (states, column) in zip(drawn, columns.items(), strict=True):
+        expected = adamw[adamw.states == states].groupby("step")[column].median() * 100
+        assert line == pytest.approx(expected.to_numpy())
+
+
+def test_the_caption_says_who_diverged_when_and_what_was_seen_before(tables: dict[str, pd.DataFrame]) -> None:
+    text = caption(tables, {}, "micro: 0.2M parameters")
+    rows = tables["telemetry"]
+    seeds = rows.seed.nunique()
+    assert f"n = {6 * seeds} runs from {seeds} seed" in text
+    assert text.endswith("micro: 0.2M parameters.")
+    assert f"AdamW-8L diverged at step {', '.join(['30'] * seeds)} (crosses)" in text
+    last = rows[(rows.states == "8L") & (rows.state == "exp_avg_sq") & (rows.step == 20)].zero_share
+    assert f"{100 * last.median():.2g} % of its second moments stored as 0" in text
+
+
+def test_a_variant_is_shown_at_the_rate_that_most_variants_share(tables: dict[str, pd.DataFrame]) -> None:
+    other = _run("adamw", "32", 7, peak_lr=1e-3)
+    alone = _run("sgd", "8L", 7, peak_lr=0.5).assign(state="momentum")
+    text = caption({"telemetry": pd.concat([tables["telemetry"], other, alone])}, {}, "micro")
+    assert "AdamW-32 0.01, " in text
+    assert "SGDM-8L 0.5" in text
+
+
+def test_branches_of_a_trunk_are_left_out_and_the_decay_of_a_wsd_run_is_not(tables: dict[str, pd.DataFrame]) -> None:
+    rows = tables["telemetry"]
+    branch = rows[rows.optimizer == "muon"].assign(schedule="cooldown", trajectory="branch", tokens=10**9)
+    for schedule, end in (("cooldown", 60 * BATCH), ("constant", 10**9)):
+        with theme():
+            panel = draw({"telemetry": pd.concat([rows, branch.assign(schedule=schedule, step=10**6)])}, {}).axes[3]
+        assert max(line.get_xdata().max() for line in panel.lines) == end
+
+
+def test_runs_can_be_chosen_and_what_is_not_there_is_refused(tables: dict[str, pd.DataFrame]) -> None:
+    both = pd.concat([tables["telemetry"], _run("sgd", "8L", 0, run="other").assign(state="momentum")])
+    assert "n = 1 run " in caption({"telemetry": both}, {"runs": "other"}, "micro")
+    with pytest.raises(CoolbitsError, match=r"figure telemetry: no telemetry of the runs \['nowhere'\]"):
+        draw(tables, {"runs": ["nowhere"]})
+    with pytest.raises(CoolbitsError, match="no option 'colour'"):
+        draw(tables, {"colour": "red"})
+    with pytest.raises(CoolbitsError, match="figure telemetry: the study has no runs with telemetry"):
+        draw({"telemetry": tables["telemetry"].iloc[:0]}, {})

@@ -1,0 +1,37 @@
+"""What a job asks of a cluster: more for a larger model, less on the host when an accelerator trains."""
+
+import pytest
+
+from coolbits.models.counts import parameter_counts
+from coolbits.study.footprint import job_megabytes
+
+
+@pytest.fixture
+def megabytes(tiny, planned):
+    """The memory of the first job of a kind, with a model and execution settings."""
+
+    def of(kind, model, **execution):
+        plan = planned(tiny | {"defaults": tiny["defaults"] | {"model": model}, "execution": execution})
+        return job_megabytes(plan.jobs(kind)[0], plan)
+
+    return of
+
+
+def test_training_holds_weights_gradients_and_two_states(megabytes, tiny, planned):
+    plan = planned(tiny | {"defaults": tiny["defaults"] | {"model": "gpt-2.7b"}, "execution": {"device": "cuda"}})
+    weights = 4 * parameter_counts(plan.tracks[0].recipe.model).total / 1e6
+    assert 2500 + 4 * weights < megabytes("checkpoint", "gpt-2.7b", device="cuda") < 2500 + 8 * weights
+
+
+def test_activations_are_on_the_host_only_if_it_trains(megabytes):
+    assert megabytes("checkpoint", "gpt-162m", device="cpu") > megabytes("checkpoint", "gpt-162m", device="cuda")
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "average", "quantized", "evaluation"])
+def test_a_larger_model_asks_for_more(megabytes, kind):
+    assert megabytes(kind, "gpt-1.4b") > megabytes(kind, "gpt-162m") >= 2500
+
+
+@pytest.mark.parametrize("kind", ["corpus", "tokenizer", "shards", "table", "figure"])
+def test_work_without_a_model_asks_for_the_libraries_alone(megabytes, kind):
+    assert megabytes(kind, "gpt-162m") == 2500
