@@ -25,7 +25,10 @@ def capture_environment() -> dict[str, Any]:
     """Return what a reader needs to judge or rebuild this run: versions, lock, git state, host, threads, device."""
     return {
         "python": platform.python_version(),
-        "packages": {dist.metadata["Name"]: dist.version for dist in distributions() if dist.metadata["Name"]},
+        # Of two distributions of one name Python imports the first: setuptools adds copies of its own at the end.
+        "packages": {
+            dist.metadata["Name"]: dist.version for dist in reversed(list(distributions())) if dist.metadata["Name"]
+        },
         "lock": lock_digest(),
         "git": _git_state(),
         "host": {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_name(), "cores": os.cpu_count()},

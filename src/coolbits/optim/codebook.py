@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 _DECADES = 7
-# The smallest middle between two entries is 1.6e-7: below 2^-23 everything is nearest to zero.
-_SMALLEST_EXPONENT, _LARGEST_EXPONENT, _BIAS, _MANTISSA_BITS = -23, 0, 127, 23
 
 
 @cache
@@ -30,58 +28,27 @@ def dynamic_codebook(signed: bool) -> Tensor:
     return torch.tensor(sorted(entries), dtype=torch.float32, device="cpu")
 
 
-def nearest(ratios: Tensor, signed: bool) -> Tensor:
-    """Return the index (uint8) of the entry nearest to each float32 ratio in [-1, 1], of two the lower; exactly.
-
-    One look-up (see `nearest_table`) in place of a binary search. Unsigned, ratios must not be negative.
-    """
-    table, bits = nearest_table(signed).to(ratios.device), ratios.view(torch.int32)
-    shift, first, cells = cell_layout(signed)
-    cell = ((bits & 0x7FFFFFFF) >> shift).clamp(first, first + cells - 1) - first
-    if signed:
-        cell = cell - (bits >> 31) * cells
-    offset = (bits ^ (bits >> 31)) & ((1 << shift) - 1)
-    return ((table[cell] + offset) >> shift).to(torch.uint8)
-
-
 @cache
-def nearest_table(signed: bool) -> Tensor:
-    """Return what finds the nearest entry of a ratio from its bits, int32 [cells], for negative ratios [cells] more.
-
-    The leading bits of a float32 name its cell, an interval so small that the nearest entry changes at one place in it
-    at most. `table[cell]` plus the other bits, `shift` of them, carries into bit `shift` beyond that place; the bits
-    from there on are the index of the entry. Negative numbers have their bits inverted, for an order like that of the
-    others.
-    """
-    shift, first, cells = cell_layout(signed)
-    places = _ordered(middles(signed).view(torch.int32)).long()  # [255], the last number of each entry
-    keys = torch.arange(first, first + cells, device="cpu")
-    starts = (torch.cat([keys, ~keys]) if signed else keys) << shift
-    index, index_behind = (torch.searchsorted(places, edge) for edge in (starts, starts + (1 << shift)))
-    change = (index_behind > index) * ((1 << shift) - 1 - (places[index.clamp(max=len(places) - 1)] - starts))
-    if (index_behind - index).max() > 1:
-        raise ValueError("two middles fall into one cell")
-    return ((index << shift) + change).int()
-
-
-def cell_layout(signed: bool) -> tuple[int, int, int]:
-    """Return by how many bits a float32's magnitude is shifted to give its cell, the first cell, and their number.
-
-    The ratios +1 and -1 have a cell of their own, the last.
-    """
-    bits = 6 if signed else 7
-    first = (_BIAS + _SMALLEST_EXPONENT) << bits
-    return _MANTISSA_BITS - bits, first, ((_BIAS + _LARGEST_EXPONENT) << bits) - first + 1
-
-
 def middles(signed: bool) -> Tensor:
-    """Return the middles between entries, rounded down: a float32 is above one if it is above that exactly."""
+    """Return the middles between entries rounded down, float32 [255]: a float32 above one is above the exact middle."""
     entries = dynamic_codebook(signed).double()
     exact = (entries[1:] + entries[:-1]) / 2
     rounded = exact.float()
     return torch.where(rounded.double() > exact, rounded.nextafter(torch.tensor(-torch.inf, device="cpu")), rounded)
 
 
-def _ordered(bits: Tensor) -> Tensor:
-    """Return the bits of float32 numbers as integers in the order of the numbers."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+def nearest(ratios: Tensor, signed: bool) -> Tensor:
+    """Return the index (uint8) of the entry nearest to each float32 ratio in [-1, 1], of two the lower; exactly.
+
+    Unsigned, ratios must not be negative. Among the magnitudes, an entry's place is a function of its value that is
+    straight within each decade, and steeper in lower ones: the least of seven straight lines. It tells the entries on
+    both sides of a ratio, with half of what lies between them to spare for rounding; the middle of the two decides.
+    """
+    sizes = ratios.abs()
+    position = sizes.new_full((), torch.inf)
+    for decade in range(_DECADES):
+        parts = 2.0**decade
+        position = torch.minimum(position, sizes * (parts * 10.0 ** (_DECADES - 1 - decade) / 0.9) + parts * 8 / 9)
+    place = (position - 0.5 if signed else 2 * position - 1.5).int().clamp(0, 127 if signed else 254)
+    below = torch.where(ratios < 0, 126 - place, 127 + place).clamp(min=0) if signed else place
+    return (below + (ratios > middles(signed).to(ratios.device)[below])).to(torch.uint8)

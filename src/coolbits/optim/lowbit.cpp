@@ -36,8 +36,8 @@ struct Linear {
   Code encode(float ratio) const { return Code(int32_t(__builtin_rintf(ratio * levels))); }
 };
 
-// `tables` holds the 256 entries of the codebook, then the 255 middles between them, rounded down (optim/codebook.py).
-// Arithmetic finds the entries on both sides of a ratio, to within half of what lies between them; the middle decides.
+// `tables` holds the 256 entries of the codebook, then the 255 middles between them, rounded down: optim/codebook.py,
+// which also says how `encode` works.
 template <bool is_signed>
 struct Dynamic {
   using Code = uint8_t;
@@ -47,19 +47,17 @@ struct Dynamic {
   float unit(float scale) const { return scale; }
   float decode(Code code, float unit) const { return codebook[code] * unit; }
   Code encode(float ratio) const {
-    constexpr float parts = is_signed ? 1 : 2;  // of the lowest decade
     const float size = std::fabs(ratio);
-    float slope = parts * 1e6f / 0.9f, offset = parts * 8 / 9;
-    if (size > 1e-6f) slope = parts * 2e5f / 0.9f, offset = parts * 16 / 9;
-    if (size > 1e-5f) slope = parts * 4e4f / 0.9f, offset = parts * 32 / 9;
-    if (size > 1e-4f) slope = parts * 8e3f / 0.9f, offset = parts * 64 / 9;
-    if (size > 1e-3f) slope = parts * 16e2f / 0.9f, offset = parts * 128 / 9;
-    if (size > 1e-2f) slope = parts * 32e1f / 0.9f, offset = parts * 256 / 9;
-    if (size > 1e-1f) slope = parts * 64.0f / 0.9f, offset = parts * 512 / 9;
-    const int32_t place = int32_t(size * slope + (offset - (is_signed ? 0.5f : 1.5f)));
-    int32_t below = std::min(std::max(place, 0), is_signed ? 127 : 254);  // of a NaN, anything that is in the table
-    // 127 + place, or of a negative ratio 126 - place; a conditional here would become a branch.
-    if (is_signed) below = std::max(127 + (below ^ (bits_of(ratio) >> 31)), 0);
+    float position = size * (1e6f / 0.9f) + 8 / 9.0f;
+    position = std::min(position, size * (2e5f / 0.9f) + 16 / 9.0f);
+    position = std::min(position, size * (4e4f / 0.9f) + 32 / 9.0f);
+    position = std::min(position, size * (8e3f / 0.9f) + 64 / 9.0f);
+    position = std::min(position, size * (16e2f / 0.9f) + 128 / 9.0f);
+    position = std::min(position, size * (32e1f / 0.9f) + 256 / 9.0f);
+    position = std::min(position, size * (64.0f / 0.9f) + 512 / 9.0f);
+    int32_t below = int32_t(is_signed ? position - 0.5f : 2 * position - 1.5f);
+    below = std::min(std::max(below, 0), is_signed ? 127 : 254);  // of a NaN, anything that is in the table
+    if (is_signed) below = std::max(127 + (below ^ (bits_of(ratio) >> 31)), 0);  // 127 + below or 126 - below
     return Code(below + (ratio > middles[below]));
   }
 };

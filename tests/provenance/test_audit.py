@@ -1,0 +1,390 @@
+"""The audit finds every kind of damage, says it in one line, and says nothing where there is none."""
+
+import json
+import shutil
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from coolbits.artifacts.code import Slice
+from coolbits.artifacts.hashing import file_digest
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.store import accept
+from coolbits.provenance.audit import audit
+from coolbits.provenance.circumstances import present_code
+from coolbits.provenance.lineage import artifacts_below, trace
+
+FIGURE = ("figure", "tiny/tokens")
+
+
+def everything(root):
+    return trace(root, artifacts_below(root, root))
+
+
+def declared(root):
+    """Every file that a manifest declares."""
+    for path in sorted(root.rglob("manifest.json")):
+        yield from (path.parent / name for name in json.loads(path.read_text())["files"])
+
+
+def spoiled(content, data):
+    """The content with one byte that is another."""
+    place, mask = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(1, 255))
+    return content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :]
+
+
+def values(content):
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def found_with(path, content, root):
+    """What the audit says while a file has another content."""
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        return list(audit(everything(root)))
+    finally:
+        path.write_bytes(whole)
+
+
+def test_what_nobody_touched_is_clean_back_to_the_documents(lab):
+    assert lab.findings() == []
+    lineage = trace(lab.root, [FIGURE])
+    kinds = [artifact.kind for artifact in lineage]
+    assert kinds == [
+        *("corpus", "tokenizer", "shards", "checkpoint", "quantized"),
+        *("evaluation", "evaluation", "table", "figure"),
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_other_byte_in_any_declared_file_is_found(template, data):
+    path = data.draw(st.sampled_from(list(declared(template))))
+    found = found_with(path, spoiled(path.read_bytes(), data), template)
+    assert [finding.where for finding in found] == [(path.relative_to(template).as_posix(),)]
+    assert not found[0].information
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_other_byte_in_any_manifest_is_found(template, data):
+    path = data.draw(st.sampled_from(sorted(template.rglob("manifest.json"))))
+    content = spoiled(path.read_bytes(), data)
+    assume(values(content) != values(path.read_bytes()))  # a blank may be another blank
+    assert any(not finding.information for finding in found_with(path, content, template))
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_a_record_with_another_byte_never_crashes_the_audit(template, data):
+    path = data.draw(st.sampled_from(sorted(template.rglob("record.json"))))
+    found_with(path, spoiled(path.read_bytes(), data), template)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", "[" * 100_000, '{"format": 1}', "\ud800", "NaN", "1e999"])
+@pytest.mark.parametrize("name", ["manifest.json", "record.json", "accepted.json"])
+def test_files_that_make_no_sense_are_findings(lab, name, content):
+    path = lab.one("evaluation") / name
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    assert any(name in line and line.startswith("changed") for line in lab.held(key=("evaluation", path.parent.name)))
+
+
+def test_a_missing_file_is_found(lab):
+    (lab.one("table") / "table.parquet").unlink()
+    assert lab.held() == ["missing     table/tiny/loss/table.parquet: no such file, but the manifest declares it"]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_truncated_file_is_found_even_by_size_alone(lab, quick):
+    path = lab.one("figure") / "tokens.svg"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:100])
+    assert lab.held(quick) == [f"changed     figure/tiny/tokens/tokens.svg: 100 bytes; the manifest says {size:,}"]
+
+
+def test_quick_reads_small_files_and_no_large_ones(lab, monkeypatch):
+    path = lab.one("corpus") / "data"
+    path.write_text(path.read_text().upper())
+    assert len(lab.held(quick=True)) == 1
+    monkeypatch.setattr("coolbits.provenance.contents.SMALL_BYTES", 1)
+    assert lab.held(quick=True) == []
+    assert len(lab.held(quick=False)) == 1
+
+
+@pytest.mark.parametrize("name", ["extra.txt", "deeper/extra.bin", ".hidden"])
+def test_a_file_that_no_manifest_declares_is_found(lab, name):
+    path = lab.one("shards") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("x")
+    (line,) = lab.held()
+    assert line.startswith(f"undeclared  shards/{path.relative_to(lab.root / 'shards').as_posix()}: ")
+
+
+def test_files_that_belong_beside_a_manifest_are_no_findings(lab):
+    (lab.one("checkpoint") / "throughput.parquet").write_text("tokens a second")
+    assert lab.held() == []
+
+
+def test_an_edited_manifest_disagrees_with_its_record_its_recipe_and_its_children(lab):
+    path, child = lab.one("quantized") / "manifest.json", lab.one("evaluation", "loss-q-*")
+    lab.rewrite(path, lambda manifest: manifest["recipe"]["method"]["grid"].update(bits=4))
+    where = f"changed     quantized/{path.parent.name}/manifest.json: "
+    assert lab.held() == [
+        f"{where}not the manifest that record.json has a copy of",
+        f"{where}its fingerprint is not that of its recipe and parents",
+        f"{where}no longer what these were made from: evaluation/{child.name}",
+    ]
+
+
+def test_the_walk_goes_on_behind_what_has_lost_its_manifest(lab):
+    before = len(trace(lab.root, [FIGURE]))
+    (lab.one("table") / "manifest.json").unlink()
+    assert len(trace(lab.root, [FIGURE])) == before
+    assert lab.held() == ["missing     table/tiny/loss/manifest.json: no such file"]
+
+
+def test_an_edited_copy_in_the_record_is_found(lab):
+    path = lab.one("table") / "record.json"
+    lab.rewrite(path, lambda record: record["manifest"]["summary"].update(rows=3))
+    assert lab.held() == ["changed     table/tiny/loss/manifest.json: not the manifest that record.json has a copy of"]
+
+
+def test_a_record_whose_modules_are_not_those_of_its_digest_is_found(lab):
+    path = lab.one("table") / "record.json"
+    lab.rewrite(path, lambda record: record["code"]["modules"].popitem())
+    assert lab.held()[0] == (
+        "changed     table/tiny/loss/record.json: its code digest is not that of the modules that it lists"
+    )
+
+
+def test_a_lost_record_is_found(lab):
+    (lab.one("shards") / "record.json").unlink()
+    assert lab.held() == [f"missing     shards/{lab.one('shards').name}/record.json: no such file"]
+
+
+def test_a_parent_that_was_made_again_with_other_bytes_is_found(lab):
+    tokenizer = lab.one("tokenizer")
+    (tokenizer / "data").write_text("other")
+    for name in ("manifest.json", "record.json"):
+        lab.rewrite(tokenizer / name, lambda values: values.get("manifest", values)["files"]["data"].update(bytes=5))
+    digest = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa"
+    for name in ("manifest.json", "record.json"):
+        lab.rewrite(
+            tokenizer / name, lambda values: values.get("manifest", values)["files"]["data"].update(sha256=digest)
+        )
+    (line,) = lab.held()
+    assert line == (
+        f"changed     tokenizer/{tokenizer.name}/manifest.json: no longer what these were made from: "
+        f"shards/{lab.one('shards').name}, checkpoint/{lab.one('checkpoint').parent.name}/step_0000020"
+    )
+
+
+def test_a_link_to_a_lost_parent_is_found_and_said_once(lab):
+    quantized = lab.one("quantized")
+    shutil.rmtree(quantized)
+    child = lab.one("evaluation", "loss-q-*").name
+    assert lab.held() == [f"missing     quantized/{quantized.name}: no such artifact; made from it: evaluation/{child}"]
+
+
+def test_an_artifact_in_the_place_of_another_is_found(lab):
+    first, second = sorted((lab.root / "evaluation").iterdir())
+    shutil.rmtree(first)
+    shutil.copytree(second, first)
+    said = lab.held(key=("evaluation", first.name))
+    assert said[0] == (
+        f"changed     evaluation/{first.name}/manifest.json: "
+        f"the manifest of evaluation/{second.name}, not of what lies here"
+    )
+
+
+def test_a_manifest_that_leads_out_of_the_results_is_not_followed(lab):
+    path = lab.one("evaluation") / "manifest.json"
+    (path.parent / "record.json").unlink()
+    lab.rewrite(path, lambda manifest: manifest["files"].update({"../../../secret": {"sha256": "0", "bytes": 1}}))
+    said = lab.held(key=("evaluation", path.parent.name))
+    assert any("it names '../../../secret', which is not in the results folder" in line for line in said)
+
+
+def test_a_figure_whose_lineage_is_not_its_parents_is_found(lab):
+    for name in ("manifest.json", "record.json"):
+        lab.rewrite(
+            lab.one("figure") / name,
+            lambda values: values.get("manifest", values)["summary"].update(lineage="0" * 64),
+        )
+    assert lab.held() == [
+        "changed     figure/tiny/tokens/manifest.json: its lineage is not that of its fingerprint and parents"
+    ]
+
+
+def other_code(lab, kind):
+    """Have artifacts of a kind made by other code than today's."""
+    module = "coolbits.artifacts.store"
+    made = present_code(kind)
+    before = Slice(made.entry, made.modules | {module: "0" * 64})
+    for path in (lab.root / kind).rglob("record.json"):
+        lab.rewrite(path, lambda record: record["code"].update(digest=before.digest, modules=before.modules))
+    return before
+
+
+def test_other_code_is_one_line_for_all_artifacts_of_a_kind(lab):
+    other_code(lab, "evaluation")
+    (line,) = lab.held()
+    first, second = sorted(path.name for path in (lab.root / "evaluation").iterdir())
+    assert line == (
+        f"code        evaluation/{first}, evaluation/{second}: "
+        "made by other code than today's (changed: coolbits.artifacts.store)"
+    )
+
+
+def test_accepted_code_is_information_and_says_by_whom_and_why(lab):
+    other_code(lab, "table")
+    accept(lab.one("table"), present_code("table"), "me", "renamed a variable")
+    assert lab.held() == []
+    (line,) = lab.noted()
+    assert line.startswith(
+        "note        table/tiny/loss: accepted under today's code (changed: coolbits.artifacts.store) by me on "
+    )
+    assert line.endswith(": renamed a variable")
+
+
+def test_what_was_accepted_under_yet_another_code_is_a_finding(lab):
+    before = other_code(lab, "table")
+    accept(lab.one("table"), Slice(before.entry, {}), "me", "renamed a variable")
+    assert [line[:12].strip() for line in lab.held()] == ["code"]
+    assert "accepted under code that is not today's" in lab.noted()[0]
+
+
+def test_a_dirty_tree_is_a_finding_and_an_unknown_commit_a_note(lab):
+    lab.rewrite(lab.one("shards") / "record.json", lambda record: record["environment"]["git"].update(dirty=True))
+    lab.rewrite(lab.one("table") / "record.json", lambda record: record["environment"].update(git=None))
+    assert lab.held() == [
+        f"dirty       shards/{lab.one('shards').name}: made from a tree with changes that commit cccccccc does not have"
+    ]
+    assert lab.noted() == ["note        table/tiny/loss: made from no known commit"]
+
+
+@pytest.mark.parametrize("device", [{"device": "NVIDIA H200"}, {"host": {"cpu": "Other CPU"}}])
+def test_two_devices_within_one_kind_behind_one_figure_are_a_finding(lab, device):
+    one, other = (lab.one("evaluation", name) for name in ("loss-q-*", "loss-[!q]*"))
+    lab.rewrite(one / "record.json", lambda record: record["environment"].update(device))
+    (line,) = lab.held()
+    assert line.startswith("device      figure/tiny/tokens: evaluation on different devices: ")
+    assert f"cpu (Some CPU) (1, for example evaluation/{other.name})" in line
+
+
+def test_models_trained_elsewhere_than_the_figure_was_drawn_are_as_it_should_be(lab):
+    for path in (lab.root / "checkpoint").rglob("record.json"):
+        lab.rewrite(path, lambda record: record["environment"].update(device="NVIDIA H200"))
+    assert lab.findings() == []
+
+
+def test_several_figures_with_one_cause_share_a_line(lab, draw):
+    manifest = json.loads((lab.one("table") / "manifest.json").read_text())
+    table = Node("table", "tiny/loss", manifest["recipe"], {}, manifest["fingerprint"])
+    draw(lab, "tiny/more", table, {"log": True})
+    lab.rewrite(
+        lab.one("evaluation") / "record.json", lambda record: record["environment"].update(device="NVIDIA H200")
+    )
+    lines = [finding for finding in audit(everything(lab.root)) if not finding.information]
+    assert [finding.where for finding in lines] == [("figure/tiny/more", "figure/tiny/tokens")]
+
+
+def test_two_environments_behind_one_figure_are_a_finding_that_names_what_differs(lab):
+    lab.rewrite(
+        lab.one("shards") / "record.json",
+        lambda record: record["environment"]["packages"].update(torch="2.12.0", extra="1.0"),
+    )
+    (line,) = lab.held()
+    assert line.startswith(
+        "environment figure/tiny/tokens: different environments: torch 2.12.0 (1, for example shards/"
+    )
+    assert "; torch 2.13.0 (8, for example " in line
+    assert "extra" not in line
+
+
+def test_another_lock_file_than_todays_and_other_threads_are_notes(lab):
+    for path in lab.root.rglob("record.json"):
+        lab.rewrite(path, lambda record: record["environment"].update(lock="0" * 64))
+    lab.rewrite(lab.one("shards") / "record.json", lambda record: record["environment"].update(threads="2"))
+    evaluation = lab.one("evaluation") / "record.json"
+    lab.rewrite(evaluation, lambda record: record["environment"].update(threads="2"))
+    assert lab.held() == []
+    said = "\n".join(lab.noted())
+    assert "made under another lock file (00000000) than today's" in said
+    assert "different numbers of threads: 1 (1, for example evaluation/" in said
+
+
+def test_diverged_and_fallen_back_models_are_notes(empty, build):
+    build(empty, diverged=True)
+    assert empty.held() == []
+    (line,) = empty.noted()
+    assert line.startswith("note        checkpoint/neox-lr0.01-")
+    assert line.endswith(": diverged, at step 15")
+
+
+def test_fallbacks_are_notes(empty, build):
+    build(empty, fallbacks=2)
+    assert empty.held() == []
+    (line,) = empty.noted()
+    assert line.endswith(": 2 modules fell back to another method than the one asked for")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            {"diverged": True, "said": ("complete", 0)},
+            "hidden      table/tiny/loss: 2 of its rows are of diverged models, but 0 say so",
+        ),
+        (
+            {"fallbacks": 2, "said": ("complete", 0)},
+            "hidden      table/tiny/loss: its rows count 0 fallbacks, the models behind them 2",
+        ),
+    ],
+    ids=["diverged", "fallback"],
+)
+def test_a_table_that_hides_an_outcome_is_a_finding(empty, build, options, line):
+    build(empty, **options)
+    assert empty.held() == [line]
+
+
+def corpus_of(lab, source):
+    return lab.shared("corpus", "own", {"source": source}, {})
+
+
+def test_a_corpus_read_from_the_hub_is_a_note(empty):
+    node = corpus_of(empty, {"kind": "hub", "id": "owner/set", "revision": "main"})
+    (finding,) = empty.findings(key=("corpus", node.name))
+    assert finding.information
+    assert finding.said == (
+        "read from the hub's owner/set at main, which is no commit: what it names may change; not compared with it"
+    )
+
+
+@pytest.mark.parametrize("content", ["as it was", "as it is now", None])
+def test_a_corpus_read_from_files_is_compared_with_them_where_they_lie(empty, tmp_path, content):
+    path = tmp_path / "text.jsonl"
+    path.write_text("as it was")
+    node = corpus_of(empty, {"kind": "files", "names": [path.name], "sha256": [file_digest(path)]})
+    job = Job("corpus", f"corpus-{node.name}", (node,), {}, {"files": [str(path)]})
+    (empty.root / "recipes").mkdir()
+    (empty.root / "recipes" / f"{job.name}.json").write_text(json.dumps(job.to_json()))
+    path.unlink() if content is None else path.write_text(content)
+    said = {
+        "as it was": [],
+        "as it is now": [f"source      corpus/{node.name}: its source {path} is no longer the file that was read"],
+        None: [f"note        corpus/{node.name}: its source text.jsonl is not where it was read; not compared with it"],
+    }
+    assert [str(finding) for finding in empty.findings(key=("corpus", node.name))] == said[content]
+
+
+def test_another_embedded_corpus_is_a_finding(empty):
+    node = corpus_of(empty, {"kind": "embedded", "name": "english", "sha256": "0" * 64})
+    (line,) = empty.held(key=("corpus", node.name))
+    assert line.endswith("english.jsonl.xz is no longer the file that was read")

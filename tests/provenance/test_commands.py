@@ -1,0 +1,134 @@
+"""The commands: what they print, and their status: 0 clean, 1 findings, 2 one sentence on what is wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from coolbits import cli
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; return its status, what it printed and what it complained about."""
+
+    def call(*arguments):
+        status = cli.main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def test_a_clean_audit_has_status_0_and_counts_what_it_saw(run, lab):
+    status, said, _ = run("audit", lab.one("figure"))
+    assert (status, said) == (0, "clean: 9 artifacts, 0 MB\n")
+
+
+def test_findings_have_status_1_and_a_line_each(run, lab):
+    (lab.one("table") / "table.parquet").unlink()
+    (lab.one("shards") / "extra").write_text("x")
+    status, said, _ = run("audit", lab.root, "--quick")
+    assert status == 1
+    *lines, last = said.splitlines()
+    assert {line.split()[0] for line in lines} == {"missing", "undeclared"}
+    assert last == "2 findings: 10 artifacts, 0 MB, sizes only"
+
+
+def test_notes_alone_are_clean(run, lab):
+    lab.rewrite(lab.one("shards") / "record.json", lambda record: record["environment"].update(git=None))
+    status, said, _ = run("audit", lab.one("figure"))
+    assert status == 0
+    assert said.splitlines()[0].startswith("note ")
+
+
+def test_an_audit_as_json_is_only_json(run, lab):
+    (lab.one("table") / "table.parquet").unlink()
+    status, said, _ = run("audit", lab.one("figure"), "--json")
+    report = json.loads(said)
+    assert (status, report["artifacts"]) == (1, 9)
+    assert report["findings"] == [
+        {
+            "what": "missing",
+            "where": ["table/tiny/loss/table.parquet"],
+            "said": "no such file, but the manifest declares it",
+            "information": False,
+        }
+    ]
+
+
+def test_a_figure_file_in_a_paper_is_audited_in_the_results_that_are_named(run, lab, tmp_path):
+    copy = shutil.copy(lab.one("figure") / "tokens.png", tmp_path / "paper.png")
+    status, said, _ = run("audit", copy, "--results", lab.root)
+    assert status == 0
+    assert said.splitlines()[-1] == "clean: 9 artifacts, 0 MB"
+
+
+def test_explain_and_diff_take_a_figure_file_too(run, lab, tmp_path):
+    copy = shutil.copy(lab.one("figure") / "tokens.png", tmp_path / "paper.png")
+    status, said, _ = run("explain", copy, "--results", lab.root)
+    assert (status, said.splitlines()[0]) == (0, "figure/tiny/tokens")
+    status, said, _ = run("diff", copy, lab.one("figure"), "--results", lab.root)
+    assert (status, said.splitlines()[2]) == (0, "equal in content, and made alike")
+
+
+@pytest.mark.parametrize("command", ["explain", "diff"])
+def test_pages_come_as_json_too(run, lab, command):
+    targets = [lab.one("figure")] * (2 if command == "diff" else 1)
+    status, said, _ = run(command, *targets, "--json")
+    assert status == 0
+    assert json.loads(said)
+
+
+def test_different_kinds_are_not_compared(run, lab):
+    one, two = lab.one("figure"), lab.one("table")
+    assert run("diff", one, two) == (2, "", f"coolbits: {two}: of kind 'table', but {one} is of kind 'figure'\n")
+
+
+@pytest.mark.parametrize("command", ["audit", "explain"])
+def test_what_is_not_there_is_refused(run, tmp_path, command):
+    path = tmp_path / "absent"
+    assert run(command, path) == (2, "", f"coolbits: {path}: no such file or folder\n")
+
+
+def study_file(folder, name):
+    """The study of the repository under another name."""
+    path = folder / f"{name}.yaml"
+    path.write_text((REPOSITORY / "config.yaml").read_text().replace("study: micro", f"study: {name}"))
+    return path
+
+
+def test_gc_lists_and_then_removes(run, lab, tmp_path):
+    study = study_file(tmp_path, "another")
+    shutil.rmtree(lab.root / "figure")
+    shutil.rmtree(lab.root / "table")
+    status, listed, _ = run("gc", study, "--results", lab.root)
+    assert status == 0
+    assert listed.splitlines()[-1].startswith("can go with --yes: ")
+    assert listed.splitlines()[-1].endswith("B, 8 folders")
+    assert lab.one("quantized").exists()
+    status, removed, _ = run("gc", study, "--results", lab.root, "--yes")
+    assert status == 0
+    assert removed.splitlines()[:-1] == listed.splitlines()[:-1]
+    assert removed.splitlines()[-1] == listed.splitlines()[-1].replace("can go with --yes", "freed")
+    assert not list(lab.root.rglob("manifest.json"))
+
+
+def test_gc_says_what_stays_and_why(run, lab, tmp_path):
+    (lab.root / "work" / "boards").mkdir(parents=True)
+    (lab.root / "work" / "boards" / "tiny.json").write_text("{}")
+    status, said, _ = run("gc", study_file(tmp_path, "another"), "--results", lab.root)
+    assert status == 0
+    assert "9 artifacts that no given study wants stay: results that are there need them" in said
+    assert "not given: tiny; of these studies only results and what is behind them stay" in said
+
+
+def test_gc_refuses_a_folder_that_is_none(run, tmp_path):
+    study, folder = study_file(tmp_path, "tiny"), tmp_path / "absent"
+    assert run("gc", study, "--results", folder) == (
+        *(2, ""),
+        f"coolbits: {folder}: no results folder; say with --results where it is\n",
+    )
