@@ -5,6 +5,7 @@ from typing import Literal, assert_never
 import torch
 from transformers import PreTrainedModel
 
+from coolbits.optim import newton_schulz
 from coolbits.optim.adam import Adam
 from coolbits.optim.codecs import Blockwise, Float32, StateCodec
 from coolbits.optim.groups import DECAYED, Role, parameter_roles, transposed_parameters
@@ -39,9 +40,12 @@ def build_optimizer(
     transposed = transposed_parameters(model)
     parameters = dict(model.named_parameters())
     steps = choose_steps(next(model.parameters()).device.type, compiled)
+    dtype = getattr(torch, precision)
+    # The kernel saves work on tensor cores, which float32 does not use.
+    gram = newton_schulz.gram if dtype == torch.float32 else steps.gram
     members: dict[tuple[Rule, tuple[StateCodec, ...]], dict[str, torch.nn.Parameter]] = {}
     for name, role in parameter_roles(model).items():
-        rule = _rule(recipe, role, name in transposed, peak_lr, getattr(torch, precision), steps.gram)
+        rule = _rule(recipe, role, name in transposed, peak_lr, dtype, gram)
         codecs = tuple(_codec(getattr(recipe.states, state), state, parameters[name]) for state in rule.states)
         members.setdefault((rule, codecs), {})[name] = parameters[name]
     return Optimizer(

@@ -67,10 +67,11 @@ using LinearUnsigned = Linear<uint8_t, 255>;
 using DynamicSigned = Dynamic<true>;
 using DynamicUnsigned = Dynamic<false>;
 
-// Pointers are __restrict, and codecs copies, or else no loop becomes vector code: codes are bytes, which may alias all.
+// Codes are bytes, which may alias everything: the loops become vector code only in functions of their own, which are
+// not inlined and whose pointers are __restrict.
 template <class Codec>
 [[gnu::noinline]] void encode_block(const Codec codec, const float* __restrict values, int32_t largest,
-                  typename Codec::Code* __restrict codes, float* scale, int64_t count) {
+                                    typename Codec::Code* __restrict codes, float* scale, int64_t count) {
   *scale = float_of(largest);
   const float divisor = largest == 0 ? 1.0f : float_of(largest);
   for (int64_t i = 0; i < count; ++i) codes[i] = codec.encode(values[i] / divisor);
@@ -100,10 +101,11 @@ struct AdamNumbers {
 };
 
 template <class First, class Second>
-[[gnu::noinline]] void adam_block(float* __restrict weight, const float* __restrict gradient, typename First::Code* __restrict codes1,
-                float* scale1, typename Second::Code* __restrict codes2, float* scale2, int64_t count,
-                float* __restrict average, float* __restrict square, const First first, const Second second,
-                const AdamNumbers n) {
+[[gnu::noinline]] void adam_block(float* __restrict weight, const float* __restrict gradient,
+                                  typename First::Code* __restrict codes1, float* scale1,
+                                  typename Second::Code* __restrict codes2, float* scale2, int64_t count,
+                                  float* __restrict average, float* __restrict square, const First first,
+                                  const Second second, const AdamNumbers n) {
   const float unit1 = first.unit(*scale1), unit2 = second.unit(*scale2);
   int32_t largest1 = 0, largest2 = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -137,9 +139,9 @@ struct MomentumNumbers {
 
 // With `update` the outputs are weights, else they become the directions.
 template <bool update, bool nesterov, class Codec>
-[[gnu::noinline]] void momentum_block(float* __restrict output, const float* __restrict gradient, typename Codec::Code* __restrict codes,
-                    float* scale, int64_t count, float* __restrict momentum, const Codec codec,
-                    const MomentumNumbers n) {
+[[gnu::noinline]] void momentum_block(float* __restrict output, const float* __restrict gradient,
+                                      typename Codec::Code* __restrict codes, float* scale, int64_t count,
+                                      float* __restrict momentum, const Codec codec, const MomentumNumbers n) {
   const float unit = codec.unit(*scale);
   int32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) {

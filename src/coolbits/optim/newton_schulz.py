@@ -1,6 +1,6 @@
 """Newton-Schulz iteration: a matrix with its singular values pushed towards 1 (Jordan et al. 2024, "Muon")."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,12 +9,18 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _TINY = 1e-7
 
 
-Gram = Callable[[Tensor], Tensor]
+class Gram(Protocol):
+    """A function that returns alpha * X Xᵀ, or that + beta * add for a symmetric `add`; `optim.kernels` has another."""
+
+    def __call__(self, x: Tensor, add: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0) -> Tensor: ...
 
 
-def gram(x: Tensor) -> Tensor:  # [batch, m, n]
-    """Return X Xᵀ of each matrix, [batch, m, m], in its dtype; `optim.kernels.gram` computes half of it."""
-    return x @ x.mT
+def gram(x: Tensor, add: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0) -> Tensor:  # [batch, m, n]
+    """Return alpha * X Xᵀ of each matrix, or that + beta * add: [batch, m, m], in its dtype, all of it computed."""
+    if add is not None:
+        return torch.baddbmm(add, x, x.mT, beta=beta, alpha=alpha)
+    product = x @ x.mT
+    return product if alpha == 1.0 else alpha * product
 
 
 def orthogonalize(
@@ -34,7 +40,7 @@ def orthogonalize(
     iterate = (start.mT if rows > columns else start).reshape(-1, min(rows, columns), max(rows, columns))
     for _ in range(steps):
         product = gram(iterate)  # [batch, min(m, n), min(m, n)]
-        polynomial = torch.baddbmm(product, product, product, beta=b, alpha=c)
+        polynomial = gram(product, product, c, b)  # b A + c A Aᵀ, and A is symmetric
         iterate = torch.baddbmm(iterate, polynomial, iterate, beta=a)
     result = iterate.mT if rows > columns else iterate
     return result.reshape(matrices.shape).to(matrices.dtype)

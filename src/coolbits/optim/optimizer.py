@@ -98,8 +98,11 @@ class Group:
         }
         self.rule.update(weights, gradients, decoded, step, lr)
         for state, tensors in decoded.items():
+            codec = self.codecs[state]
+            # Unchecked, as in `steps`: a loss that is no number is judged by whoever reads it, later maybe.
+            store = codec.round if isinstance(codec, Blockwise) else codec.encode
             for name, tensor in zip(self.parameters, tensors, strict=True):
-                self._stored[state][name] = self.codecs[state].encode(tensor)
+                self._stored[state][name] = store(tensor)
 
     def states_of(self, name: str) -> dict[str, Tensor]:
         """Return the states of one parameter, decoded."""

@@ -28,6 +28,7 @@ def adam_step(
     """Make one update of `rule` in place of weights, codes and scales; `step` is its number, from 1."""
     shrink, size, inverse_root = adam_factors(rule, step, lr)
     for weight, gradient, first, second in zip(weights, gradients, exp_avg, exp_avg_sq, strict=True):
+        gradient = gradient.float()
         average = codecs[0].decode(first) * rule.beta1 + gradient * (1 - rule.beta1)
         square = codecs[1].decode(second) * rule.beta2 + gradient * (1 - rule.beta2) * gradient
         root = square.double().sqrt().float()  # PyTorch's square root of a float32 may be off by one bit

@@ -34,17 +34,13 @@ class Problem:
         return [codec.encode(torch.zeros_like(weight)) for weight in self.weights]
 
 
-def problem(device: torch.device, sizes: list[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Problem:
+def problem(device: torch.device, sizes: list[int], seed: int = 0) -> Problem:
     generator = torch.Generator().manual_seed(seed)
 
     def draw() -> list[Tensor]:
         return [torch.randn(size, generator=generator).to(device) for size in sizes]
 
-    return Problem(draw(), [[gradient.to(dtype) for gradient in draw()] for _ in range(2)])
-
-
-def floats(tensors: list[Tensor]) -> list[Tensor]:
-    return [tensor.float() for tensor in tensors]
+    return Problem(draw(), [draw() for _ in range(2)])
 
 
 def assert_same_state(actual: list[Parts], expected: list[Parts]) -> None:
@@ -57,7 +53,7 @@ def assert_same_state(actual: list[Parts], expected: list[Parts]) -> None:
         torch.testing.assert_close(ours["scales"], theirs["scales"], rtol=1e-5, atol=1e-12)
         distance = (ours["codes"].int() - theirs["codes"].int()).abs()
         assert (distance <= 1).all()
-        differences += len(theirs["codes"][distance > 0].unique())  # bfloat16 gradients often repeat a value
+        differences += int(distance.sum())
         for name, part in ours.items():
             part.copy_(theirs[name])
     assert differences <= 2 + 1e-3 * sum(parts["codes"].numel() for parts in actual)
@@ -67,13 +63,12 @@ codecs = st.builds(Blockwise, st.sampled_from(["linear", "dynamic"]), st.just(Tr
 problems = st.fixed_dictionaries(
     {
         "sizes": st.lists(st.sampled_from(SIZES), min_size=1, max_size=3),
-        "dtype": st.sampled_from([torch.float32, torch.bfloat16]),
         "seed": st.integers(0, 1000),
     }
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=8)
 @given(codec=codecs, given_problem=problems)
 def test_adam_is_the_plain_update(device: torch.device, codec: Blockwise, given_problem: dict) -> None:
     both = (codec, Blockwise(codec.kind, False, codec.block_size))
@@ -83,13 +78,13 @@ def test_adam_is_the_plain_update(device: torch.device, codec: Blockwise, given_
     for number in (1, 2):
         step = torch.tensor(float(number), device=device)
         kernels.adam_step(here.weights, here.gradients[number - 1], *moments, both, ADAM, step, LR)
-        reference.adam_step(there.weights, floats(there.gradients[number - 1]), *expected, both, ADAM, step, LR)
+        reference.adam_step(there.weights, there.gradients[number - 1], *expected, both, ADAM, step, LR)
         torch.testing.assert_close(here.weights, there.weights, rtol=1e-5, atol=1e-6)
         for ours, theirs in zip(moments, expected, strict=True):
             assert_same_state(ours, theirs)
 
 
-@settings(max_examples=150)
+@settings(max_examples=8)
 @given(codec=codecs, given_problem=problems, nesterov=st.booleans())
 def test_sgd_is_the_plain_update(device: torch.device, codec: Blockwise, given_problem: dict, nesterov: bool) -> None:
     here = problem(device, **given_problem)
@@ -98,12 +93,12 @@ def test_sgd_is_the_plain_update(device: torch.device, codec: Blockwise, given_p
     rule = SGD(momentum=0.9, nesterov=nesterov, weight_decay=0.1)
     for ours, theirs in zip(here.gradients, there.gradients, strict=True):
         kernels.sgd_step(here.weights, ours, momenta, codec, rule, LR)
-        reference.sgd_step(there.weights, floats(theirs), expected, codec, rule, LR)
+        reference.sgd_step(there.weights, theirs, expected, codec, rule, LR)
         torch.testing.assert_close(here.weights, there.weights, rtol=1e-5, atol=1e-6)
         assert_same_state(momenta, expected)
 
 
-@settings(max_examples=150)
+@settings(max_examples=8)
 @given(codec=codecs, given_problem=problems, nesterov=st.booleans())
 def test_momentum_is_the_plain_update(
     device: torch.device, codec: Blockwise, given_problem: dict, nesterov: bool
@@ -112,7 +107,7 @@ def test_momentum_is_the_plain_update(
     momenta, expected = here.states(codec), here.states(codec)
     for gradients in here.gradients:
         directions = kernels.momentum_step(gradients, momenta, codec, 0.9, nesterov)
-        wanted = reference.momentum_step(floats(gradients), expected, codec, 0.9, nesterov)
+        wanted = reference.momentum_step(gradients, expected, codec, 0.9, nesterov)
         torch.testing.assert_close(directions, wanted, rtol=1e-5, atol=1e-5)
         assert_same_state(momenta, expected)
 
@@ -220,6 +215,19 @@ def test_tensors_may_have_any_shape(device: torch.device) -> None:
     (same,) = kernels.momentum_step([gradient.flatten()], [flat], codec, 0.9, True)
     assert direction.shape == gradient.shape and torch.equal(direction.flatten(), same)
     assert cubic["codes"].shape == gradient.shape and torch.equal(cubic["codes"].flatten(), flat["codes"])
+
+
+def test_bfloat16_gradients_are_taken_at_their_value(device: torch.device) -> None:
+    coarse = [gradient.bfloat16() for gradient in problem(device, [300, 2100]).gradients[0]]
+    results = []
+    for gradients in (coarse, [gradient.float() for gradient in coarse]):
+        for name, arguments in calls(problem(device, [300, 2100])):
+            returned = getattr(kernels, name)(**arguments | {"gradients": gradients})
+            states = [*arguments.get("momenta", []), *arguments.get("exp_avg", []), *arguments.get("exp_avg_sq", [])]
+            changed = returned or arguments["weights"]
+            results.append([*changed, *(part for parts in states for part in parts.values())])
+    for one, other in zip(results[:3], results[3:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def transposed(tensors: list[Tensor]) -> list[Tensor]:

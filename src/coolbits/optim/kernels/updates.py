@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from coolbits.optim.adam import Adam
-from coolbits.optim.codebook import dynamic_codebook
+from coolbits.optim.codebook import dynamic_codebook, middles
 from coolbits.optim.codecs import Blockwise, Parts
 from coolbits.optim.kernels.blocks import State, locate, read, read_state, write, write_state
 from coolbits.optim.kernels.launch import Shape, Table, require, table, tile_shape, tiles
@@ -246,13 +246,6 @@ def _log_betas(beta1: float, beta2: float, device: torch.device) -> Tensor:
 
 @lru_cache
 def _book(signed: bool, device: torch.device) -> Tensor:
-    """Return the codebook's 256 entries, then -inf, the 255 midpoints between them, and inf: float32 [513].
-
-    A float32 lies above a midpoint if and only if it lies above the midpoint rounded down to float32.
-    """
-    entries = dynamic_codebook(signed)
-    exact = (entries[1:].double() + entries[:-1].double()) / 2
-    midpoints = exact.float()
+    """Return the codebook's 256 entries, then -inf, the 255 middles between them, and inf: float32 [513]."""
     infinity = torch.tensor([torch.inf])
-    midpoints = torch.where(midpoints.double() > exact, midpoints.nextafter(-infinity), midpoints)
-    return torch.cat([entries, -infinity, midpoints, infinity]).to(device)
+    return torch.cat([dynamic_codebook(signed), -infinity, middles(signed), infinity]).to(device)
