@@ -110,6 +110,15 @@ class TestCodes:
         assert not parts["scales"].any() and not codec.decode(parts).any()
 
     @EVERY_CODEC
+    @pytest.mark.parametrize("device", ["cpu", "meta"])
+    def test_zeros_are_made_as_they_are_encoded(self, codec: Blockwise, device: str) -> None:
+        like = torch.rand(5, 3, device=device)
+        made, encoded = codec.zeros(like), codec.encode(torch.zeros_like(like))
+        for name, part in encoded.items():
+            assert (made[name].shape, made[name].dtype, made[name].device) == (part.shape, part.dtype, part.device)
+            assert made[name].is_meta or torch.equal(made[name], part)
+
+    @EVERY_CODEC
     def test_one_huge_value_is_kept_and_harms_its_own_block_alone(self, codec: Blockwise) -> None:
         state = torch.full((3 * codec.block_size,), 1e-3)
         state[0] = 1e30

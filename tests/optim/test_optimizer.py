@@ -25,6 +25,9 @@ class Halves:
 
     label = "two halves"
 
+    def zeros(self, like: Tensor) -> dict[str, Tensor]:
+        return self.encode(torch.zeros_like(like))
+
     def encode(self, state: Tensor) -> dict[str, Tensor]:
         high = state.bfloat16()
         return {"high": high, "low": (state - high).bfloat16()}

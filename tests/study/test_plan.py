@@ -208,5 +208,7 @@ def test_a_table_row_says_what_was_measured(tiny, planned):
 def test_the_metrics_of_a_shared_trajectory_are_those_of_the_run_that_follows_it_furthest(tiny, planned):
     plan = planned(tiny)
     (table,) = [node for node in plan.of_kind("table") if node.name.endswith("/metrics")]
-    steps = [row["columns"]["step"] for row in table.recipe["rows"] if row["columns"]["trajectory"] == plan.tracks[0].name]
+    steps = [
+        row["columns"]["step"] for row in table.recipe["rows"] if row["columns"]["trajectory"] == plan.tracks[0].name
+    ]
     assert steps == [20]

@@ -5,21 +5,16 @@ from typing import Any
 
 from coolbits.analysis.memory import build_memory
 from coolbits.analysis.theory import build_theory
+from coolbits.artifacts.each import make_each
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
-from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.study.recipes.analysis import Analysis, Memory
 
 
 def run(job: Job, store: Store) -> int:
     """Make the analyses of a job; return how many were made."""
-    made = 0
-    with Progress("analysis", len(job.nodes), "analysis") as progress:
-        for node in job.nodes:
-            made += _make(node, store)
-            progress.advance(note=node.name)
-    return made
+    return make_each(job, "analysis", lambda node: _make(node, store))
 
 
 def _make(node: Node, store: Store) -> bool:

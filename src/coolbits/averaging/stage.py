@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from coolbits.artifacts.each import make_each
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
-from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.averaging.weights import CONFIG, average_weights, check_alike
 from coolbits.models.tokenizer_files import copy_tokenizer
@@ -24,12 +24,7 @@ def run(job: Job, store: Store) -> int:
     Raises:
         CoolbitsError: as `build_average`.
     """
-    made = 0
-    with Progress(job.name, len(job.nodes), "averages") as progress:
-        for node in job.nodes:
-            made += store.ensure(node, partial(_build, node, store))
-            progress.advance(note=node.name)
-    return made
+    return make_each(job, "averages", lambda node: store.ensure(node, partial(_build, node, store)))
 
 
 def build_average(recipe: Average, members: Sequence[Path], out: Path) -> dict[str, Any]:

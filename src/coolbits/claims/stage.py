@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from coolbits.artifacts.each import make_each
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json, write_text
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
-from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.claims.claim import Claim
 from coolbits.claims.evidence import FULL, Evidence, gather
@@ -50,12 +50,7 @@ class Finding:
 
 def run(job: Job, store: Store) -> int:
     """Judge the claims of a job; return how many artifacts were made."""
-    made = 0
-    with Progress("claims", len(job.nodes), "study") as progress:
-        for node in job.nodes:
-            made += _make(node, store)
-            progress.advance(note=node.name)
-    return made
+    return make_each(job, "study", lambda node: _make(node, store))
 
 
 def _make(node: Node, store: Store) -> bool:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from coolbits.artifacts.each import make_each
 from coolbits.artifacts.files import write_text
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
-from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.figures.registry import plot
 from coolbits.figures.style import save, theme
@@ -22,12 +22,7 @@ CAPTION = "caption.txt"
 
 def run(job: Job, store: Store) -> int:
     """Draw the figures of a job; return how many were drawn."""
-    made = 0
-    with Progress("figure", len(job.nodes), "figure") as progress:
-        for node in job.nodes:
-            made += _make(node, store)
-            progress.advance(note=node.name)
-    return made
+    return make_each(job, "figure", lambda node: _make(node, store))
 
 
 def _make(node: Node, store: Store) -> bool:

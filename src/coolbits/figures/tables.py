@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from coolbits.artifacts.each import make_each
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import Manifest, read_manifest
 from coolbits.artifacts.node import Node
-from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.figures.finetuning_table import validations
 from coolbits.figures.measurements import Measurement, ledgers, losses, metrics, tasks
@@ -33,12 +33,7 @@ _NEVER_NULL = ("run", "model", "optimizer", "tokens", "source", "quantizer")
 
 def run(job: Job, store: Store) -> int:
     """Make the tables of a job; return how many were made."""
-    made = 0
-    with Progress("table", len(job.nodes), "table") as progress:
-        for node in job.nodes:
-            made += _make(node, store)
-            progress.advance(note=node.name)
-    return made
+    return make_each(job, "table", lambda node: _make(node, store))
 
 
 def _make(node: Node, store: Store) -> bool:

@@ -28,6 +28,10 @@ class StateCodec(Protocol):
     @property
     def label(self) -> str: ...
 
+    def zeros(self, like: Tensor) -> dict[str, Tensor]:
+        """Return the parts that store a state of zeros, of the shape and on the device of `like`."""
+        ...
+
     def encode(self, state: Tensor) -> dict[str, Tensor]:
         """Return the parts that store `state`; they may share its memory."""
         ...
@@ -47,6 +51,10 @@ class Float32:
     def label(self) -> str:
         """How the state is stored, and why."""
         return "float32" if self.below is None else f"float32 (under {self.below:,} elements)"
+
+    def zeros(self, like: Tensor) -> dict[str, Tensor]:
+        """Return zeros as the one part named ""."""
+        return {"": torch.zeros_like(like, dtype=torch.float32)}
 
     def encode(self, state: Tensor) -> dict[str, Tensor]:
         """Return `state` as the one part named ""."""
@@ -80,6 +88,12 @@ class Blockwise:
     def levels(self) -> int:
         """The largest linear code."""
         return 127 if self.signed else 255
+
+    def zeros(self, like: Tensor) -> dict[str, Tensor]:
+        """Return "codes" and "scales" of a state of zeros, without making the state."""
+        zero = self.round(torch.zeros(1, device=like.device))["codes"]
+        scales = torch.zeros(-(-like.numel() // self.block_size), device=like.device)
+        return {"codes": zero.expand(like.numel()).contiguous().view(like.shape), "scales": scales}
 
     def encode(self, state: Tensor) -> dict[str, Tensor]:
         """Return "codes" and "scales" of a float32 state of any shape.

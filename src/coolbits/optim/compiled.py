@@ -90,7 +90,8 @@ def _run(function: Callable[..., Any], rows: Sequence[list[Tensor]], block_size:
     count = len(sizes)
     addresses = [[tensor.data_ptr() for tensor in row] for row in rows]
     columns = [(ctypes.c_int64 * count)(*row) for row in (sizes, *addresses)]
-    table = (ctypes.POINTER(ctypes.c_int64) * len(columns))(*columns)
+    pointer = ctypes.POINTER(ctypes.c_int64)
+    table = (pointer * len(columns))(*(ctypes.cast(column, pointer) for column in columns))
     blocks = sum(-(-size // block_size) for size in sizes)
     threads = min(torch.get_num_threads(), blocks)
     edges = [blocks * thread // max(threads, 1) for thread in range(threads + 1)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.optim import reference
 from coolbits.optim.adam import Adam
-from coolbits.optim.codecs import Blockwise, StateCodec
+from coolbits.optim.codecs import Blockwise, Parts, StateCodec
 from coolbits.optim.muon import Muon
 from coolbits.optim.sgd import SGD
 from coolbits.optim.steps import Steps, update
@@ -67,10 +67,7 @@ class Group:
         self.codecs = dict(codecs)
         self._steps = steps
         self._stored = {
-            state: {
-                name: codecs[state].encode(torch.zeros_like(parameter, dtype=torch.float32))
-                for name, parameter in parameters.items()
-            }
+            state: {name: codecs[state].zeros(parameter) for name, parameter in parameters.items()}
             for state in rule.states
         }
 
@@ -86,7 +83,7 @@ class Group:
         blockwise = {state: codec for state, codec in self.codecs.items() if isinstance(codec, Blockwise)}
         one_size = len({codec.block_size for codec in blockwise.values()}) == 1
         if len(blockwise) == len(self.codecs) and one_size and isinstance(self.rule, Adam | SGD | Muon):
-            stored = {state: list(parts.values()) for state, parts in self._stored.items()}
+            stored: dict[str, list[Parts]] = {state: list(parts.values()) for state, parts in self._stored.items()}
             update(self._steps, self.rule, weights, gradients, stored, blockwise, step, lr)
         else:
             self._step_decoded(weights, gradients, step, lr)

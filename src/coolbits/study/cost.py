@@ -114,7 +114,7 @@ def _classifier_flops(node: Node, plan: Plan) -> float:
 
 
 def _model_bytes(nodes: Iterable[Node]) -> int:
-    """Estimate the disk of models and images, parents first: weights, optimizer states, packed codes; the rest is small."""
+    """Estimate the disk of models and images, parents first: weights, optimizer states, codes; the rest is small."""
     weights: dict[tuple[str, str], int] = {}
     images: dict[str, Node] = {}
     total = 0

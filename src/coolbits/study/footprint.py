@@ -19,7 +19,7 @@ def job_megabytes(job: Job, plan: Plan) -> int:
     """Estimate the memory of the host that a job takes, in MB: that of its largest node.
 
     Training on a CPU keeps weights, gradients, optimizer states and activations; on an accelerator the host only loads
-    and saves. A token's activations take 34 * width + 5 * heads * sequence length bytes a layer (Korthikanti et al. 2022).
+    and saves. A token's activations take 34 * width + 5 * heads * length bytes a layer (Korthikanti et al. 2022).
     """
     known = {(node.kind, node.name): node for node in plan.nodes}
     largest = max((_node_bytes(node, known, plan) for node in job.nodes), default=0)
@@ -62,6 +62,8 @@ def _trajectory_of(node: Node, known: dict[tuple[str, str], Node]) -> Trajectory
     """Return the trajectory of the model that a node makes or measures; None if it has none in the plan."""
     if node.kind == "checkpoint":
         return Trajectory.read(node.recipe["trajectory"])
-    ref: Ref | None = next((node.parents[role] for role in ("model", "member.0", "start") if role in node.parents), None)
+    ref: Ref | None = next(
+        (node.parents[role] for role in ("model", "member.0", "start") if role in node.parents), None
+    )
     parent = known.get((ref.kind, ref.name)) if ref else None
     return _trajectory_of(parent, known) if parent else None

@@ -65,9 +65,7 @@ def _figure(study: Study, name: str, tables: dict[str, Ref], scale: str) -> Node
     return _named(study, "figure", name, recipe, {table: tables[table] for table in needed})
 
 
-def _tables(
-    study: Study, tracks: list[Track], measured: Measured, vision: Vision, tuned: Finetunings
-) -> list[Node]:
+def _tables(study: Study, tracks: list[Track], measured: Measured, vision: Vision, tuned: Finetunings) -> list[Node]:
     losses = [row for row in measured.rows if row.measure.kind == "loss"]
     tasks = [row for row in measured.rows if row.measure.kind == "tasks"]
     # Several runs may share a trajectory; the one that follows it furthest has all of its metrics.

@@ -194,6 +194,7 @@ def _telemetry(run: Run) -> Telemetry | None:
 
 def _decay_columns(recipe: Trajectory) -> dict[str, Any]:
     schedule, batch = recipe.schedule, recipe.batch_tokens
+    shape: str
     match schedule:
         case Constant():
             return {"decay_tokens": None, "decay_shape": None, "final_fraction": None}

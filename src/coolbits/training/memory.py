@@ -39,7 +39,7 @@ class Memory:
     """Where a trajectory stands.
 
     `step` counts updates done, `data_digest` rolls over the batches used. `rows` are the metrics of the logged updates
-    since the trajectory's start, `paces` their tokens a second. `diverged_step` is the update that diverged, if one did.
+    since the trajectory's start, `paces` their tokens a second. `diverged_step` is the update that diverged, if any.
     """
 
     step: int = 0
