@@ -60,6 +60,20 @@ def test_a_changed_statement_counts_wherever_it_is_imported_from(package, name):
     assert digest(package) != before
 
 
+def test_a_source_file_of_another_language_counts_with_the_module_that_names_it(package):
+    (package / "fast.cpp").write_text("int one() { return 1; }\n")
+    before = digest(package)
+    (package / "lazy.py").write_text('ZERO = 0\nSOURCE = "fast.cpp"\nGONE = "lost.cpp"\n')
+    named = digest(package)
+    (package / "fast.cpp").write_text("int one() { return 2; }\n")
+    assert len({before, named, digest(package)}) == 3
+    assert "coolbits.lazy:fast.cpp" in code_slice("coolbits.stage.run", package).modules
+
+
+def test_the_compiled_updates_are_in_the_slice_of_training():
+    assert "coolbits.optim.native:lowbit.cpp" in code_slice(STAGES["checkpoint"]).modules
+
+
 def test_a_module_that_is_not_imported_does_not_count(package):
     before = digest(package)
     (package / "other.py").write_text("UNUSED = 2\n")

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from coolbits.artifacts.hashing import file_digest
+
 PACKAGE = "coolbits"
 _SOURCE = Path(__file__).resolve().parents[1]
+_FOREIGN = (".cpp", ".cu")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Slice:
 def code_slice(entry: str, source: Path = _SOURCE) -> Slice:
     """Return the slice of the module `entry` ("coolbits.ptq.stage"), read from the package folder `source`.
 
-    Imports inside functions count; a package's `__init__` counts with each of its modules. Comments, docstrings and
-    formatting do not change a digest.
+    Imports inside functions count; a package's `__init__` counts with each of its modules, and a source file in another
+    language with the module beside it that names it. Comments, docstrings and formatting do not change a digest, save
+    in other languages.
     """
     digests: dict[str, str] = {}
     waiting = [entry]
@@ -38,8 +42,9 @@ def code_slice(entry: str, source: Path = _SOURCE) -> Slice:
         path = _module_path(name, source)
         if name in digests or path is None:
             continue
-        digest, imported = _read_module(path, name, path.stat().st_mtime_ns, path.stat().st_size)
+        digest, imported, foreign = _read_module(path, name, path.stat().st_mtime_ns, path.stat().st_size)
         digests[name] = digest
+        digests |= {f"{name}:{file}": file_digest(path.parent / file) for file in foreign}
         waiting.extend(imported)
         parent = name.rpartition(".")[0]
         if parent:
@@ -61,10 +66,16 @@ def _module_path(name: str, source: Path) -> Path | None:
 
 
 @cache
-def _read_module(path: Path, name: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...]]:
+def _read_module(path: Path, name: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the digest of a module, the modules it imports, and the files of other languages that it names."""
     tree = ast.parse(path.read_text())
     imported = tuple(_imports(tree, name if path.name != "__init__.py" else f"{name}.__init__"))
-    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
+    stripped = _without_docstrings(tree)
+    texts = {
+        node.value for node in ast.walk(stripped) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    foreign = tuple(sorted(text for text in texts if text.endswith(_FOREIGN) and (path.parent / text).is_file()))
+    return hashlib.sha256(ast.dump(stripped).encode()).hexdigest(), imported, foreign
 
 
 def _imports(tree: ast.Module, name: str) -> Iterator[str]:

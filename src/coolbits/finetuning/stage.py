@@ -63,7 +63,7 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
     return Finetuning(
         recipe,
         model,
-        build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision),
+        build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision, execution.compile),
         read_examples(conversations, "train"),
         read_examples(conversations, "validation"),
         execution.micro_batch_sequences,
