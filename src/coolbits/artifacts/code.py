@@ -71,9 +71,8 @@ def _read_module(path: Path, name: str, _mtime: int, _size: int) -> tuple[str, t
     tree = ast.parse(path.read_text())
     imported = tuple(_imports(tree, name if path.name != "__init__.py" else f"{name}.__init__"))
     stripped = _without_docstrings(tree)
-    texts = {
-        node.value for node in ast.walk(stripped) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    constants = (node.value for node in ast.walk(stripped) if isinstance(node, ast.Constant))
+    texts = {value for value in constants if isinstance(value, str)}
     foreign = tuple(sorted(text for text in texts if text.endswith(_FOREIGN) and (path.parent / text).is_file()))
     return hashlib.sha256(ast.dump(stripped).encode()).hexdigest(), imported, foreign
 
