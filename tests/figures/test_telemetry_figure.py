@@ -110,7 +110,7 @@ def test_the_caption_says_who_diverged_when_and_what_was_seen_before(tables: dic
     seeds = rows.seed.nunique()
     assert f"n = {6 * seeds} runs from {seeds} seed" in text
     assert text.endswith("micro: 0.2M parameters.")
-    assert f"AdamW-8L diverged at step {', '.join(['30'] * seeds)} (crosses)" in text
+    assert "AdamW-8L diverged at step 30 (crosses)" in text
     last = rows[(rows.states == "8L") & (rows.state == "exp_avg_sq") & (rows.step == 20)].zero_share
     assert f"{100 * last.median():.2g} % of its second moments stored as 0" in text
 

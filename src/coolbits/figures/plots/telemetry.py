@@ -83,7 +83,7 @@ def _ends(rows: pd.DataFrame) -> str:
     """Say which runs diverged at which step, and the share of second moments stored as 0 when last measured before."""
     sentences = []
     for variant, own in rows[rows.outcome == "diverged"].groupby("variant"):
-        steps = ", ".join(str(step) for step in sorted(own.drop_duplicates("family").diverged_step))
+        steps = " or ".join(str(step) for step in sorted(own.diverged_step.unique()))
         squares = own[own.state == "exp_avg_sq"]
         last = squares[squares.step == squares.groupby("family").step.transform("max")].lost
         share = f", {100 * last.median():.2g} % of its second moments stored as 0 just before" if len(last) else ""
