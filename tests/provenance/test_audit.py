@@ -71,6 +71,14 @@ def test_any_other_byte_in_any_declared_file_is_found(template, data):
     assert not found[0].information
 
 
+def test_every_single_byte_of_a_table_is_found_once_whatever_it_then_says(template):
+    (path,) = template.glob("table/*/loss/table.parquet")
+    whole = path.read_bytes()
+    for place in range(0, min(len(whole), 400), 3):
+        found = found_with(path, whole[:place] + bytes([whole[place] ^ 128]) + whole[place + 1 :], template)
+        assert [finding.where for finding in found] == [(path.relative_to(template).as_posix(),)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_other_byte_in_any_manifest_is_found(template, data):

@@ -7,6 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.provenance.difference import compare
 from coolbits.provenance.differences_page import difference_page
 from coolbits.provenance.lineage import trace
@@ -156,3 +157,12 @@ def test_numbers_that_are_not_there_do_not_move(tmp_path):
 def test_json_has_all_of_it(lab, other):
     read = json.loads(json.dumps(difference(lab, other(bits=4)).to_json()))
     assert read["recipes"][0]["what"] == "quantized method.grid.bits"
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        pd.DataFrame({"run": ["a"], "loss": [1.0]}).to_parquet(tmp_path / name / "table.parquet", index=False)
+    (tmp_path / "two" / "table.parquet").write_bytes(b"PAR1 no longer")
+    with pytest.raises(CoolbitsError, match="two/table.parquet: not readable as a table"):
+        compare_tables("table", tmp_path / "one", tmp_path / "two", {"run"})

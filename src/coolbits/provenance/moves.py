@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.provenance.pairs import Columns, match_rows
 
 TABLE = "table.parquet"
@@ -41,8 +43,12 @@ class Moves:
 
 
 def compare_tables(label: str, one: Path, two: Path, described: set[str]) -> Moves:
-    """Compare `table.parquet` of two tables; `described` names the columns that come from recipes, not measurements."""
-    first, second = pd.read_parquet(one / TABLE), pd.read_parquet(two / TABLE)
+    """Compare `table.parquet` of two tables; `described` names the columns that come from recipes, not measurements.
+
+    Raises:
+        CoolbitsError: if one of them cannot be read.
+    """
+    first, second = _read(one / TABLE), _read(two / TABLE)
     shared = [str(name) for name in first if name in second]
     measured = [name for name in shared if name not in described and _is_measured(name, first)]
     places = match_rows(_keys(first, measured), _keys(second, measured))
@@ -52,6 +58,13 @@ def compare_tables(label: str, one: Path, two: Path, described: set[str]) -> Mov
     shown = [name for name in measured if not name.endswith(_BOUNDS)]
     moves = [move for name in shown if (move := _move(name, left, right))]
     return Moves(label, len(places), len(first) - len(places), len(second) - len(places), outcomes, tuple(moves))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise CoolbitsError(f"{path}: not readable as a table ({error}); `coolbits audit` says what is damaged") from None
 
 
 def _is_measured(name: str, table: pd.DataFrame) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import Manifest
 from coolbits.provenance.findings import Finding
 from coolbits.provenance.lineage import Artifact, Lineage
@@ -39,10 +40,9 @@ def _fallbacks(manifest: Manifest | None) -> int:
 def _hidden(table: Artifact, lineage: Lineage) -> Iterator[Finding]:
     rows = [(_parent(table, row.get("evaluation"), lineage), row.get("base")) for row in _rows(table)]
     lost = [_diverged(made) or _diverged(_parent(table, base, lineage)) for made, base in rows]
-    try:
-        found = pq.read_table(table.directory / TABLE).to_pydict()
-    except (OSError, pa.ArrowException):
-        return  # that it cannot be read is said where its bytes are checked
+    found = _content(table)
+    if found is None:
+        return  # that it is not what was written is said where its bytes are checked
     marked = found.get("outcome", []).count("diverged")
     if marked < sum(lost):
         said = f"{sum(lost):,} of its rows are of diverged models, but {marked:,} say so"
@@ -54,6 +54,19 @@ def _hidden(table: Artifact, lineage: Lineage) -> Iterator[Finding]:
         if shown != behind:
             said = f"its rows count {sum(shown):,} fallbacks, the models behind them {sum(behind):,}"
             yield Finding("hidden", (table.label,), said)
+
+
+def _content(table: Artifact) -> dict[str, list[Any]] | None:
+    """Return the columns of a table if its bytes are those that its manifest declares, else None."""
+    path, files = table.directory / TABLE, table.manifest.files if table.manifest else {}
+    declared = files.get(TABLE) if isinstance(files, dict) else None
+    try:
+        if not isinstance(declared, dict) or file_digest(path) != declared.get("sha256"):
+            return None
+        columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
+        return None
+    return columns
 
 
 def _rows(table: Artifact) -> list[dict[str, Any]]:
