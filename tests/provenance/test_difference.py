@@ -164,5 +164,5 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
         (tmp_path / name).mkdir()
         pd.DataFrame({"run": ["a"], "loss": [1.0]}).to_parquet(tmp_path / name / "table.parquet", index=False)
     (tmp_path / "two" / "table.parquet").write_bytes(b"PAR1 no longer")
-    with pytest.raises(CoolbitsError, match="two/table.parquet: not readable as a table"):
+    with pytest.raises(CoolbitsError, match=r"two/table\.parquet: not readable as a table"):
         compare_tables("table", tmp_path / "one", tmp_path / "two", {"run"})

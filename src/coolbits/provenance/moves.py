@@ -64,7 +64,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise CoolbitsError(f"{path}: not readable as a table ({error}); `coolbits audit` says what is damaged") from None
+        raise CoolbitsError(f"{path}: not readable as a table ({error}); `coolbits audit` says more") from None
 
 
 def _is_measured(name: str, table: pd.DataFrame) -> bool:
