@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from docutils.core import publish_doctree
+from jinja2 import Template
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 from PIL import Image
@@ -210,3 +212,12 @@ def test_losses_are_relative_to_the_same_optimizer_in_32_bits(make_tables: Calla
 
 def _legend(figure: Canvas) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(
+    "text", ["|NS(A)| <= 485 |A|", "a*b*c `d`_ e_ \\f", "{{ config }} {% if x %} {# y #}", "95 % of #1: |x|_2 **bold**"]
+)
+def test_a_caption_reads_in_the_report_as_it_was_written(text: str) -> None:
+    rendered = Template(stage.escaped(text)).render(config="wrong")
+    document = publish_doctree(rendered, settings_overrides={"report_level": 5})
+    assert document.astext() == text

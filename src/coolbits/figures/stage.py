@@ -1,4 +1,4 @@
-"""The stage of figures: from tables to `NAME.svg`, `NAME.png` and `caption.txt`, NAME the figure's."""
+"""The stage of figures: from tables to `NAME.svg`, `NAME.png`, `caption.txt` and, for the report, `caption.rst`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,8 @@ from coolbits.figures.style import save, theme
 from coolbits.figures.tables import DOCUMENTS, TABLE
 from coolbits.study.recipes.results import Figure
 
-CAPTION = "caption.txt"
+CAPTION, REPORT_CAPTION = "caption.txt", "caption.rst"
+_MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\*`|_{}%#"})
 
 
 def run(job: Job, store: Store) -> int:
@@ -51,5 +52,12 @@ def build_figure(recipe: Figure, tables: Mapping[str, Path], lineage: str, out: 
         frames["documents"] = pd.read_parquet(tables["loss"].with_name(DOCUMENTS))
     with theme():
         save(figure.draw(frames, recipe.options), out, recipe.figure, lineage)
-    write_text(out / CAPTION, figure.caption(frames, recipe.options, recipe.scale) + "\n")
+    caption = figure.caption(frames, recipe.options, recipe.scale)
+    write_text(out / CAPTION, caption + "\n")
+    write_text(out / REPORT_CAPTION, escaped(caption) + "\n")
     return {"lineage": lineage, "figure": recipe.figure}
+
+
+def escaped(text: str) -> str:
+    """Return text as reStructuredText, and a template of Snakemake's in it, that reads as just this text."""
+    return text.translate(_MARKUP)

@@ -82,7 +82,7 @@ class Task:
     @property
     def caption(self) -> str:
         """Where the figure's caption will be; absolute, because the report looks beside the rules otherwise."""
-        return str(Path(self.file("caption.txt")).resolve())
+        return str(Path(self.file("caption.rst")).resolve())
 
     @property
     def resources(self) -> dict[str, int]:
