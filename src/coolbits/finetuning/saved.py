@@ -15,10 +15,11 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.finetuning.conversations import TEMPLATE
 from coolbits.finetuning.training import Finetuning, Memory
+from coolbits.loops.ownership import Owner, belongs, mark, owner_of
 from coolbits.models.files import load_model, save_model
 
 METRICS, VALIDATION = "metrics.parquet", "validation.parquet"
-_OPTIMIZER, _MEMORY, _OWNER = "state.safetensors", "state.json", "owner.json"
+_OPTIMIZER, _MEMORY = "state.safetensors", "state.json"
 _STEPS = "step_[0-9]*"
 _METRICS_TYPES = {
     **{"step": "int64", "tokens": "int64"},
@@ -80,7 +81,7 @@ class States:
             tensors = training.optimizer.state_tensors()
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / _OPTIMIZER)
             write_json(directory / _MEMORY, training.memory.to_json())
-            write_json(directory / _OWNER, self._owner())
+            mark(directory, self._owner)
         for directory in self._folder.glob(_STEPS):
             if _step_of(directory) < training.memory.step:
                 shutil.rmtree(directory)
@@ -88,7 +89,7 @@ class States:
     def newest(self) -> Path | None:
         """Return the newest state that can be gone on from."""
         found = sorted(self._folder.glob(_STEPS), key=_step_of, reverse=True)
-        return next((directory for directory in found if self._is_own(directory)), None)
+        return next((directory for directory in found if belongs(directory, self._owner)), None)
 
     def read(self, training: Finetuning) -> None:
         """Go on from the newest state, if there is one."""
@@ -106,15 +107,9 @@ class States:
         """Remove all states, half-written ones included."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _is_own(self, state: Path) -> bool:
-        try:
-            return bool(json.loads((state / _OWNER).read_text()) == self._owner())
-        except (OSError, json.JSONDecodeError):
-            return False
-
-    def _owner(self) -> dict[str, str]:
-        parents = {role: self.store.manifest(self.node, role).digest for role in self.node.parents}
-        return {"fingerprint": self.node.fingerprint, "code": self.store.code.digest} | parents
+    @property
+    def _owner(self) -> Owner:
+        return owner_of(self.node, self.store, self.node.fingerprint)
 
 
 def _step_of(directory: Path) -> int:

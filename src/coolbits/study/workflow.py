@@ -115,11 +115,15 @@ class Workflow:
         training = dict.fromkeys(("checkpoint", "classifier", "finetuned"), threads.training)
         return {**data, **measuring, **training}
 
+    @cached_property
+    def _stores(self) -> dict[str, Store]:
+        """The results folder as each stage sees it: its code is read once for all of its jobs."""
+        return {kind: Store(self.root, code_slice(STAGES[kind])) for kind in KINDS}
+
     def tasks(self, kind: str) -> Iterator[Task]:
         """Yield the tasks of one kind."""
-        jobs = self.plan.jobs(kind)
-        code = code_slice(STAGES[kind]).digest[:16] if jobs else ""
-        for job in jobs:
+        code = self._stores[kind].code.digest[:16]
+        for job in self.plan.jobs(kind):
             seconds, megabytes = job_seconds(job, self.plan), job_megabytes(job, self.plan)
             yield Task(job, self.root, code, self._threads.get(kind, 1), seconds, megabytes)
 
@@ -130,9 +134,8 @@ class Workflow:
     def settle(self) -> None:
         """Put the times of what is there in order, so that only contents decide what is made again."""
         for kind in KINDS:
-            store = Store(self.root, code_slice(STAGES[kind]))
             for job in self.plan.jobs(kind):
-                put_in_order(job, store)
+                put_in_order(job, self._stores[kind])
 
     @property
     def board(self) -> Board:
@@ -150,7 +153,7 @@ class Workflow:
         """Yield the jobs to do, with their seconds: artifacts missing or made by other code, and what hangs on them."""
         changing: set[tuple[str, str]] = set()
         for task in tasks:
-            nodes, store = task.job.nodes, Store(self.root, code_slice(STAGES[task.job.kind]))
+            nodes, store = task.job.nodes, self._stores[task.job.kind]
             parents = {(ref.kind, ref.name) for node in nodes for ref in node.parents.values()}
             if parents & changing or not all(map(store.seems_current, nodes)):
                 changing.update((node.kind, node.name) for node in nodes)

@@ -1,18 +1,17 @@
 """Where a trajectory can go on from: checkpoints already made, and states saved since."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from coolbits.artifacts.files import replacing, write_json
+from coolbits.artifacts.files import replacing
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.node import Node, fingerprint_of
 from coolbits.artifacts.store import Store
+from coolbits.loops.ownership import Owner, belongs, mark, owner_of
 from coolbits.training.loop import Training
 from coolbits.training.saved import write_training
 
-_OWNER = "owner.json"
 _STEPS = "step_[0-9]*"
 
 
@@ -64,7 +63,7 @@ class Sources:
             return
         with replacing(self._states / f"step_{training.memory.step:07d}") as directory:
             write_training(training, self.tokenizer, directory)
-            write_json(directory / _OWNER, self._owner())
+            mark(directory, self._owner())
         self.drop(training.memory.step - 1)
 
     def drop(self, until: int) -> None:
@@ -109,14 +108,10 @@ class Sources:
         return Node(kind, f"{self.name}/step_{step:07d}", recipe, parents, fingerprint_of(kind, recipe, parents))
 
     def _is_own(self, state: Path) -> bool:
-        try:
-            return bool(json.loads((state / _OWNER).read_text()) == self._owner())
-        except (OSError, json.JSONDecodeError):
-            return False
+        return belongs(state, self._owner())
 
-    def _owner(self) -> dict[str, str]:
-        parents = {role: self.store.manifest(self.node, role).digest for role in self.node.parents}
-        return {"recipe": digest_of(self.node.recipe["trajectory"]), "code": self.store.code.digest} | parents
+    def _owner(self) -> Owner:
+        return owner_of(self.node, self.store, digest_of(self.node.recipe["trajectory"]))
 
 
 def _step_of(directory: Path) -> int:

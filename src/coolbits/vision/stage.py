@@ -1,6 +1,5 @@
 """The stage of classifiers: each trained to its end, with a state saved on the way."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,13 +12,14 @@ from typing import Any
 from torch import nn
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import replacing, write_json
+from coolbits.artifacts.files import replacing
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.loops.allocator import keep_freed_memory
 from coolbits.loops.guards import alone_in, hearing_signals, make_reproducible
+from coolbits.loops.ownership import Owner, belongs, mark, owner_of
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
 from coolbits.study.execution import Execution
@@ -30,7 +30,7 @@ from coolbits.vision.model import build_classifier
 from coolbits.vision.saved import read_state, write_classifier, write_state, write_tables
 from coolbits.vision.training import Training
 
-_STATE, _OWNER = "state", "owner.json"
+_STATE = "state"
 
 
 def run(job: Job, store: Store) -> int:
@@ -98,25 +98,21 @@ class _State:
         return self.store.work_directory(self.node)
 
     def read(self, training: Training) -> None:
-        try:
-            owner = json.loads((self.work / _STATE / _OWNER).read_text())
-        except (OSError, json.JSONDecodeError):
-            return
-        if owner == self._owner():
+        if belongs(self.work / _STATE, self._owner):
             read_state(training, self.work / _STATE)
 
     def save(self, training: Training) -> None:
         with replacing(self.work / _STATE) as directory:
             write_state(training, directory)
-            write_json(directory / _OWNER, self._owner())
+            mark(directory, self._owner)
 
     def drop(self) -> None:
         for left in self.work.glob(f"*{_STATE}*"):
             shutil.rmtree(left)
 
-    def _owner(self) -> dict[str, str]:
-        images = self.store.manifest(self.node, "images").digest
-        return {"node": self.node.fingerprint, "code": self.store.code.digest, "images": images}
+    @property
+    def _owner(self) -> Owner:
+        return owner_of(self.node, self.store, self.node.fingerprint)
 
 
 def _make(node: Node, store: Store, execution: Execution, out: Path) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""A saved state is used by just the recipe, the code and the parents that it was saved under."""
+
+from pathlib import Path
+
+import pytest
+
+from coolbits.artifacts.code import Slice
+from coolbits.artifacts.node import Node, make_node
+from coolbits.artifacts.store import Store
+from coolbits.loops.ownership import belongs, mark, owner_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path, Slice("stage", {"stage": "one"}))
+
+
+@pytest.fixture
+def node(store: Store) -> Node:
+    parent = make_node("shards", "made", {}, {})
+    store.ensure(parent, lambda out: {})
+    return make_node("checkpoint", "run", {"step": 1}, {"shards": parent.ref})
+
+
+def test_the_owner_is_the_recipe_the_code_and_the_parents(store: Store, node: Node) -> None:
+    parent = store.manifest(node, "shards").digest
+    assert owner_of(node, store, "recipe") == {"recipe": "recipe", "code": store.code.digest, "shards": parent}
+
+
+def test_a_state_belongs_to_whom_it_was_marked_with(store: Store, node: Node, tmp_path: Path) -> None:
+    owner = owner_of(node, store, "recipe")
+    mark(tmp_path, owner)
+    assert belongs(tmp_path, owner)
+    other_code = Store(store.root, Slice("stage", {"stage": "two"}))
+    assert not belongs(tmp_path, owner_of(node, other_code, "recipe"))
+    assert not belongs(tmp_path, owner_of(node, store, "another"))
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_a_state_without_a_readable_owner_is_nobodys(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "owner.json").write_text(content)
+    assert not belongs(tmp_path, {"recipe": "recipe"})
