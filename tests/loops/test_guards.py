@@ -1,16 +1,13 @@
-"""Signals are heard once, locks go with their process."""
+"""Signals are heard once, and compiling asks for a compiler."""
 
-import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from coolbits.artifacts.errors import CoolbitsError
-from coolbits.loops.guards import alone_in, can_compile, hearing_signals
+from coolbits.loops.guards import can_compile, hearing_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -37,29 +34,6 @@ def test_a_second_signal_is_obeyed_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), hearing_signals():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-
-
-def _try(folder: Path, answers: "multiprocessing.SimpleQueue[str]") -> None:
-    try:
-        with alone_in(folder):
-            answers.put("alone")
-    except CoolbitsError as error:
-        answers.put(str(error))
-
-
-def test_a_second_process_is_refused_by_name_while_the_first_holds_the_folder(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-
-    def ask() -> str:
-        process = context.Process(target=_try, args=(tmp_path, answers))
-        process.start()
-        process.join()
-        return answers.get()
-
-    with alone_in(tmp_path):
-        assert f"process {os.getpid()} trains here now" in ask()
-    assert ask() == "alone"
 
 
 def test_without_a_compiler_a_cpu_trains_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:

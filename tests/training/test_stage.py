@@ -19,7 +19,8 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
-from coolbits.loops.guards import alone_in, can_compile
+from coolbits.loops.guards import can_compile
+from coolbits.loops.locks import alone_in
 from coolbits.study.recipes.training import WSD, Constant, Cooldown, Divergence, Muon, Trajectory
 from coolbits.training.sources import Sources
 

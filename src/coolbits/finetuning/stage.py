@@ -16,7 +16,8 @@ from coolbits.finetuning.hub import download_model
 from coolbits.finetuning.saved import States, write_finetuned
 from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import alone_in, hearing_signals, make_reproducible
+from coolbits.loops.guards import hearing_signals, make_reproducible
+from coolbits.loops.locks import alone_in
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.optim.build import build_optimizer

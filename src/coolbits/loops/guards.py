@@ -1,6 +1,5 @@
-"""What keeps a long run safe: signals heard between steps, one process a trajectory, equal bits on an accelerator."""
+"""What keeps a long run safe: signals heard between steps, compiling only where it can be done, equal bits."""
 
-import fcntl
 import os
 import shutil
 import signal
@@ -11,8 +10,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-
-from coolbits.artifacts.errors import CoolbitsError
 
 
 @contextmanager
@@ -41,27 +38,6 @@ def can_compile(device: str) -> bool:
     """Whether torch.compile has what it needs: on a CPU, a C++ compiler and Python's headers."""
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     return device != "cpu" or (shutil.which(os.environ.get("CXX", "g++")) is not None and headers.is_file())
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; it goes with the process, however that ends.
-
-    Raises:
-        CoolbitsError: if another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise CoolbitsError(f"{folder}: process {holder} trains here now; wait for it, or stop it") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def make_reproducible(device: str) -> None:

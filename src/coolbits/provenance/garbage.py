@@ -3,7 +3,6 @@
 What a result was made from is never guessed: where a link of a kept result is lost, nothing at all may be removed.
 """
 
-import fcntl
 import re
 import shutil
 import uuid
@@ -13,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.loops.locks import LOCK, demand_free
 from coolbits.provenance.lineage import Artifact, Key, artifacts_below, reach, read_artifact
 from coolbits.stages import STAGES
 
@@ -108,14 +108,8 @@ def demand_idle(root: Path) -> None:
     Raises:
         CoolbitsError: if a training holds its lock, or Snakemake runs or was killed.
     """
-    for path in sorted((root / "work").glob("*/*/lock")):
-        with path.open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
-                raise CoolbitsError(f"{path}: process {holder} trains here now; wait for it, or stop it") from None
+    for path in sorted((root / "work").glob(f"*/*/{LOCK}")):
+        demand_free(path)
     locks = root.resolve().parent / ".snakemake" / "locks"
     if any(locks.glob("*")):
         raise CoolbitsError(f"{locks}: Snakemake runs here; wait for it, or, if it was killed, `snakemake --unlock`")

@@ -6,9 +6,9 @@ from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Ref, fingerprint_of
-from coolbits.models.counts import parameter_counts
 from coolbits.models.presets import preset
-from coolbits.study.optimizer_names import optimizer_name, states_label
+from coolbits.study.columns import decay_columns, run_columns
+from coolbits.study.optimizer_names import optimizer_name
 from coolbits.study.recipes.training import (
     WSD,
     Constant,
@@ -46,7 +46,7 @@ def tracks(name: str, run: Run, vocabulary_size: int, data: dict[str, Ref]) -> l
     warmup = steps.of(length_in_tokens(run.schedule.warmup, run.tokens), "schedule.warmup", zero=True)
     if warmup >= total:
         raise CoolbitsError(f"runs.{name}.schedule.warmup: {warmup} steps, but the run has only {total}")
-    columns = _columns(name, run, model)
+    columns = run_columns(name, run, model)
     if run.schedule.kind == "wsd":
         return _wsd(run, model, steps, warmup, total, data, columns)
     schedule = _whole_schedule(run, warmup, total)
@@ -192,19 +192,6 @@ def _telemetry(run: Run) -> Telemetry | None:
     return Telemetry(every_steps=every, tensors=run.telemetry.tensors)
 
 
-def _decay_columns(recipe: Trajectory) -> dict[str, Any]:
-    schedule, batch = recipe.schedule, recipe.batch_tokens
-    shape: str
-    match schedule:
-        case Constant():
-            return {"decay_tokens": None, "decay_shape": None, "final_fraction": None}
-        case Cosine() | Linear():
-            steps, shape = schedule.total_steps - schedule.warmup_steps, schedule.kind
-        case _:
-            steps, shape = schedule.decay_steps, schedule.decay_shape
-    return {"decay_tokens": steps * batch, "decay_shape": shape, "final_fraction": schedule.final_fraction}
-
-
 def _track(
     recipe: Trajectory,
     parents: dict[str, Ref],
@@ -214,7 +201,7 @@ def _track(
 ) -> Track:
     fingerprint = fingerprint_of("trajectory", recipe.identity(), parents)
     name = f"{_label(recipe)}-{fingerprint[:8]}"
-    return Track(recipe, parents, name, family or name, tuple(steps), columns | _decay_columns(recipe))
+    return Track(recipe, parents, name, family or name, tuple(steps), columns | decay_columns(recipe))
 
 
 def _label(recipe: Trajectory) -> str:
@@ -232,21 +219,3 @@ def _label(recipe: Trajectory) -> str:
 def _slug(optimizer: Optimizer) -> str:
     """Return the optimizer's name as node names may have it; 32 bits go without saying: muon, muon-8l-adamw-8d."""
     return optimizer_name(optimizer).lower().removesuffix("-32").replace("+", "-").replace("/", "-")
-
-
-def _columns(name: str, run: Run, model: Model) -> dict[str, Any]:
-    return {
-        "run": name,
-        "model": run.model.preset,
-        "parameters": parameter_counts(model).total,
-        "optimizer": run.optimizer.kind,
-        "states": states_label(run.optimizer),
-        "beta2": getattr(run.optimizer, "beta2", None),
-        "weight_decay": run.optimizer.weight_decay,
-        "peak_lr": run.peak_lr,
-        "seed": run.seed,
-        "data_seed": run.seed if run.data_seed is None else run.data_seed,
-        "source": "checkpoint",
-        "average": None,
-        "window": None,
-    }

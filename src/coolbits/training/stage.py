@@ -20,7 +20,8 @@ from coolbits.artifacts.store import Store
 from coolbits.data.batches import Batches
 from coolbits.data.shards import open_stream
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import alone_in, can_compile, hearing_signals, make_reproducible
+from coolbits.loops.guards import can_compile, hearing_signals, make_reproducible
+from coolbits.loops.locks import alone_in
 from coolbits.models.build import build_model
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer

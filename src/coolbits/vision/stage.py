@@ -18,7 +18,8 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import alone_in, hearing_signals, make_reproducible
+from coolbits.loops.guards import hearing_signals, make_reproducible
+from coolbits.loops.locks import alone_in
 from coolbits.loops.ownership import Owner, belongs, mark, owner_of
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
