@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from coolbits.artifacts.environment import lock_digest
 from coolbits.artifacts.hashing import digest_of, file_digest
+from coolbits.artifacts.manifest import sealed
 from coolbits.artifacts.node import Node, Ref, fingerprint_of, make_node
 from coolbits.artifacts.store import Store
 from coolbits.figures.style import save
@@ -77,9 +78,10 @@ class Laboratory:
         return min(place for place in places if place.relative_to(self.root / kind).match(name))
 
     def rewrite(self, path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-        """Change the values of a JSON file."""
+        """Change the values of a JSON file, and its seal with them, as one who knows of it would."""
         values = json.loads(path.read_text())
         change(values)
+        values = sealed(values) if "seal" in values else values
         path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
     def shared(self, kind: str, label: str, recipe: dict[str, Any], parents: dict[str, Ref], **made: Any) -> Node:

@@ -43,4 +43,4 @@ def test_documents_tokenizer_and_shards_are_whole_until_a_byte_changes(tmp_path)
     path = next(shards.directory(root).glob("train-*.bin"))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert held() == [f"changed     shards/{shards.name}/{path.name}: its SHA-256 is not the one in the manifest"]
+    assert held() == [f"changed     shards/{shards.name}/{path.name}: its SHA-256 is not the one that was recorded"]

@@ -19,7 +19,10 @@ MANIFEST = "manifest.json"
 RECORD = "record.json"
 # Tokens a second along a training: of one run alone, like the record, and like it no content.
 THROUGHPUT = "throughput.parquet"
-_NO_CONTENT = (MANIFEST, RECORD, THROUGHPUT)
+# Seconds that each module's quantization took: the same.
+SECONDS = "seconds.parquet"
+BESIDE = (THROUGHPUT, SECONDS)
+_NO_CONTENT = (MANIFEST, RECORD, *BESIDE)
 _FORMAT = 1
 
 
@@ -93,6 +96,12 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     return record
 
 
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON values with their own digest under `seal`: nothing else vouches for a record."""
+    own = {key: value for key, value in values.items() if key != "seal"}
+    return {"seal": digest_of(own), **own}
+
+
 def damaged_files(directory: Path, manifest: Manifest) -> list[str]:
     """Return the relative paths whose bytes are missing or not those that the manifest names."""
     damaged = []
@@ -115,6 +124,7 @@ def compose(node: Node, root: Path, directory: Path, summary: dict[str, Any]) ->
 
 
 def write_manifest(directory: Path, manifest: Manifest, record: dict[str, Any]) -> None:
-    """Write the record, then, last, the manifest."""
-    write_json(directory / RECORD, record | {"manifest": manifest.to_json()})
+    """Write the record, sealed, with digests of what lies beside it, then, last, the manifest."""
+    beside = {name: file_digest(directory / name) for name in BESIDE if (directory / name).is_file()}
+    write_json(directory / RECORD, sealed(record | {"beside": beside, "manifest": manifest.to_json()}))
     write_json(directory / MANIFEST, manifest.to_json())

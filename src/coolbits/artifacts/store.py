@@ -18,6 +18,7 @@ from coolbits.artifacts.manifest import (
     damaged_files,
     read_manifest,
     read_record,
+    sealed,
     write_manifest,
 )
 from coolbits.artifacts.node import Node
@@ -116,4 +117,4 @@ def accept(directory: Path, code: Slice, who: str, why: str) -> None:
     """Declare an artifact valid under the present code, though other code made it; the audit will say so."""
     read_manifest(directory)
     note = {"digest": code.digest, "who": who, "why": why, "when": datetime.now(UTC).isoformat()}
-    write_json(directory / ACCEPTED, note)
+    write_json(directory / ACCEPTED, sealed(note))

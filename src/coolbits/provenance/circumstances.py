@@ -13,7 +13,7 @@ from coolbits.artifacts.environment import lock_digest
 from coolbits.artifacts.store import ACCEPTED
 from coolbits.provenance.findings import Finding, What, grouped, some
 from coolbits.provenance.lineage import Artifact, Key, Lineage
-from coolbits.provenance.records import Acceptance, Environment, parse, read_values
+from coolbits.provenance.records import Acceptance, Environment, parse, read_sealed
 from coolbits.stages import STAGES
 
 CodeOf = Callable[[str], Slice]
@@ -56,7 +56,7 @@ def _code(artifact: Artifact, code_of: CodeOf) -> Iterator[Finding]:
     present, made = code_of(artifact.kind), Slice(artifact.record.code.entry, artifact.record.code.modules)
     differing = changed_modules(made, present)
     try:
-        acceptance = parse(Acceptance, read_values(artifact.directory / ACCEPTED))
+        acceptance = parse(Acceptance, read_sealed(artifact.directory / ACCEPTED))
     except FileNotFoundError:
         acceptance = None
     except ValueError as error:

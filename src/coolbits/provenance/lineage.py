@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.manifest import MANIFEST, RECORD, Manifest
 from coolbits.provenance.findings import Finding
-from coolbits.provenance.records import Record, parse, parse_manifest, read_values
+from coolbits.provenance.records import Record, parse, parse_manifest, read_sealed, read_values
 from coolbits.stages import STAGES
 
 Key = tuple[str, str]
@@ -151,7 +151,7 @@ def read_artifact(root: Path, key: Key) -> Artifact:
             faults.append(Finding("changed", (f"{label}/{name}",), str(error)))
         return None
 
-    record = attempt(RECORD, lambda: parse(Record, read_values(directory / RECORD)))
+    record = attempt(RECORD, lambda: parse(Record, read_sealed(directory / RECORD)))
     copy = attempt(RECORD, lambda: _digested(record.manifest)) if record else None
     found = attempt(MANIFEST, lambda: _digested(read_values(directory / MANIFEST)))
     if found and copy and found != copy:

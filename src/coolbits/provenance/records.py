@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from coolbits.artifacts.manifest import Manifest
+from coolbits.artifacts.manifest import Manifest, sealed
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -56,6 +56,7 @@ class Record(BaseModel):
     environment: Environment
     started: str
     seconds: float
+    beside: dict[str, str]
     manifest: dict[str, Any]
 
 
@@ -106,6 +107,19 @@ def read_values(path: Path) -> Any:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"not readable ({error})") from None
+
+
+def read_sealed(path: Path) -> Any:
+    """Return the values of a JSON file that carries its own digest.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it cannot be read, or is not as it was written.
+    """
+    values = read_values(path)
+    if not isinstance(values, dict) or values != sealed(values):
+        raise ValueError("not as it was written: its seal does not fit")
+    return values
 
 
 def parse_manifest(values: Any) -> Manifest:
