@@ -8,13 +8,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 READY := $(VENV)/.ready
+VALIDATOR := $(VENV)/crate-validator
 STUDY := config.yaml
 ACTIVATE := source $(VENV)/bin/activate
 
 results: $(READY)
 	@$(ACTIVATE); workflow/scripts/results.sh $(STUDY)
 
-test: lint
+test: lint $(VALIDATOR)/.ready
 	@$(ACTIVATE); export OMP_NUM_THREADS=1; python -m pytest -n 2 --dist worksteal -q --durations=15
 
 lint: $(READY)
@@ -26,6 +27,11 @@ schema: $(READY)
 
 $(READY): envs/coolbits.lock envs/make_venv.sh pyproject.toml
 	@envs/make_venv.sh $(VENV)
+	@touch $@
+
+# Others' validator of crates wants an older rich than Snakemake: it has an environment of its own.
+$(VALIDATOR)/.ready: envs/crate-validator.txt | $(READY)
+	@envs/make_venv.sh $(VALIDATOR) $<
 	@touch $@
 
 clean:

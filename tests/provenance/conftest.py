@@ -20,6 +20,7 @@ from coolbits.provenance.audit import audit
 from coolbits.provenance.circumstances import present_code
 from coolbits.provenance.findings import Finding
 from coolbits.provenance.lineage import Key, trace
+from coolbits.study.plan import Plan, make_plan
 from coolbits.study.sources import EMBEDDED
 
 Build = Callable[[Path], dict[str, Any]]
@@ -209,3 +210,47 @@ def template(tmp_path_factory):
 def lab(template, tmp_path):
     """The results of one study, for a test to spoil."""
     return Laboratory(Path(shutil.copytree(template, tmp_path / "results")))
+
+
+# Two peak rates, the second of which diverges.
+STUDY = """
+study: tiny
+data:
+  tokenizer: {kind: bpe, vocabulary_size: 512}
+defaults: {model: micro-neox, sequence_length: 64, batch_tokens: 2048, optimizer: {kind: adamw}}
+runs:
+  wsd: {schedule: {kind: wsd, warmup: 5%, decay: 20%}, peak_lr: [0.01, 1.0], tokens: 200k}
+quantizers:
+  rtn-w3: {method: {kind: rtn, grid: {bits: 3, group_size: 64}}}
+evaluations:
+  loss: {measure: {kind: loss}}
+figures:
+  peak-rate: {figure: peak-rate}
+"""
+CAPTION = "Higher rates help."
+
+
+def build_clone(lab: Laboratory, study: str) -> Plan:
+    """Make a clone of the project around the results, and all that the study file `study` in it wants."""
+    folder = lab.root.parent
+    for name in ("Snakefile", "workflow/rules/all.smk", "envs/coolbits.lock", "src/coolbits/cli.py", "src/x/.cache/y"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"# {name}\n")
+    (folder / study).write_text(STUDY)
+    plan = make_plan(folder / study)
+    lost: set[str] = set()
+    for node in plan.nodes:
+        if "-lr1-" in node.name or any(ref.name in lost for ref in node.parents.values() if ref.kind != "evaluation"):
+            lost.add(node.name)
+        diverged = node.name in lost and node.kind not in ("table", "figure")
+        files = {"data.json": json.dumps(node.name), "inner/data.bin": "0123456789" * 200}
+        if node.kind == "figure":
+            files = {"peak-rate.svg": "<svg/>", "peak-rate.png": "a picture", "caption.txt": f"{CAPTION}\n"}
+        lab.make(node, files, {"outcome": "diverged", "diverged_step": 7} if diverged else {})
+    return plan
+
+
+@pytest.fixture
+def clone(empty) -> Callable[..., Plan]:
+    """The function that puts a clone of the project, with whole results, around the laboratory `empty`."""
+    return lambda study="tiny.yaml": build_clone(empty, study)
