@@ -7,6 +7,7 @@ min_version("9.27")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/pretrained.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/averaging.smk"
 include: "workflow/rules/finetuning.smk"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.commands import add_commands
+from coolbits.commands_ptq import add_ptq_commands
 from coolbits.stages import STAGES
 
 _USAGE_ERROR = 2
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("--why", required=True, help="the reason, kept beside the artifact")
     accept.set_defaults(command=_accept)
     add_commands(verbs)
+    add_ptq_commands(verbs)
     return parser
 
 

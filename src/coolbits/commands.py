@@ -13,6 +13,8 @@ from coolbits.artifacts.errors import CoolbitsError
 
 _FINDINGS = 1
 _RESULTS = Path("results")
+_WITHOUT_LARGE = "leave out artifacts' files of more than so many megabytes, all but their digests"
+_NO_FILES = "leave out all of artifacts' files but their manifests and records"
 
 
 def add_commands(verbs: Any) -> None:
@@ -39,10 +41,27 @@ def add_commands(verbs: Any) -> None:
     _add_results(collect)
     collect.add_argument("--yes", action="store_true", help="remove what is listed")
     collect.set_defaults(command=_gc)
+    crate = verbs.add_parser("crate", help="pack a study's results, with what made them from what, as an RO-Crate")
+    crate.add_argument("out", type=Path, metavar="OUT.zip", help="the file to write")
+    crate.add_argument("--study", type=Path, default=Path("config.yaml"), help="the study file (default: config.yaml)")
+    _add_results(crate)
+    crate.add_argument("--workflow", type=Path, help="the Snakefile's folder (default: that of the results folder)")
+    crate.add_argument("--license", metavar="URL", help="the license of the results (default: MIT, that of coolbits)")
+    size = crate.add_mutually_exclusive_group()
+    size.add_argument("--without-large", type=_megabytes, dest="largest", metavar="MB", help=_WITHOUT_LARGE)
+    size.add_argument("--no-files", action="store_const", const=0, dest="largest", help=_NO_FILES)
+    crate.set_defaults(command=_crate)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=_RESULTS, help="the results folder (default: results)")
+
+
+def _megabytes(text: str) -> int:
+    size = float(text)
+    if not 0 <= size < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} megabytes; say a number from 0")
+    return int(size * 1e6)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -124,3 +143,20 @@ def _gc(options: argparse.Namespace) -> None:
         print(f"not given: {', '.join(others)}; of these studies only results and what is behind them stay")
     size = f"{si(sum(garbage.bytes for garbage in sweep.garbage))}B, {len(sweep.garbage):,} folders"
     print(f"freed: {size}" if options.yes else f"can go with --yes: {size}")
+
+
+def _crate(options: argparse.Namespace) -> None:
+    try:
+        from coolbits.provenance.crate.write import LICENSE, Order, write_crate
+    except ModuleNotFoundError as error:
+        raise CoolbitsError(f"crate needs the package {error.name}: pip install 'coolbits[crate]'") from None
+    from coolbits.study.plan import make_plan
+    from coolbits.study.units import si
+
+    workflow = options.workflow or options.results.resolve().parent
+    plan, terms = make_plan(options.study), options.license or LICENSE
+    order = Order(plan, options.study, options.results, workflow, options.largest, terms)
+    written = write_crate(order, options.out)
+    print(f"{options.out}: {written.artifacts:,} artifacts; {written.files:,} files, {si(written.bytes)}B")
+    if written.files_left_out:
+        print(f"left out: {written.files_left_out:,} files, {si(written.bytes_left_out)}B")

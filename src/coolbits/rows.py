@@ -53,7 +53,7 @@ def full_precision(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table.quantizer == "none"]
     if "evaluation" not in rows or rows.empty:
         return rows
-    finals = rows.final.astype(bool) & (rows.source != "finetuned")
+    finals = rows.final.astype(bool) & ~rows.source.isin(["finetuned", "pretrained"])
     scored = rows.assign(finals=finals).groupby("evaluation", sort=False)
     sizes = scored.agg(finals=("finals", "sum"), tokens=("scored_tokens", "max"))
     return rows[rows.evaluation == sizes.sort_values(["finals", "tokens"], ascending=False, kind="stable").index[0]]

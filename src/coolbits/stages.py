@@ -2,12 +2,14 @@
 
 STAGES = {
     "corpus": "coolbits.data.corpus",
+    "pretrained": "coolbits.pretrained.stage",
     "tokenizer": "coolbits.data.tokenizers",
     "shards": "coolbits.data.tokenize",
     "checkpoint": "coolbits.training.stage",
     "average": "coolbits.averaging.stage",
     "conversations": "coolbits.finetuning.conversations",
     "finetuned": "coolbits.finetuning.stage",
+    "calibration": "coolbits.ptq.calibration_set",
     "quantized": "coolbits.ptq.stage",
     "evaluation": "coolbits.evaluation.stage",
     "analysis": "coolbits.analysis.stage",

@@ -15,7 +15,7 @@ from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import describe_files
 from coolbits.data.documents import read_documents
 from coolbits.data.tokenizers import END_OF_TEXT, build_tokenizer, load_tokenizer, training_texts, vocabulary_size
-from coolbits.study.recipes.data import HubTokenizer, LocalTokenizer, TrainedTokenizer
+from coolbits.study.recipes.data import HubTokenizer, LocalTokenizer, PretrainedTokenizer, TrainedTokenizer
 
 
 def test_every_entry_and_every_special_token_is_where_it_should_be(tokenizer):
@@ -119,3 +119,23 @@ def test_the_vocabulary_reaches_to_the_largest_id_where_ids_have_gaps(tmp_path: 
 
 def test_the_saved_config_names_a_fast_tokenizer(tokenizer):
     assert "tokenizer_class" in json.loads((tokenizer / "tokenizer_config.json").read_text())
+
+
+def test_a_pretrained_models_tokenizer_is_its_own(tokenizer: Path, tmp_path: Path) -> None:
+    summary = build_tokenizer(PretrainedTokenizer(), None, tokenizer, tmp_path)
+    assert summary == {"vocabulary_size": 300, "end_of_text_id": 0}
+    assert load_tokenizer(tmp_path).get_vocab() == load_tokenizer(tokenizer).get_vocab()
+
+
+def test_the_end_of_text_may_be_another_token_than_the_tokenizer_says(tokenizer: Path, tmp_path: Path) -> None:
+    own = load_tokenizer(tokenizer)
+    own.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    own.eos_token = "<turn>"
+    chat, asked = tmp_path / "chat", PretrainedTokenizer(end_of_text="<|endoftext|>")
+    own.save_pretrained(chat)
+    plain = build_tokenizer(PretrainedTokenizer(), None, chat, tmp_path / "plain")
+    named = build_tokenizer(asked, None, chat, tmp_path / "named")
+    assert (plain["end_of_text_id"], named["end_of_text_id"]) == (300, 0)
+    assert load_tokenizer(tmp_path / "named").eos_token_id == 0
+    with pytest.raises(CoolbitsError, match=r"tokenizer\.end_of_text: '<end>' is no token of"):
+        build_tokenizer(PretrainedTokenizer(end_of_text="<end>"), None, chat, tmp_path / "other")

@@ -19,7 +19,8 @@ from coolbits.evaluation import stage
 from coolbits.evaluation.loss import document_losses, summarize
 from coolbits.models.blocks import decoder_linears
 from coolbits.models.files import load_model, save_model
-from coolbits.models.quantized import QuantizedLayer, apply_quantized, neighbouring_groups, write_quantized
+from coolbits.models.layers import IntegerLayer, neighbouring_groups
+from coolbits.models.quantized import QuantizedModel, apply_quantized, write_quantized
 from coolbits.study.recipes.evaluation import Evaluation, Loss, Tasks
 
 LOSS = Loss(windows=6, sequence_length=16, batch_size=4)
@@ -44,8 +45,8 @@ def write_rounded(model: torch.nn.Module, out: Path) -> dict:
         scales = 2 * weight.abs().amax(1, keepdim=True) / 3
         codes = (weight / scales + 2).round().clamp(0, 3).to(torch.uint8)
         zeros = torch.full((outputs, 1), 2, dtype=torch.uint8)
-        layers[name] = QuantizedLayer(2, True, codes, scales, zeros, neighbouring_groups(inputs, inputs))
-    write_quantized(layers, out)
+        layers[name] = IntegerLayer(2, True, codes, scales, zeros, neighbouring_groups(inputs, inputs))
+    write_quantized(QuantizedModel(layers), out)
     return {}
 
 

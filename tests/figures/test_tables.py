@@ -169,6 +169,7 @@ def test_ledgers_are_joined_with_their_rows(store: Store) -> None:
         (lambda row: row.model_copy(update={"evaluation": "nowhere"}), "'nowhere'"),
         (lambda row: row.model_copy(update={"columns": {k: v for k, v in row.columns.items() if k != "lr"}}), "lr"),
         (lambda row: row.model_copy(update={"columns": row.columns | {"tokens": None}}), "tokens"),
+        (lambda row: row.model_copy(update={"columns": row.columns | {"optimizer": None}}), "optimizer"),
     ],
 )
 def test_a_missing_role_column_or_value_is_an_error(
@@ -178,6 +179,15 @@ def test_a_missing_role_column_or_value_is_an_error(
     recipe = Table(content="loss", rows=(change(Row(evaluation="row", columns=COLUMNS)),))
     with pytest.raises(CoolbitsError, match=message):
         tables.build_table(recipe, {"row": node.directory(store.root)}, store.root, tmp_path)
+
+
+def test_of_a_pretrained_model_nothing_has_to_be_known_of_its_training(store: Store) -> None:
+    node, unknown = _losses(store, "base", 1), dict.fromkeys(("optimizer", "step", "peak_lr", "lr", "seed"))
+    (given, own) = _table(
+        store, "loss", [(node, None, unknown | {"source": "pretrained"}), (node, None, {})]
+    ).itertuples()
+    assert given.loss == own.loss
+    assert pd.isna([given.optimizer, given.step, given.peak_lr, given.seed]).all()
 
 
 def test_other_documents_than_the_base_are_an_error(store: Store) -> None:

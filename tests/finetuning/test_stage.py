@@ -150,7 +150,7 @@ def test_a_model_of_the_hub_takes_its_tokenizer_from_its_parent_and_must_have_th
 ) -> None:
     from coolbits.artifacts.node import make_node
 
-    monkeypatch.setattr(stage, "download_model", lambda hub: lab.start.directory(lab.store.root))
+    monkeypatch.setattr(stage, "download_model", lambda *_: lab.start.directory(lab.store.root))
     tokenizer = make_node("tokenizer", "hub", {}, {})
     lab.store.ensure(tokenizer, lambda out: lab._tokenizer.save_pretrained(out) and {})
     size = AutoModelForCausalLM.from_pretrained(lab.start.directory(lab.store.root)).num_parameters()

@@ -417,6 +417,27 @@ def test_a_corpus_read_from_files_is_compared_with_them_where_they_lie(empty, tm
     assert [str(finding) for finding in empty.findings(key=("corpus", node.name))] == said[content]
 
 
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("kind", ["directory", "gguf", "calibration"])
+def test_what_was_read_by_digest_is_compared_with_it(empty, tmp_path, kind, changed):
+    path = tmp_path / "model.gguf"
+    path.write_text("as it was")
+    digest = file_digest(path)
+    files = {"names": [path.name], "sha256": [digest]}
+    recipe, place = {
+        "directory": ({"source": {"kind": "directory", **files}}, tmp_path),
+        "gguf": ({"source": {"kind": "gguf", "sha256": digest}}, path),
+        "calibration": ({"calibration": {"kind": "documents", "source": {"kind": "files", **files}}}, path),
+    }[kind]
+    node = empty.shared("pretrained", "own", recipe, {})
+    job = Job("pretrained", f"pretrained-{node.name}", (node,), {}, {"some": [str(place)]})
+    (empty.root / "recipes").mkdir()
+    (empty.root / "recipes" / f"{job.name}.json").write_text(json.dumps(job.to_json()))
+    path.write_text("as it is now" if changed else "as it was")
+    said = [f"source      pretrained/{node.name}: its source {path} is no longer the file that was read"]
+    assert [str(finding) for finding in empty.findings(key=("pretrained", node.name))] == (said if changed else [])
+
+
 def test_another_embedded_corpus_is_a_finding(empty):
     node = corpus_of(empty, {"kind": "embedded", "name": "english", "sha256": "0" * 64})
     (line,) = empty.held(key=("corpus", node.name))

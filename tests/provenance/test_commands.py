@@ -54,7 +54,7 @@ def test_an_audit_as_json_is_only_json(run, lab):
         {
             "what": "missing",
             "where": ["table/tiny/loss/table.parquet"],
-            "said": "no such file, but the manifest declares it",
+            "said": "no such file, but it was recorded",
             "information": False,
         }
     ]

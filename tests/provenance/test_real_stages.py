@@ -9,7 +9,7 @@ from coolbits.data import corpus, tokenize, tokenizers
 from coolbits.provenance.audit import audit
 from coolbits.provenance.lineage import trace
 from coolbits.stages import STAGES
-from coolbits.study.schema import Data
+from coolbits.study.data_choices import Data
 from coolbits.study.sources import data_nodes
 
 # Of where and from what tree the tests run, not of the artifacts.

@@ -1,15 +1,17 @@
 """Small things to quantize: correlated layers, a GPT-NeoX checkpoint, token shards."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from coolbits.data.shards import write_shard
+from coolbits.ptq.tokens import Tokens, write_tokens
 
 VOCABULARY = 96
 
@@ -57,9 +59,69 @@ def checkpoint(model: PreTrainedModel, tmp_path: Path) -> Path:
     return directory
 
 
+class Sampled(NamedTuple):
+    """A Llama in `directory` and tokens that it wrote itself, so that every change of it costs cross-entropy."""
+
+    directory: Path
+    calibration: torch.Tensor  # int64 [sequences, length]
+    held_out: torch.Tensor
+
+    def loss(self, weights: Mapping[str, torch.Tensor]) -> float:
+        """Return the cross-entropy of the held-out tokens under the model with `weights` by module name."""
+        model = LlamaForCausalLM.from_pretrained(self.directory)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                model.get_submodule(name).weight.copy_(weight)
+            return float(model(input_ids=self.held_out, labels=self.held_out).loss)
+
+
+@pytest.fixture(scope="session")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Sampled:
+    """A random Llama of width 128 with correlated inputs of unequal size, and outliers among its weights."""
+    generator = torch.Generator().manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        directions = torch.randn(24, 128, generator=generator) * torch.where(torch.arange(128) % 17 == 0, 4, 1)
+        embedding = torch.randn(512, 24, generator=generator) @ directions / 5
+        model.model.embed_tokens.weight.copy_(embedding + 0.3 * torch.randn(512, 128, generator=generator))
+        model.lm_head.weight.copy_(0.25 * torch.randn(512, 128, generator=generator))
+        for name, weight in model.named_parameters():
+            if "proj" in name:
+                outliers = torch.where(torch.rand(weight.shape, generator=generator) < 0.003, 8, 1)
+                weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5 * outliers)
+    directory = tmp_path_factory.mktemp("llama")
+    model.save_pretrained(directory)
+    torch.manual_seed(0)
+    first = torch.randint(0, 512, (64, 1))
+    written = model.generate(
+        first, attention_mask=torch.ones_like(first), do_sample=True, top_k=0, max_new_tokens=63, pad_token_id=0
+    )
+    return Sampled(directory, written[:32], written[32:])
+
+
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     return write_shards(tmp_path / "shards", tokens=4096)
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    """16 sequences of 32 random tokens, as the stage of calibrations writes them."""
+    directory = tmp_path / "calibration"
+    directory.mkdir()
+    tokens = torch.randint(0, VOCABULARY, (16, 32), generator=torch.Generator().manual_seed(0))
+    write_tokens(Tokens.of_equal_length(tokens), directory)
+    return directory
 
 
 def write_shards(directory: Path, tokens: int) -> Path:

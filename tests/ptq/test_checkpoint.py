@@ -9,22 +9,23 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_linears
 from coolbits.models.quantized import apply_quantized, read_quantized
 from coolbits.ptq.checkpoint import Request, build_quantized, quantize_checkpoint
-from coolbits.study.recipes.ptq import GPTQ, RTN, Calibration, Grid, Quantized
+from coolbits.ptq.tokens import Tokens, write_tokens
+from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Quantized, Windows
 
-CALIBRATION = Calibration(sequences=16, sequence_length=32)
+CALIBRATION = Windows(sequences=16, sequence_length=32)
 
 
 def gptq_recipe(bits: int = 3, **knobs: object) -> GPTQ:
     return GPTQ(grid=Grid(bits=bits, group_size=16), calibration=CALIBRATION, **knobs)
 
 
-def test_an_artifact_holds_codes_layout_and_ledger(checkpoint: Path, shards: Path, tmp_path: Path) -> None:
-    summary = build_quantized(Quantized(method=gptq_recipe()), checkpoint, shards, tmp_path)
+def test_an_artifact_holds_codes_layout_and_ledger(checkpoint: Path, calibration: Path, tmp_path: Path) -> None:
+    summary = build_quantized(Quantized(method=gptq_recipe()), checkpoint, calibration, tmp_path)
     assert {"codes.safetensors", "layout.json", "ledger.parquet"} <= {path.name for path in tmp_path.iterdir()}
     ledger = pd.read_parquet(tmp_path / "ledger.parquet")
     assert len(ledger) == summary["modules"] == 8
     assert summary["fallbacks"] == 0
-    layers = read_quantized(tmp_path).values()
+    layers = read_quantized(tmp_path).layers.values()
     weights, inputs = (
         sum(sizes) for sizes in zip(*((each.codes.numel(), each.codes.shape[1]) for each in layers), strict=True)
     )
@@ -33,39 +34,39 @@ def test_an_artifact_holds_codes_layout_and_ledger(checkpoint: Path, shards: Pat
     assert summary["bytes"] * 8 == pytest.approx(summary["mean_bits"] * weights)
 
 
-@pytest.mark.parametrize("sequential", [True, False])
-def test_requests_give_together_what_they_give_alone(checkpoint: Path, shards: Path, sequential: bool) -> None:
+@pytest.mark.parametrize("sequential", ["layer", "block", "none"])
+def test_requests_give_together_what_they_give_alone(checkpoint: Path, calibration: Path, sequential: str) -> None:
     methods = [
         RTN(grid=Grid(bits=3, group_size=16)),
-        gptq_recipe(3, true_sequential=sequential),
-        gptq_recipe(4, true_sequential=sequential),
-        gptq_recipe(3, true_sequential=False, order="natural"),
+        gptq_recipe(3, sequential=sequential),
+        gptq_recipe(4, sequential=sequential),
+        gptq_recipe(3, sequential="none", order="natural"),
     ]
-    requests = [Request(method, shards) for method in methods]
+    requests = [Request(Quantized(method=method), calibration) for method in methods]
     for request, together in zip(requests, quantize_checkpoint(requests, checkpoint), strict=True):
         (alone,) = quantize_checkpoint([request], checkpoint)
-        assert {name: result.entry for name, result in alone.items()} == {
-            name: result.entry for name, result in together.items()
+        assert {name: result.entry for name, result in alone.results.items()} == {
+            name: result.entry for name, result in together.results.items()
         }
-        for name, result in alone.items():
-            assert torch.equal(result.layer.weight(), together[name].layer.weight())
+        for name, result in alone.results.items():
+            assert torch.equal(result.layer.weight(), together.results[name].layer.weight())
 
 
-def test_the_same_recipe_gives_the_same_bytes(checkpoint: Path, shards: Path, tmp_path: Path) -> None:
+def test_the_same_recipe_gives_the_same_bytes(checkpoint: Path, calibration: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        build_quantized(Quantized(method=gptq_recipe()), checkpoint, shards, tmp_path / name)
+        build_quantized(Quantized(method=gptq_recipe()), checkpoint, calibration, tmp_path / name)
     for file in ("codes.safetensors", "layout.json", "ledger.parquet"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_gptq_keeps_the_outputs_closer_than_rounding(
-    model: PreTrainedModel, checkpoint: Path, shards: Path, tmp_path: Path
+    model: PreTrainedModel, checkpoint: Path, calibration: Path, tmp_path: Path
 ) -> None:
     tokens = torch.randint(0, 96, (8, 32), generator=torch.Generator().manual_seed(7))
     errors = {}
-    for method in (RTN(grid=Grid(bits=3, group_size=16)), gptq_recipe(), gptq_recipe(true_sequential=False)):
-        build_quantized(Quantized(method=method), checkpoint, shards, tmp_path)
+    for method in (RTN(grid=Grid(bits=3, group_size=16)), gptq_recipe(), gptq_recipe(sequential="none")):
+        build_quantized(Quantized(method=method), checkpoint, calibration, tmp_path)
         quantized = AutoModelForCausalLM.from_pretrained(checkpoint)
         apply_quantized(quantized, tmp_path)
         with torch.no_grad():
@@ -75,12 +76,12 @@ def test_gptq_keeps_the_outputs_closer_than_rounding(
 
 
 def test_a_saved_model_opens_with_transformers_and_has_the_dequantized_weights(
-    checkpoint: Path, shards: Path, tmp_path: Path
+    checkpoint: Path, calibration: Path, tmp_path: Path
 ) -> None:
-    build_quantized(Quantized(method=gptq_recipe(), save_model=True), checkpoint, shards, tmp_path)
+    build_quantized(Quantized(method=gptq_recipe(), save_model=True), checkpoint, calibration, tmp_path)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     linears = decoder_linears(saved)
-    for name, layer in read_quantized(tmp_path).items():
+    for name, layer in read_quantized(tmp_path).layers.items():
         assert torch.equal(linears[name].weight, layer.weight())
     original = AutoModelForCausalLM.from_pretrained(checkpoint)
     assert torch.equal(saved.get_input_embeddings().weight, original.get_input_embeddings().weight)
@@ -94,16 +95,20 @@ def test_a_saved_model_opens_with_transformers_and_has_the_dequantized_weights(
     ("method", "message"),
     [
         (RTN(grid=Grid(bits=3, group_size=48)), "48 does not divide the 32 inputs of gpt_neox.layers.0"),
-        (gptq_recipe().model_copy(update={"calibration": Calibration(sequences=1, sequence_length=32)}), "64 inputs"),
-        (gptq_recipe().model_copy(update={"calibration": Calibration(sequences=999, sequence_length=32)}), "has 128"),
     ],
-    ids=["group size", "too few tokens for a layer", "too few tokens in the split"],
+    ids=["group size"],
 )
-def test_what_cannot_work_is_refused(checkpoint: Path, shards: Path, method: GPTQ | RTN, message: str) -> None:
+def test_what_cannot_work_is_refused(checkpoint: Path, calibration: Path, method: GPTQ | RTN, message: str) -> None:
     with pytest.raises(CoolbitsError, match=message):
-        quantize_checkpoint([Request(method, shards)], checkpoint)
+        quantize_checkpoint([Request(Quantized(method=method), calibration)], checkpoint)
 
 
-def test_gptq_without_shards_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(CoolbitsError, match="gptq needs a directory of token shards"):
-        quantize_checkpoint([Request(gptq_recipe())], checkpoint)
+def test_too_few_tokens_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    write_tokens(Tokens.of_equal_length(torch.zeros(1, 32, dtype=torch.long)), tmp_path)
+    with pytest.raises(CoolbitsError, match="64 inputs"):
+        quantize_checkpoint([Request(Quantized(method=gptq_recipe()), tmp_path)], checkpoint)
+
+
+def test_gptq_without_a_calibration_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(CoolbitsError, match="gptq needs a calibration, none is given"):
+        quantize_checkpoint([Request(Quantized(method=gptq_recipe()))], checkpoint)

@@ -13,13 +13,30 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.gptq import gptq, gptq_together
 from coolbits.ptq.ledger import proxy_loss
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import GPTQ, Grid
+from coolbits.study.recipes.ptq import GPTQ, Grid, ScaleSearch
 
 Layer = Callable[[int, int, int], tuple[torch.Tensor, torch.Tensor]]
 
 
-def recipe(bits: int = 3, group_size: int | None = 8, symmetric: bool = True, **knobs: object) -> GPTQ:
-    return GPTQ(grid=Grid(bits=bits, group_size=group_size, symmetric=symmetric), **knobs)
+ORDERS = st.sampled_from(["natural", "activation", "group-aware"])
+
+
+def recipe(
+    bits: int = 3,
+    group_size: int | None = 8,
+    symmetric: bool = True,
+    search: ScaleSearch | None = None,
+    **knobs: object,
+) -> GPTQ:
+    return GPTQ(grid=Grid(bits=bits, group_size=group_size, symmetric=symmetric, search=search), **knobs)
+
+
+def correlated(outputs: int, inputs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a weight and a Hessian, as the fixture `layer` does, where hypothesis allows no fixture."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(4 * inputs, inputs, generator=generator, dtype=torch.float64)
+    vectors = vectors @ torch.randn(inputs, inputs, generator=generator, dtype=torch.float64)
+    return torch.randn(outputs, inputs, generator=generator), vectors.T @ vectors / len(vectors)
 
 
 def grid_of(group: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -32,10 +49,21 @@ def grid_of(group: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return scale, np.round(-low / scale)
 
 
+def order_of(diagonal: np.ndarray, order: str, size: int) -> list[int]:
+    """Return the columns as a sweep visits them."""
+    inputs = range(len(diagonal))
+    if order == "natural":
+        return list(inputs)
+    if order == "activation":
+        return sorted(inputs, key=lambda column: -diagonal[column])
+    largest = [diagonal[column // size * size :][:size].max() for column in inputs]
+    return sorted(inputs, key=lambda column: (-largest[column], column // size, -diagonal[column]))
+
+
 def textbook(weight: torch.Tensor, hessian: torch.Tensor, knobs: GPTQ) -> np.ndarray:
     """Quantize by explicit updates of the inverse Hessian (OBQ; GPTQ, equations 2 and 3)."""
     w, h, size = weight.double().numpy().copy(), hessian.numpy(), knobs.grid.group_size or weight.shape[1]
-    order = np.argsort(-h.diagonal(), kind="stable") if knobs.order == "activation" else np.arange(len(h))
+    order = order_of(h.diagonal(), knobs.order, size)
     inverse = np.linalg.inv(h + knobs.damping * h.diagonal().mean() * np.eye(len(h)))
     original, result = w.copy(), np.empty_like(w)
     for step, column in enumerate(order):
@@ -52,7 +80,7 @@ def textbook(weight: torch.Tensor, hessian: torch.Tensor, knobs: GPTQ) -> np.nda
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("static_groups", [True, False])
-@pytest.mark.parametrize("order", ["natural", "activation"])
+@pytest.mark.parametrize("order", ["natural", "activation", "group-aware"])
 @pytest.mark.parametrize("group_size", [4, 8, None])
 def test_it_equals_the_textbook(
     layer: Layer, symmetric: bool, static_groups: bool, order: str, group_size: int | None
@@ -79,13 +107,68 @@ def test_no_choice_of_codes_beats_exhaustive_search_and_gptq_comes_close(layer: 
     assert ours.sum() < 1.5 * best.sum()
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(2, 5), st.sampled_from([4, 8, None]), st.booleans(), st.booleans(), st.integers(0, 2**16))
-def test_every_weight_is_on_its_grid(bits: int, group: int | None, symmetric: bool, static: bool, seed: int) -> None:
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16), st.integers(2, 3), st.integers(2, 3))
+def test_inputs_that_do_not_correlate_make_it_optimal(seed: int, bits: int, inputs: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(4, 16, generator=generator)
-    vectors = torch.randn(64, 16, generator=generator, dtype=torch.float64)
-    layer = gptq(weight, 2 * vectors.T @ vectors / 64, recipe(bits, group, symmetric, static_groups=static)).layer
+    weight = torch.randn(1, inputs, generator=generator)
+    hessian = torch.diag(torch.exp(torch.randn(inputs, generator=generator, dtype=torch.float64)))
+    result = gptq(weight, hessian, recipe(bits, None))
+    levels = result.layer.scales[0, 0] * (torch.arange(2.0**bits) - 2 ** (bits - 1))
+    candidates = torch.tensor(list(product(levels.tolist(), repeat=inputs)), dtype=torch.float64) - weight.double()
+    assert result.entry.proxy_loss == pytest.approx(float(((candidates @ hessian) * candidates).sum(1).min()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16), ORDERS)
+def test_where_no_code_is_clipped_the_loss_is_that_of_babais_nearest_plane_at_most(seed: int, order: str) -> None:
+    """At most half a step in each direction of the Cholesky basis (Chen et al. 2025, arXiv 2507.18553)."""
+    weight, hessian = correlated(4, 12, seed)
+    result = gptq(weight, hessian, recipe(8, None, False, order=order, damping=1e-9))
+    layer = result.layer
+    inner = ((layer.codes > 0) & (layer.codes < 255)).all(1)
+    visited = torch.tensor(order_of(hessian.diagonal().numpy(), order, 12))
+    pivots = 1 / torch.linalg.cholesky(torch.linalg.inv(hessian[visited][:, visited]), upper=True).diagonal() ** 2
+    error = weight.double() - layer.weight().double()
+    losses = ((error @ hessian) * error).sum(1)
+    bounds = layer.scales[:, 0].double() ** 2 / 4 * pivots.sum()
+    assert bool((losses <= bounds * (1 + 1e-3))[inner].all())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16), ORDERS, st.booleans(), st.booleans(), st.sampled_from([None, ScaleSearch()]))
+def test_outputs_may_come_in_any_order(
+    seed: int, order: str, symmetric: bool, static: bool, search: ScaleSearch | None
+) -> None:
+    weight, hessian = correlated(6, 16, seed)
+    knobs = recipe(3, 8, symmetric, search, order=order, static_groups=static)
+    rows = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    permuted = gptq(weight[rows], hessian, knobs).layer
+    assert torch.equal(permuted.weight(), gptq(weight, hessian, knobs).layer.weight()[rows])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(2, 5),
+    st.sampled_from([4, 8, None]),
+    st.booleans(),
+    st.booleans(),
+    ORDERS,
+    st.sampled_from([None, ScaleSearch(steps=20)]),
+    st.integers(0, 2**16),
+)
+def test_every_weight_is_on_its_grid(
+    bits: int,
+    group: int | None,
+    symmetric: bool,
+    static: bool,
+    order: str,
+    search: ScaleSearch | None,
+    seed: int,
+) -> None:
+    weight, hessian = correlated(4, 16, seed)
+    knobs = recipe(bits, group, symmetric, search, order=order, static_groups=static)
+    layer = gptq(weight, hessian, knobs).layer
     assert int(layer.codes.max()) <= 2**bits - 1
     index = layer.group_index.long()
     steps = layer.weight() / layer.scales[:, index]
@@ -94,7 +177,7 @@ def test_every_weight_is_on_its_grid(bits: int, group: int | None, symmetric: bo
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
-@pytest.mark.parametrize("order", ["natural", "activation"])
+@pytest.mark.parametrize("order", ["natural", "activation", "group-aware"])
 def test_it_beats_rounding_to_nearest_on_correlated_inputs(layer: Layer, bits: int, order: str) -> None:
     entries = [gptq(*layer(16, 32, seed), recipe(bits, 16, order=order)).entry for seed in range(8)]
     ratios = np.array([entry.proxy_loss / entry.rtn_proxy_loss for entry in entries])
@@ -103,7 +186,7 @@ def test_it_beats_rounding_to_nearest_on_correlated_inputs(layer: Layer, bits: i
     assert ratios.mean() < 0.85
 
 
-@pytest.mark.parametrize("order", ["natural", "activation"])
+@pytest.mark.parametrize("order", ["natural", "activation", "group-aware"])
 @pytest.mark.parametrize("static_groups", [True, False])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_uncorrelated_inputs_of_equal_size_give_rounding_to_nearest(
@@ -116,9 +199,11 @@ def test_uncorrelated_inputs_of_equal_size_give_rounding_to_nearest(
         assert torch.equal(getattr(layer, part), getattr(nearest, part))
 
 
-def test_a_weight_on_its_grid_stays_as_it_is(layer: Layer) -> None:
+@pytest.mark.parametrize("search", [None, ScaleSearch()])
+@pytest.mark.parametrize("order", ["natural", "group-aware"])
+def test_a_weight_on_its_grid_stays_as_it_is(layer: Layer, order: str, search: ScaleSearch | None) -> None:
     weight, hessian = layer(6, 16, 1)
-    knobs = recipe(3, 8, symmetric=False, order="natural")
+    knobs = recipe(3, 8, symmetric=False, search=search, order=order)
     on_grid = round_to_nearest(weight, knobs.grid).weight()
     result = gptq(on_grid, hessian, knobs)
     torch.testing.assert_close(result.layer.weight(), on_grid)
@@ -140,11 +225,12 @@ def test_outputs_do_not_interact(layer: Layer) -> None:
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 8, 12, 16, 128])
+@pytest.mark.parametrize("order", ["activation", "group-aware"])
 @pytest.mark.parametrize("static_groups", [True, False])
-def test_the_block_size_changes_nothing(layer: Layer, block_size: int, static_groups: bool) -> None:
+def test_the_block_size_changes_nothing(layer: Layer, block_size: int, order: str, static_groups: bool) -> None:
     weight, hessian = layer(6, 24, 4)
     results = [
-        gptq(weight, hessian, recipe(3, 4, static_groups=static_groups, block_size=size)).layer
+        gptq(weight, hessian, recipe(3, 4, order=order, static_groups=static_groups, block_size=size)).layer
         for size in (24, block_size)
     ]
     assert torch.equal(results[0].codes, results[1].codes)
@@ -170,10 +256,44 @@ def test_groups_follow_the_activation_order_unless_they_are_static(layer: Layer)
     assert static.group_index.tolist() == [0] * 8 + [1] * 8
 
 
+@pytest.mark.parametrize("static_groups", [True, False])
+def test_group_aware_order_keeps_neighbours_together(layer: Layer, static_groups: bool) -> None:
+    weight, hessian = layer(6, 24, 6)
+    found = gptq(weight, hessian, recipe(order="group-aware", static_groups=static_groups)).layer
+    assert found.neighbouring
+    natural, activation = (
+        gptq(weight, hessian, recipe(order=order, static_groups=static_groups)).layer
+        for order in ("natural", "activation")
+    )
+    assert not torch.equal(found.codes, natural.codes)
+    assert not torch.equal(found.codes, activation.codes)
+
+
+def test_with_one_group_a_row_group_aware_order_is_activation_order(layer: Layer) -> None:
+    weight, hessian = layer(6, 16, 6)
+    found, expected = (
+        gptq(weight, hessian, recipe(3, None, order=order)).layer for order in ("group-aware", "activation")
+    )
+    assert torch.equal(found.codes, expected.codes)
+
+
+def test_a_searched_grid_lowers_the_proxy_loss_where_outliers_stretch_groups(layer: Layer) -> None:
+    ratios = []
+    for seed in range(8):
+        weight, hessian = layer(16, 32, seed)
+        weight[:, ::16] *= 4
+        plain, searched = (
+            gptq(weight, hessian, recipe(3, 16, search=search)).entry for search in (None, ScaleSearch())
+        )
+        ratios.append(searched.proxy_loss / plain.proxy_loss)
+    assert np.mean(ratios) < 0.95
+
+
 def test_bit_widths_run_together_as_they_run_alone(layer: Layer) -> None:
     weight, hessian = layer(6, 16, 7)
     other = torch.randn(10, 16)
     tasks = [(weight, recipe(3)), (other, recipe(4)), (weight, recipe(4)), (weight, recipe(3, 4)), (weight, recipe(2))]
+    tasks += [(weight, recipe(bits, search=ScaleSearch(), order="group-aware")) for bits in (3, 4)]
     for (own, knobs), together in zip(tasks, gptq_together(tasks, hessian), strict=True):
         alone = gptq(own, hessian, knobs)
         assert torch.equal(together.layer.weight(), alone.layer.weight())

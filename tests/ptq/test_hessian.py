@@ -52,6 +52,32 @@ def test_activation_order_is_by_falling_diagonal_with_dead_inputs_last() -> None
     assert factor.dead.tolist() == [False, True, False, False]
 
 
+def test_group_aware_order_is_by_falling_diagonal_among_groups_and_inside_them() -> None:
+    diagonal = torch.diag(torch.tensor([1.0, 2.0, 9.0, 4.0, 3.0, 8.0], dtype=torch.float64))
+    recipe = GPTQ(grid=Grid(bits=3, group_size=2), order="group-aware")
+    assert factorize(diagonal, recipe).order.tolist() == [2, 3, 5, 4, 1, 0]
+
+
+@pytest.mark.parametrize("eigenvalues", [(1.0, 1.0, 1.0), (0.1, 0.5, 1.0, 4.0), (1e-6, 1.0, 2.0, 1000.0)])
+def test_the_condition_is_estimated_from_below(eigenvalues: tuple[float, ...]) -> None:
+    hessian = spectrum(*eigenvalues)
+    values = torch.linalg.eigvalsh(hessian) + 0.01 * hessian.diagonal().mean()
+    exact, found = float(values[-1] / values[0]), factorize(hessian, NATURAL).condition
+    assert found is not None
+    assert 0.8 * exact <= found <= exact * (1 + 1e-9)
+    assert found == factorize(hessian, NATURAL).condition
+
+
+def test_the_condition_of_a_wide_layer_is_right_within_a_factor_of_two() -> None:
+    vectors = torch.randn(512, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors *= torch.logspace(0, -3, 256, dtype=torch.float64)
+    hessian = 2 * vectors.T @ vectors / 512
+    values = torch.linalg.eigvalsh(hessian) + 0.01 * hessian.diagonal().mean()
+    found = factorize(hessian, NATURAL).condition
+    assert found is not None
+    assert 0.5 < found / float(values[-1] / values[0]) <= 1 + 1e-9
+
+
 def test_each_failed_factorization_raises_the_damping_and_is_counted() -> None:
     # The mean diagonal is 1, so that damping must exceed 0.0165 to lift the negative eigenvalue above zero.
     hessian = spectrum(-0.0165, 1.0, 1.0, 2.0165)

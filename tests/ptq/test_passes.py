@@ -9,8 +9,9 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.gptq import gptq
-from coolbits.ptq.passes import check_layers, one_pass, rtn_pass, sequential_pass
+from coolbits.ptq.passes import check_layers, one_pass, plain_pass, sequential_pass
 from coolbits.ptq.rtn import round_to_nearest
+from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, trace_model
 from coolbits.study.recipes.ptq import GPTQ, RTN, Grid
 
@@ -28,7 +29,7 @@ def linears(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 @pytest.fixture
 def trace(model: PreTrainedModel, linears: dict[str, nn.Module]) -> Trace:
-    return trace_model(model, decoder_blocks(model), linears, TOKENS)
+    return trace_model(model, decoder_blocks(model), linears, Tokens.of_equal_length(TOKENS))
 
 
 class Counter:
@@ -51,7 +52,7 @@ def hessian_of(model: PreTrainedModel, module: nn.Module) -> torch.Tensor:
 
 def test_rtn_rounds_every_layer(linears: dict[str, nn.Module]) -> None:
     recipe, counter = RTN(grid=Grid(bits=3, group_size=16)), Counter()
-    results = rtn_pass(linears, recipe, counter)
+    results = plain_pass(linears, recipe, counter)
     assert list(results) == list(linears)
     assert counter.done == len(linears)
     for name, module in linears.items():
@@ -84,6 +85,22 @@ def test_a_sequential_pass_has_hessians_behind_quantized_layers(
             module.weight.copy_(results[name].layer.weight())
 
 
+def test_sequential_by_block_has_hessians_behind_quantized_blocks_alone(
+    model: PreTrainedModel, linears: dict[str, nn.Module], trace: Trace
+) -> None:
+    recipe = gptq_recipe(sequential="block")
+    results = sequential_pass(trace, linears, recipe, Counter())
+    for block, _ in decoder_blocks(model):
+        own = {name: module for name, module in linears.items() if name.startswith(block)}
+        for name, module in own.items():
+            expected = gptq(module.weight.detach(), hessian_of(model, module), recipe)
+            assert results[name].entry.proxy_loss == pytest.approx(expected.entry.proxy_loss, rel=1e-3)
+            assert (results[name].layer.codes != expected.layer.codes).float().mean() < 0.01
+        for name, module in own.items():
+            with torch.no_grad():
+                module.weight.copy_(results[name].layer.weight())
+
+
 @pytest.mark.parametrize("sequential", [True, False])
 def test_a_pass_leaves_the_model_as_it_was(
     model: PreTrainedModel, linears: dict[str, nn.Module], trace: Trace, sequential: bool
@@ -100,7 +117,7 @@ def test_a_pass_leaves_the_model_as_it_was(
 def test_a_layer_that_calibration_never_reaches_falls_back_visibly(model: PreTrainedModel) -> None:
     model.gpt_neox.layers[0].mlp.idle = nn.Linear(32, 8)
     linears = decoder_linears(model)
-    trace = trace_model(model, decoder_blocks(model), linears, TOKENS)
+    trace = trace_model(model, decoder_blocks(model), linears, Tokens.of_equal_length(TOKENS))
     name = "gpt_neox.layers.0.mlp.idle"
     for results in (
         one_pass(trace, linears, [gptq_recipe()], Counter())[0],

@@ -11,10 +11,10 @@ from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
 from coolbits.ptq import stage
-from coolbits.study.recipes.ptq import GPTQ, RTN, Calibration, Grid, Method, Quantized
+from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Method, Quantized, Windows
 
 GRID = Grid(bits=3, group_size=16)
-CALIBRATED = GPTQ(grid=GRID, calibration=Calibration(sequences=8, sequence_length=32), true_sequential=False)
+CALIBRATED = GPTQ(grid=GRID, calibration=Windows(sequences=8, sequence_length=32), sequential="none")
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def put(store: Store, kind: str, source: Path | None, summary: dict) -> Node:
     return node
 
 
-def quantized(method: Method, model: Node, shards: Node | None = None) -> Node:
-    parents = {"model": model.ref} | ({"shards": shards.ref} if shards else {})
+def quantized(method: Method, model: Node, calibration: Node | None = None) -> Node:
+    parents = {"model": model.ref} | ({"calibration": calibration.ref} if calibration else {})
     return make_node("quantized", method.kind, Quantized(method=method).identity(), parents)
 
 
 def test_nodes_of_a_checkpoint_are_made_in_one_go(
-    store: Store, checkpoint: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, checkpoint: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Path] = []
     load: Callable = stage.quantize_checkpoint
@@ -51,7 +51,7 @@ def test_nodes_of_a_checkpoint_are_made_in_one_go(
         return load(requests, model, device)
 
     monkeypatch.setattr(stage, "quantize_checkpoint", counting)
-    model, tokens = put(store, "checkpoint", checkpoint, {}), put(store, "shards", shards, {})
+    model, tokens = put(store, "checkpoint", checkpoint, {}), put(store, "calibration", calibration, {})
     nodes = (quantized(RTN(grid=GRID), model), quantized(CALIBRATED, model, tokens))
     job = Job("quantized", "test", nodes, {"device": "cpu"})
     assert stage.run(job, store) == 2
@@ -91,10 +91,12 @@ def test_files_name_no_machine(store: Store, checkpoint: Path) -> None:
     stage.run(Job("quantized", "test", (node,)), store)
     layout = (store.directory(node) / "layout.json").read_text()
     assert str(store.root) not in layout
-    assert json.loads(layout)["gpt_neox.layers.0.attention.dense"] == {
+    assert json.loads(layout)["layers"]["gpt_neox.layers.0.attention.dense"] == {
+        "kind": "integer",
         "shape": [32, 32],
         "bits": 3,
         "group_size": 16,
         "symmetric": True,
+        "zeros": "integer",
         "groups": "neighbours",
     }

@@ -4,6 +4,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Olmo2Config, PreTrainedModel, Qwen3Config
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
+from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, full_precision, trace_model
 
 TOKENS = torch.arange(5 * 16).reshape(5, 16) % 96
@@ -20,7 +21,7 @@ GATED = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], [
 
 
 def trace_of(model: nn.Module) -> Trace:
-    return trace_model(model, decoder_blocks(model), decoder_linears(model), TOKENS)
+    return trace_model(model, decoder_blocks(model), decoder_linears(model), Tokens.of_equal_length(TOKENS))
 
 
 def short_names(trace: Trace) -> list[list[list[str]]]:
@@ -50,14 +51,16 @@ def test_layers_that_read_the_same_tensor_are_one_group(config, expected: list[l
 @pytest.mark.parametrize("sequences", [1, 5])
 def test_the_first_block_reads_the_embedded_tokens(model: PreTrainedModel, sequences: int) -> None:
     tokens = TOKENS[:sequences]
-    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), tokens)
-    torch.testing.assert_close(torch.cat(trace.inputs), model.get_input_embeddings()(tokens))
+    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), Tokens.of_equal_length(tokens))
+    torch.testing.assert_close(
+        torch.cat([chunk.hidden for chunk in trace.inputs]), model.get_input_embeddings()(tokens)
+    )
 
 
 def test_chunks_are_of_equal_length(model: PreTrainedModel) -> None:
     tokens = torch.zeros(160, 64, dtype=torch.int64)
-    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), tokens)
-    assert [len(chunk) for chunk in trace.inputs] == [40] * 4
+    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), Tokens.of_equal_length(tokens))
+    assert [len(chunk.hidden) for chunk in trace.inputs] == [40] * 4
 
 
 def test_a_layer_that_does_not_run_is_a_group_of_its_own_at_the_end(model: PreTrainedModel) -> None:

@@ -6,7 +6,7 @@ import pytest
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.execution import Execution, Threads
 from coolbits.study.load import parse_study
-from coolbits.study.plan import Plan, resolve
+from coolbits.study.plan import KINDS, Plan, resolve
 
 EXECUTION = {
     "device": "cpu",
@@ -50,7 +50,7 @@ IDENTITY = [
     ("quantizers.rtn-w3.save_model", True, "quantized"),
     ("quantizers.gptq-w4.method.damping", 0.05, "quantized"),
     ("quantizers.gptq-w4.method.order", "natural", "quantized"),
-    ("quantizers.gptq-w4.method.true_sequential", False, "quantized"),
+    ("quantizers.gptq-w4.method.sequential", "none", "quantized"),
     ("quantizers.gptq-w4.method.calibration", {"seed": 1}, "quantized"),
     ("evaluations.loss.measure.windows", 8, "evaluation"),
     ("evaluations.loss.measure.precision", "bfloat16", "evaluation"),
@@ -105,6 +105,16 @@ def test_identity_changes_just_what_depends_on_it(tiny, planned, dotted, value, 
     assert {name: before[name] == after[name] for name in below} == dict.fromkeys(below, False)
 
 
+def test_calibration_tokens_depend_on_the_shards_and_their_own_recipe_alone(tiny, planned):
+    def tokens(dotted: str, value: Any) -> set[str]:
+        return fingerprints(planned(put(tiny, dotted, value)))["calibration"]
+
+    before = fingerprints(planned(tiny))["calibration"]
+    assert tokens("defaults.peak_lr", 2e-2) == before
+    assert tokens("quantizers.gptq-w4.method.calibration", {"seed": 1}) != before
+    assert tokens("data.shard_tokens", 4096) != before
+
+
 def test_changing_one_quantizer_leaves_the_other_alone(tiny, planned):
     before = fingerprints(planned(tiny))["quantized"]
     after = fingerprints(planned(put(tiny, "quantizers.rtn-w3.method.grid.bits", 2)))["quantized"]
@@ -156,7 +166,7 @@ def test_every_parent_is_in_the_plan_and_comes_first(tiny, planned):
 
 def test_jobs_hold_each_node_once_and_a_job_has_one_trajectory(tiny, planned):
     plan = planned(tiny)
-    jobs = [job for kind in ORDER for job in plan.jobs(kind)]
+    jobs = [job for kind in KINDS for job in plan.jobs(kind)]
     names = [f"{node.kind}/{node.name}" for job in jobs for node in job.nodes]
     assert sorted(names) == sorted(f"{node.kind}/{node.name}" for node in plan.nodes)
     for job in plan.jobs("checkpoint"):

@@ -86,7 +86,7 @@ def test_what_makes_a_task_run_again_is_its_code_and_for_own_results_their_recip
 def test_threads_come_from_the_study(flow, tiny):
     workflow = flow(tiny | {"threads": {"data": 3, "training": 4, "measuring": 5}})
     threads = {task.job.kind: task.threads for task in tasks(workflow)}
-    assert threads == dict.fromkeys(("corpus", "tokenizer", "shards"), 3) | {"checkpoint": 4} | dict.fromkeys(
+    assert threads == dict.fromkeys(("corpus", "tokenizer", "shards", "calibration"), 3) | {"checkpoint": 4} | dict.fromkeys(
         ("average", "quantized", "evaluation"), 5
     ) | dict.fromkeys(("table", "figure"), 1)
 

@@ -56,7 +56,7 @@ STUDY: dict[str, Any] = {
             "method": {
                 "kind": "gptq",
                 "grid": {"bits": 3, "group_size": 32},
-                "true_sequential": False,
+                "sequential": "none",
                 "calibration": {"sequences": 16, "sequence_length": 32},
             }
         },

@@ -1,4 +1,32 @@
-"""Post-training quantization: one job a family, all of its models and recipes."""
+"""From calibration tokens to quantized models: one job a family of trajectories."""
+
+for task in flow.tasks("calibration"):
+
+    rule:
+        name:
+            task.name
+        input:
+            task.input,
+        output:
+            task.output,
+        log:
+            task.log,
+        priority: task.priority
+        conda:
+            "../../envs/coolbits.yaml"
+        threads: task.threads
+        resources:
+            **task.resources,
+        params:
+            recipe=task.recipe,
+            root=flow.root,
+            board=flow.board.path,
+            code=task.code,
+            identity=task.identity,
+        shell:
+            "coolbits calibration {params.recipe} {params.root} --threads {threads}"
+            " --log {log} --board {params.board} 2>> {log}"
+
 
 for task in flow.tasks("quantized"):
 

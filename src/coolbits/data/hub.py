@@ -24,13 +24,15 @@ def open_dataset(source: HubSource) -> tuple[int, Iterator[Row]]:
     # Two seconds of imports that only this source needs.
     import datasets
 
+    files = {source.split: list(source.files)} if source.files else None
     try:
         dataset = datasets.load_dataset(
-            source.id, source.config, split=source.split, revision=source.revision, streaming=True
+            source.id, source.config, split=source.split, revision=source.revision, data_files=files, streaming=True
         )
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise CoolbitsError(_why_no_dataset(source, error)) from error
-    splits = dataset.info.splits or {}
+    # The repository tells the documents of a whole split.
+    splits = {} if source.files else dataset.info.splits or {}
     known = splits[source.split].num_examples if source.split in splits else None
     return min((number for number in (known, source.documents) if number), default=0), _rows(dataset, source)
 
@@ -45,6 +47,8 @@ def _why_no_dataset(source: HubSource, error: Exception) -> str:
         return f"dataset {source.id}: there is no configuration `{source.config}` ({said})"
     if "split" in said:
         return f"dataset {source.id}: there is no split `{source.split}` ({said})"
+    if source.files and said.startswith("Unable to find"):
+        return f"dataset {source.id}: there are not all of the files {', '.join(source.files)} ({said})"
     if isinstance(error, FileNotFoundError):
         return f"dataset {source.id}: there is no such dataset, or it needs a login ({said})"
     return f"dataset {source.id}: cannot be opened ({said})"

@@ -1,4 +1,4 @@
-"""Tokenizers: byte-level BPE trained on the corpus, one from the hub, or a local one; all saved the same way."""
+"""Tokenizers: byte-level BPE trained on the corpus, from the hub, local, or a model's own; all saved the same way."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,11 +12,19 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.data.documents import read_rows, text_bytes
 from coolbits.data.hub import download_tokenizer
 from coolbits.study.execution import Execution
-from coolbits.study.recipes.data import HubTokenizer, LocalTokenizer, Tokenizer, TokenizerRecipe, TrainedTokenizer
+from coolbits.study.recipes.data import (
+    HubTokenizer,
+    LocalTokenizer,
+    PretrainedTokenizer,
+    Tokenizer,
+    TokenizerRecipe,
+    TrainedTokenizer,
+)
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -24,16 +32,14 @@ END_OF_TEXT = "<|endoftext|>"
 def run(job: Job, store: Store) -> int:
     """Make the tokenizers of a job; return how many were not there yet."""
     use_threads(Execution.read(job.execution).tokenizer_workers)
-    location = next((Path(path) for path in job.locations.get("tokenizer", [])), None)
+    local = next((Path(path) for path in job.locations.get("tokenizer", [])), None)
 
-    def make(recipe: Tokenizer, corpus: Path | None) -> Callable[[Path], dict[str, Any]]:
-        return lambda out: build_tokenizer(recipe, corpus, location, out)
+    def make(node: Node) -> Callable[[Path], dict[str, Any]]:
+        recipe = TokenizerRecipe.read(node.recipe).tokenizer
+        parents = {role: ref.directory(store.root) for role, ref in node.parents.items()}
+        return lambda out: build_tokenizer(recipe, parents.get("corpus"), parents.get("model", local), out)
 
-    made = 0
-    for node in job.nodes:
-        corpus = node.parent_directory(store.root, "corpus") if "corpus" in node.parents else None
-        made += store.ensure(node, make(TokenizerRecipe.read(node.recipe).tokenizer, corpus))
-    return made
+    return sum(store.ensure(node, make(node)) for node in job.nodes)
 
 
 def use_threads(count: int) -> None:
@@ -46,11 +52,12 @@ def use_threads(count: int) -> None:
 def build_tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | None, out: Path) -> dict[str, Any]:
     """Make a tokenizer and save it to `out` as a Hugging Face directory; return the summary.
 
-    `corpus` is the corpus directory for one trained here; `location` the directory of a local one.
+    `corpus` is the corpus directory for one trained here; `location` the directory of a local one, or of the pretrained
+    model whose tokenizer it is.
 
     Raises:
         CoolbitsError: if the hub refuses, the local directory is not the one named by digest, the training text is
-            too short for the vocabulary, or the tokenizer has no end-of-text token.
+            too short for the vocabulary, or the tokenizer has no end-of-text token, or not the one asked for.
     """
     tokenizer = _tokenizer(recipe, corpus, location)
     if tokenizer.eos_token_id is None:
@@ -88,9 +95,23 @@ def _tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | None) ->
         return load_tokenizer(download_tokenizer(recipe))
     if isinstance(recipe, LocalTokenizer):
         return load_tokenizer(_checked(location, recipe))
+    if isinstance(recipe, PretrainedTokenizer):
+        return _ending(location, recipe)
     if corpus is None:
         raise CoolbitsError("tokenizer: one of kind `bpe` is trained on a corpus, and none was given")
     return _train(recipe, corpus)
+
+
+def _ending(location: Path | None, recipe: PretrainedTokenizer) -> PreTrainedTokenizerFast:
+    """Return a model's own tokenizer, with the end-of-text token that the recipe asks for."""
+    if location is None:
+        raise CoolbitsError("tokenizer: one of kind `pretrained` is a model's, and none was given")
+    tokenizer = load_tokenizer(location)
+    if recipe.end_of_text is not None:
+        if recipe.end_of_text not in tokenizer.get_vocab():
+            raise CoolbitsError(f"tokenizer.end_of_text: {recipe.end_of_text!r} is no token of {location}")
+        tokenizer.eos_token = recipe.end_of_text
+    return tokenizer
 
 
 def _checked(location: Path | None, recipe: LocalTokenizer) -> Path:

@@ -15,11 +15,15 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.data.shards import open_stream, read_index
+from coolbits.evaluation.curvature import measure_curvature
+from coolbits.evaluation.landscape import measure_landscape
 from coolbits.evaluation.loss import document_losses, summarize
+from coolbits.evaluation.objective import flat_weights, objective_of
+from coolbits.evaluation.prediction import measure_prediction
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.quantized import apply_quantized
-from coolbits.study.recipes.evaluation import Evaluation, Loss, Tasks
+from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Loss, Tasks
 
 if TYPE_CHECKING:
     from coolbits.evaluation.tasks import Suite
@@ -43,9 +47,10 @@ def run(job: Job, store: Store) -> int:
     with Progress(job.name, len(job.nodes), "evaluations") as progress:
         for _, group in groupby(sorted(job.nodes, key=_weights), key=_weights):
             nodes = list(group)
-            model = cache(partial(_load, nodes[0], store, device))  # loaded if, and when, the first node needs it
+            # loaded if, and when, the first node needs it
+            model = cache(partial(_load, nodes[0], store, device, _measured(nodes[0])))
             for node in nodes:
-                made += store.ensure(node, partial(_build, node, store, model, suites))
+                made += store.ensure(node, partial(_build, node, store, device, model, suites))
                 progress.advance(note=node.name)
     return made
 
@@ -65,13 +70,23 @@ def evaluate_tasks(model: nn.Module, suite: "Suite", out: Path) -> Summary:
     return write_results(score(suite, model), suite.leaves, out)
 
 
-def _build(node: Node, store: Store, model: Callable[[], nn.Module], suites: Suites, out: Path) -> Summary:
+def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module], suites: Suites, out: Path) -> Summary:
     if diverged := _diverged(node, store):
         return diverged
     measure = Evaluation.read(node.recipe).measure
+    if isinstance(measure, Tasks):
+        return evaluate_tasks(model(), suites[_questions(node)], out)
+    shards = node.parent_directory(store.root, "shards")
     if isinstance(measure, Loss):
-        return evaluate_loss(model(), node.parent_directory(store.root, "shards"), measure, out)
-    return evaluate_tasks(model(), suites[_questions(node)], out)
+        return evaluate_loss(model(), shards, measure, out)
+    objective = objective_of(model(), open_stream(shards, "validation"), measure)
+    if isinstance(measure, Curvature):
+        return measure_curvature(objective, measure, out)
+    quantized = flat_weights(_load(node, store, device, ("model", "quantized")))
+    if isinstance(measure, Landscape):
+        previous = flat_weights(_load(node, store, device, ("previous",)))
+        return measure_landscape(objective, previous, quantized, measure, out)
+    return measure_prediction(objective, quantized, measure, out)
 
 
 def _prepare(nodes: Iterable[Node], store: Store) -> Suites:
@@ -102,21 +117,30 @@ def _questions(node: Node) -> tuple[str, ...]:
 
 def _weights(node: Node) -> tuple[str, ...]:
     """Return what decides the weights that a node measures: model, quantized form, precision."""
-    parents = (f"{role}/{node.parents[role].name}" for role in ("model", "quantized") if role in node.parents)
-    return (*parents, node.recipe["measure"]["precision"])
+    return (*(f"{role}/{node.parents[role].name}" for role in _measured(node)), _precision(node))
 
 
-def _load(node: Node, store: Store, device: str) -> nn.Module:
-    precision = getattr(torch, node.recipe["measure"]["precision"])
-    model = load_model(node.parent_directory(store.root, "model"), device, precision)
-    if "quantized" in node.parents:
-        apply_quantized(model, node.parent_directory(store.root, "quantized"))
+def _measured(node: Node) -> tuple[str, ...]:
+    """Return the roles of the parents whose weights are measured; a comparison starts from the model alone."""
+    compares = isinstance(Evaluation.read(node.recipe).measure, Comparison)
+    return ("model", "quantized") if "quantized" in node.parents and not compares else ("model",)
+
+
+def _precision(node: Node) -> str:
+    return str(node.recipe["measure"].get("precision", "float32"))
+
+
+def _load(node: Node, store: Store, device: str, roles: tuple[str, ...]) -> nn.Module:
+    """Load the model of the first role, with the weights of the second, a quantized form of it, if there is one."""
+    model = load_model(node.parent_directory(store.root, roles[0]), device, getattr(torch, _precision(node)))
+    for role in roles[1:]:
+        apply_quantized(model, node.parent_directory(store.root, role))
     return model
 
 
 def _diverged(node: Node, store: Store) -> Summary | None:
     """Return the summary that a node inherits from a parent that diverged, or None."""
-    for role in ("model", "quantized"):
+    for role in ("model", "quantized", "previous"):
         if role in node.parents and (manifest := store.manifest(node, role)).diverged:
             return {"outcome": "diverged", "diverged_step": manifest.summary["diverged_step"]}
     return None

@@ -12,6 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from coolbits.figures.marks import gathered, stand_for
 from coolbits.figures.style import ERROR, GREY, LOSS, Look, token_axis
 
 _INTERVALS = {"relative_error": ("relative_low", "relative_high"), "absolute_error": ("absolute_low", "absolute_high")}
@@ -84,13 +85,16 @@ def curve(
     style = {"color": look.color, "linestyle": look.line}
     if rows.seed.nunique() > 1:
         for _, seed in rows.groupby("seed") if seeds else ():
-            axes.plot(*_xy(seed.sort_values("tokens"), x, y), linewidth=0.6, alpha=0.5, **style)
+            along = seed.sort_values("tokens")
+            stand_for(axes.plot(*_xy(along, x, y), linewidth=0.6, alpha=0.5, **style), along)
     elif y in _INTERVALS and x == "tokens":
         low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
         axes.fill_between(mean[x].astype(float), low, high, color=look.color, alpha=0.18, linewidth=0)
-    axes.plot(*_xy(mean, x, y), **style)
+    line = axes.plot(*_xy(mean, x, y), **style)
     if marked:
         _marks(axes, mean, x, y, look)
+    else:
+        stand_for(line, mean)
 
 
 def fan_of_runs(axes: Axes, rows: pd.DataFrame, view: View, look: Look) -> None:
@@ -124,7 +128,8 @@ def points(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens"
         return
     mean = _mean(rows, x, y, every_seed=False)
     if rows.seed.nunique() > 1:
-        axes.plot(*_xy(rows, x, y), look.marker, color=look.color, markersize=2, alpha=0.5, markeredgewidth=0)
+        small = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
+        stand_for(axes.plot(*_xy(rows, x, y), look.marker, **small), rows)
     elif y in _INTERVALS:
         low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
         axes.vlines(mean[x].astype(float), low, high, color=look.color, linewidth=0.9)
@@ -157,7 +162,8 @@ def diverged(axes: Axes, rows: pd.DataFrame, look: Look) -> bool:
         return False
     tokens = (lost.diverged_step * lost.tokens / lost.step).astype(float)
     height = axes.get_xaxis_transform()
-    axes.plot(tokens, [0.96] * len(lost), "x", color=look.color, transform=height, markersize=5, markeredgewidth=1.3)
+    cross = {"color": look.color, "transform": height, "markersize": 5, "markeredgewidth": 1.3}
+    stand_for(axes.plot(tokens, [0.96] * len(lost), "x", **cross), lost)
     return True
 
 
@@ -206,7 +212,7 @@ def _mean(rows: pd.DataFrame, x: str, y: str, every_seed: bool = True) -> pd.Dat
     numbers = dict.fromkeys({x, y, *_INTERVALS.get(y, ())} - {"tokens"}, "mean")
     # A full-precision loss is what it is, whatever the quantizer did afterwards.
     fallbacks = {"fallbacks": "max"} if "fallbacks" in rows and y != "base_loss" else {}
-    mean = rows.groupby("tokens", as_index=False).agg({**numbers, **fallbacks, "seed": "nunique"})
+    mean = rows.groupby("tokens", as_index=False).agg({**numbers, **fallbacks, **gathered(rows), "seed": "nunique"})
     return mean[mean.seed == rows.seed.nunique()] if every_seed else mean
 
 
@@ -217,7 +223,7 @@ def _xy(rows: pd.DataFrame, x: str, y: str) -> tuple[pd.Series, pd.Series]:
 def _marks(axes: Axes, mean: pd.DataFrame, x: str, y: str, look: Look, size: float = 3.2) -> None:
     fallen = mean.fallbacks.fillna(0) > 0 if "fallbacks" in mean else pd.Series(False, index=mean.index)
     for group, face in ((mean[~fallen], look.color), (mean[fallen], "white")):
-        axes.plot(
+        drawn = axes.plot(
             *_xy(group, x, y),
             look.marker,
             color=look.color,
@@ -226,3 +232,4 @@ def _marks(axes: Axes, mean: pd.DataFrame, x: str, y: str, look: Look, size: flo
             markeredgewidth=0.9,
             zorder=3,
         )
+        stand_for(drawn, group)

@@ -8,9 +8,16 @@ FIGURES = {
     "optimizers": ("loss", "metrics"),
     "states": ("loss",),
     "tasks": ("tasks",),
+    "quantizers": ("loss",),
+    "curvature": ("curvature",),
+    "prediction": ("prediction",),
+    "landscape": ("landscape",),
     "vision": ("vision",),
     "finetuning": ("finetuning",),
     "memory": ("memory",),
     "theory": ("theory",),
     "telemetry": ("telemetry",),
 }
+
+# Tables that a figure shows besides, where the study has them.
+BESIDES = {"quantizers": ("tasks",)}

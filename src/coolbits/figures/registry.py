@@ -8,10 +8,14 @@ from matplotlib.figure import Figure
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.plots import (
     averages,
+    curvature,
     finetuning,
+    landscape,
     memory,
     optimizers,
     peak_rate,
+    prediction,
+    quantizers,
     schedules,
     states,
     tasks,
@@ -35,6 +39,7 @@ PLOTS = {
     module.NAME: Plot(module.draw, module.caption, documents=module is states)
     for module in (
         *(tokens, peak_rate, schedules, averages, optimizers, states, tasks),
+        *(curvature, prediction, landscape, quantizers),
         *(vision, finetuning, memory, theory, telemetry),
     )
 }

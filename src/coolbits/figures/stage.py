@@ -1,4 +1,4 @@
-"""The stage of figures: from tables to `NAME.svg`, `NAME.png`, `caption.txt` and, for the report, `caption.rst`."""
+"""The stage of figures: from tables to `NAME.svg`, `NAME.png`, `marks.json`, `caption.txt` and `caption.rst`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,11 @@ import pandas as pd
 
 from coolbits.artifacts.each import make_each
 from coolbits.artifacts.files import write_text
-from coolbits.artifacts.hashing import digest_of
+from coolbits.artifacts.hashing import canonical_json, digest_of
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
+from coolbits.figures.marks import MARKS, find_marks, number_rows
 from coolbits.figures.registry import plot
 from coolbits.figures.style import save, theme
 from coolbits.figures.tables import DOCUMENTS, TABLE
@@ -48,11 +49,13 @@ def build_figure(recipe: Figure, tables: Mapping[str, Path], lineage: str, out: 
     """
     figure = plot(recipe.figure)
     frames = {role: pd.read_parquet(path) for role, path in tables.items()}
-    if figure.documents:
-        frames["documents"] = pd.read_parquet(tables["loss"].with_name(DOCUMENTS))
+    documents = {"documents": pd.read_parquet(tables["loss"].with_name(DOCUMENTS))} if figure.documents else {}
+    numbered = number_rows(frames)
     with theme():
-        save(figure.draw(frames, recipe.options), out, recipe.figure, lineage)
-    caption = figure.caption(frames, recipe.options, recipe.scale)
+        drawn = figure.draw(numbered | documents, recipe.options)
+        save(drawn, out, recipe.figure, lineage)
+        write_text(out / MARKS, canonical_json(find_marks(drawn, frames)) + "\n")
+    caption = figure.caption(frames | documents, recipe.options, recipe.scale)
     write_text(out / CAPTION, caption + "\n")
     write_text(out / REPORT_CAPTION, escaped(caption) + "\n")
     return {"lineage": lineage, "figure": recipe.figure}

@@ -116,6 +116,11 @@ def decay_look(label: str, place: int) -> Look:
     return Look(label, _OKABE_ITO[(1, 3, 4, 5)[place % 4]], "DsPv"[place % 4])
 
 
+def nth_look(label: str, place: int) -> Look:
+    """Return the look of one of several things without a colour of their own, as tasks are."""
+    return Look(label, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
+
+
 def optimizer_look(kind: str, others: Sequence[str]) -> Look:
     """Return the look of an optimizer; one unknown here takes the next free colour among `others`."""
     fresh = [name for name in others if name not in _OPTIMIZERS]

@@ -1,7 +1,8 @@
 """Tidy tables: one row a measurement, the fields of its recipe as columns, an interval beside every estimate.
 
 A table holds what its recipe lists and nothing else: a missing artifact, column or value is an error, never a gap.
-A diverged model is a result: its row says so and has NaN where a number would be.
+A diverged model is a result: its row says so and has NaN where a number would be. Column `measurement` counts the rows
+of the recipe from 0: of tasks, of logged steps and of other finer things there are several a measurement.
 
 Beside `table.parquet` a loss table has `documents.parquet`: for each row (column `row`) the tokens, the nats and the
 full-precision model's nats of every held-out document, so that a claim can pair any two rows document by document.
@@ -20,6 +21,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import Manifest, read_manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
+from coolbits.figures.curvature_table import curvatures, landscapes, predictions
 from coolbits.figures.finetuning_table import validations
 from coolbits.figures.measurements import Measurement, ledgers, losses, metrics, tasks
 from coolbits.figures.telemetry_table import telemetry
@@ -28,7 +30,8 @@ from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VI
 
 TABLE = "table.parquet"
 DOCUMENTS = "documents.parquet"
-_NEVER_NULL = ("run", "model", "optimizer", "tokens", "source", "quantizer")
+MEASUREMENT = "measurement"
+_NEVER_NULL = ("run", "model", "tokens", "source", "quantizer")
 
 
 def run(job: Job, store: Store) -> int:
@@ -62,6 +65,12 @@ def build_table(recipe: Table, directories: Mapping[str, Path], root: Path, out:
             pq.write_table(documents, out / DOCUMENTS, compression="zstd")
         case "tasks":
             values = tasks(measured, recipe)
+        case "curvature":
+            values = curvatures(measured)
+        case "prediction":
+            values = predictions(measured)
+        case "landscape":
+            values = landscapes(measured)
         case "metrics":
             values = metrics(measured)
         case "ledger":
@@ -74,7 +83,7 @@ def build_table(recipe: Table, directories: Mapping[str, Path], root: Path, out:
             values = validations(measured)
     # A measured column (a step of the metrics) takes the place of the descriptor of the same name.
     own = descriptors.drop(columns=[name for name in descriptors if name in values])
-    table = own.join(values.set_index("row"), how="inner").reset_index(drop=True)
+    table = own.join(values.set_index("row"), how="inner").rename_axis(MEASUREMENT).reset_index()
     table.attrs = {"confidence": recipe.confidence, "bootstrap_samples": recipe.bootstrap_samples}
     table.to_parquet(out / TABLE, index=False)
     return {"rows": len(table)}
@@ -90,7 +99,9 @@ def describe(recipe: Table) -> pd.DataFrame:
     types = VISION_COLUMNS if recipe.content == "vision" else types
     for number, row in enumerate(recipe.rows):
         missing = [name for name in types if name not in row.columns]
-        missing += [name for name in _NEVER_NULL if name in types and row.columns.get(name) is None]
+        # Of a model that others trained the study knows no optimizer.
+        required = _NEVER_NULL if row.columns.get("source") == "pretrained" else (*_NEVER_NULL, "optimizer")
+        missing += [name for name in required if name in types and row.columns.get(name) is None]
         if missing:
             raise CoolbitsError(
                 f"table {recipe.content}: row {number} ({row.evaluation}) has no value in {', '.join(missing)}"

@@ -12,7 +12,6 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.finetuning.examples import read_examples
-from coolbits.finetuning.hub import download_model
 from coolbits.finetuning.saved import States, write_finetuned
 from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
@@ -20,6 +19,7 @@ from coolbits.loops.guards import hearing_signals, make_reproducible
 from coolbits.loops.locks import alone_in
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
+from coolbits.models.hub import download_model
 from coolbits.optim.build import build_optimizer
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.finetuning import Finetuned
@@ -77,8 +77,9 @@ def _build(states: States, execution: Execution, out: Path) -> dict[str, Any]:
     if "start" in node.parents and (parent := store.manifest(node, "start")).diverged:
         return {"outcome": "diverged", "diverged_step": parent.summary["diverged_step"]}
     conversations = node.parent_directory(store.root, "conversations")
-    start = node.parent_directory(store.root, "start") if recipe.hub is None else download_model(recipe.hub)
-    tokenizer = start if recipe.hub is None else node.parent_directory(store.root, "tokenizer")
+    hub = recipe.hub
+    start = node.parent_directory(store.root, "start") if hub is None else download_model(hub.id, hub.revision)
+    tokenizer = start if hub is None else node.parent_directory(store.root, "tokenizer")
     training = start_finetuning(recipe, start, conversations, execution)
     states.read(training)
     _train(training, states, tokenizer, execution.state_every_seconds)

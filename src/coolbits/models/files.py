@@ -1,13 +1,14 @@
 """Models as Hugging Face directories: `config.json`, `model.safetensors` and the tokenizer's files."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
@@ -18,21 +19,30 @@ from coolbits.models.tokenizer_files import copy_tokenizer
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_model(model: PreTrainedModel, tokenizer: Path, out: Path) -> None:
+def save_model(
+    model: PreTrainedModel, tokenizer: Path, out: Path, tensors: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write `model` and a copy of the tokenizer in the directory `tokenizer` to `out`, a Hugging Face directory.
 
-    Weights are written in their dtype, tied ones once. Equal weights give equal bytes: no paths, no times.
+    Weights are written in their dtype, tied ones once. Equal weights give equal bytes: no paths, no times. `tensors`
+    are written in place of the model's own, by name.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _no_progress_bars():
-        model.save_pretrained(out)
+    with no_progress_bars():
+        model.save_pretrained(out, state_dict=None if tensors is None else dict(tensors))
     copy_tokenizer(tokenizer, out)
 
 
 def load_model(
-    directory: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    directory: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Load a Hugging Face directory in evaluation mode, from safetensors alone and without running code it may hold.
+    """Load a Hugging Face directory in evaluation mode, from safetensors alone.
+
+    With `dtype` None weights stay as they are: in the dtype of the files, or in float32 if they are of several.
+    Code that it may hold runs only with `trust_remote_code`.
 
     Raises:
         CoolbitsError: if a file is missing or unreadable, or if weights and config do not fit each other.
@@ -41,16 +51,16 @@ def load_model(
         if not (directory / name).is_file() and not (directory / f"{name}.index.json").is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a model is saved as {_CONFIG} and {_WEIGHTS}")
     with _reading(directory / _CONFIG):
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    with _reading(directory / _WEIGHTS), _no_progress_bars():
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
+    with _reading(directory / _WEIGHTS), no_progress_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
-            dtype=dtype,
+            dtype=dtype or _stored_dtype(directory),
             attn_implementation=ATTENTION,
             local_files_only=True,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
             ignore_mismatched_sizes=True,  # refused below, with their names
             output_loading_info=True,
         )
@@ -59,6 +69,17 @@ def load_model(
     if misfits:
         raise CoolbitsError(f"{directory / _WEIGHTS}: does not fit {_CONFIG} beside it: {misfits}")
     return model.to(device).eval()
+
+
+def _stored_dtype(directory: Path) -> torch.dtype:
+    index = directory / f"{_WEIGHTS}.index.json"
+    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {_WEIGHTS}
+    found: set[str] = set()
+    for name in names:
+        with safe_open(directory / name, framework="pt") as stored:
+            found |= {stored.get_slice(key).get_dtype() for key in stored.keys()}  # noqa: SIM118 - no mapping
+    halves = {"BF16": torch.bfloat16, "F16": torch.float16}
+    return halves.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
 @contextmanager
@@ -72,7 +93,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Keep the library's bars out of a block; a stage reports its own progress."""
     enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -1,50 +1,38 @@
-"""Quantized weights on disk: codes, scales and zeros per module, and how to put them back into a model."""
+"""Quantized models on disk: each layer's codes, tensors replaced beside them, and how to put them into a model."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
-from coolbits.models.packing import pack, unpack
+from coolbits.models.activations import Rounding, restore_rounding, round_inputs, store_rounding
+from coolbits.models.layers import Layer, PackedLayer, restore
 
 CODES = "codes.safetensors"
+REPLACED = "replaced.safetensors"
 LAYOUT = "layout.json"
 
 
 @dataclass(frozen=True)
-class QuantizedLayer:
-    """A weight matrix [outputs, inputs] as integer codes; input j belongs to the group `group_index[j]`."""
+class QuantizedModel:
+    """What quantization changes of a model.
 
-    bits: int
-    symmetric: bool
-    codes: torch.Tensor  # uint8 [outputs, inputs]
-    scales: torch.Tensor  # float32 [outputs, groups]
-    zeros: torch.Tensor  # uint8 [outputs, groups]
-    group_index: torch.Tensor  # int32 [inputs]
+    `layers`: linear layers by module name. `replaced`: other parameters by name, whole and not quantized (AWQ moves
+    scales into norms). `activations`: how the layers' inputs are rounded while the model runs; None: not at all.
+    """
 
-    def weight(self) -> torch.Tensor:
-        """Return the matrix that the codes stand for, float32 [outputs, inputs]: the same bits every time."""
-        index = self.group_index.long()
-        return dequantize(self.codes, self.scales[:, index], self.zeros[:, index])
-
-    @property
-    def group_size(self) -> int:
-        """Inputs that share a scale."""
-        return self.codes.shape[1] // self.scales.shape[1]
-
-
-def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    """Return `scale * (codes - zero)` in the dtype of `scale`; the three shapes broadcast."""
-    return scale * (codes.to(scale.dtype) - zero.to(scale.dtype))
+    layers: Mapping[str, Layer]
+    replaced: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    activations: Rounding | None = None
 
 
 def weight_matrix(module: nn.Module) -> torch.Tensor:
@@ -53,36 +41,33 @@ def weight_matrix(module: nn.Module) -> torch.Tensor:
     return weight.T if isinstance(module, Conv1D) else weight
 
 
-def write_quantized(layers: Mapping[str, QuantizedLayer], out: Path) -> int:
-    """Write `codes.safetensors` and `layout.json` into `out`; return the bytes that codes, scales and zeros take.
+def write_quantized(model: QuantizedModel, out: Path) -> int:
+    """Write `codes.safetensors`, `layout.json` and, if there are any, `replaced.safetensors` into `out`.
 
-    Codes are packed densely along the inputs. Zeros are left out where the grid is symmetric (they are 2**(bits-1)),
-    the group index where groups are neighbours.
+    Returns:
+        The bytes that codes, scales and zeros take.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    layout: dict[str, Any] = {}
-    for name, layer in layers.items():
-        own = {"codes": pack(layer.codes, layer.bits), "scales": layer.scales}
-        if not layer.symmetric:
-            own["zeros"] = pack(layer.zeros, layer.bits)
-        inputs = layer.codes.shape[1]
-        neighbours = torch.equal(layer.group_index.cpu(), neighbouring_groups(inputs, layer.group_size))
-        if not neighbours:
-            own["group_index"] = layer.group_index
-        tensors |= {f"{name}.{part}": tensor.cpu().clone() for part, tensor in own.items()}
-        layout[name] = {
-            "shape": list(layer.codes.shape),
-            "bits": layer.bits,
-            "group_size": layer.group_size,
-            "symmetric": layer.symmetric,
-            "groups": "neighbours" if neighbours else "indexed",
-        }
+    layers = {name: PackedLayer.of(layer) for name, layer in model.layers.items()}
+    return write_packed(layers, model.replaced, model.activations, out)
+
+
+def write_packed(
+    layers: Mapping[str, PackedLayer],
+    replaced: Mapping[str, torch.Tensor],
+    activations: Rounding | None,
+    out: Path,
+) -> int:
+    """Write what `write_quantized` does, of layers that are packed."""
+    tensors = {f"{name}.{part}": tensor for name, layer in layers.items() for part, tensor in layer.parts.items()}
     save_file(tensors, out / CODES)
-    write_json(out / LAYOUT, layout)
+    if replaced:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in replaced.items()}, out / REPLACED)
+    layouts = {name: layer.layout for name, layer in layers.items()}
+    write_json(out / LAYOUT, {"layers": layouts, "activations": store_rounding(activations) if activations else None})
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def read_quantized(directory: Path) -> dict[str, QuantizedLayer]:
+def read_quantized(directory: Path) -> QuantizedModel:
     """Read back what `write_quantized` wrote, on the CPU.
 
     Raises:
@@ -92,50 +77,43 @@ def read_quantized(directory: Path) -> dict[str, QuantizedLayer]:
         if not (directory / name).is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a quantized artifact holds {CODES} and {LAYOUT}")
     layout = json.loads((directory / LAYOUT).read_text())
+    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in layout["layers"]}
     with safe_open(directory / CODES, framework="pt") as stored:
-        present = set(stored.keys())
-        parts = {
-            name: {
-                part: stored.get_tensor(f"{name}.{part}")
-                for part in ("codes", "scales", "zeros", "group_index")
-                if f"{name}.{part}" in present
-            }
-            for name in layout
-        }
-    return {name: _layer(entry, parts[name]) for name, entry in layout.items()}
-
-
-def _layer(entry: dict[str, Any], parts: dict[str, torch.Tensor]) -> QuantizedLayer:
-    bits, inputs, scales = entry["bits"], entry["shape"][1], parts["scales"]
-    middle = torch.full(scales.shape, 1 << (bits - 1), dtype=torch.uint8)
-    zeros = unpack(parts["zeros"], bits, scales.shape[1]) if "zeros" in parts else middle
-    index = parts.get("group_index", neighbouring_groups(inputs, entry["group_size"]))
-    return QuantizedLayer(bits, entry["symmetric"], unpack(parts["codes"], bits, inputs), scales, zeros, index)
-
-
-def neighbouring_groups(inputs: int, group_size: int) -> torch.Tensor:
-    """Return the group of each input where groups are neighbouring inputs, int32 [inputs]."""
-    return torch.arange(inputs, dtype=torch.int32) // group_size
+        for key in stored.keys():  # noqa: SIM118 - the file is no mapping
+            name, _, part = key.rpartition(".")
+            parts[name][part] = stored.get_tensor(key)
+    layers = {name: restore(parts[name], entry) for name, entry in layout["layers"].items()}
+    replaced = load_file(directory / REPLACED) if (directory / REPLACED).is_file() else {}
+    activations = restore_rounding(layout["activations"]) if layout["activations"] else None
+    return QuantizedModel(layers, replaced, activations)
 
 
 def apply_quantized(model: nn.Module, directory: Path) -> None:
-    """Replace the weights of `model`, in place, by the dequantized ones of the artifact in `directory`.
+    """Make `model`, in place, the quantized one of the artifact in `directory`, as `apply_model` does.
 
     Raises:
         CoolbitsError: if the model has no such module, or one of another shape.
     """
-    apply_layers(model, read_quantized(directory), str(directory / LAYOUT))
+    apply_model(model, read_quantized(directory), str(directory / LAYOUT))
 
 
 @torch.no_grad()
-def apply_layers(model: nn.Module, layers: Mapping[str, QuantizedLayer], source: str = "quantized layers") -> None:
-    """Replace weights of `model`, in place, by what `layers` stand for; `source` is named in errors."""
-    modules = dict(model.named_modules())
-    for name, layer in layers.items():
+def apply_model(model: nn.Module, quantized: QuantizedModel, source: str = "quantized layers") -> None:
+    """Replace weights of `model`, in place, by what `quantized` holds; its layers round their inputs as that says.
+
+    `source` is named in errors.
+    """
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    for name, layer in quantized.layers.items():
         if name not in modules:
             raise CoolbitsError(f"{source}: the model has no module {name}; it was made from another architecture")
         weight = weight_matrix(modules[name])
-        if weight.shape != layer.codes.shape:
-            found, expected = list(layer.codes.shape), list(weight.shape)
+        if weight.shape != layer.shape:
+            found, expected = list(layer.shape), list(weight.shape)
             raise CoolbitsError(f"{source}: {name} has the shape {found}, the model's is {expected}")
         weight.copy_(layer.weight())
+    for name, tensor in quantized.replaced.items():
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise CoolbitsError(f"{source}: the model has no parameter {name} of shape {list(tensor.shape)}")
+        parameters[name].copy_(tensor)
+    round_inputs(modules, quantized.layers, quantized.activations)

@@ -1,4 +1,4 @@
-"""Sources: what documents were read from, checked by digest where it lies on this machine."""
+"""Sources: what documents and pretrained models were read from, checked by digest where it lies on this machine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,8 @@ _COMMIT_DIGITS = 40
 def check_sources(lineage: Lineage) -> Iterator[Finding]:
     """Yield which sources are not what the recipes name, and for information which cannot be checked here."""
     for artifact in lineage:
-        source = artifact.manifest.recipe.get("source") if artifact.manifest else None
+        recipe = artifact.manifest.recipe if artifact.manifest else {}
+        source = recipe.get("calibration", recipe).get("source")
         if isinstance(source, dict):
             yield from _check(artifact, source)
 
@@ -30,6 +31,13 @@ def _check(artifact: Artifact, source: dict[str, Any]) -> Iterator[Finding]:
             places = _locations(artifact)
             for name, digest in zip(names, digests, strict=False):
                 yield from _file(artifact, digest, name, [place for place in places if place.name == name])
+        case {"kind": "directory", "names": list(names), "sha256": list(digests)}:
+            places = _locations(artifact)
+            for name, digest in zip(names, digests, strict=False):
+                yield from _file(artifact, digest, name, [place / name for place in places])
+        case {"kind": "gguf", "sha256": str(digest)}:
+            places = [place for place in _locations(artifact) if place.suffix == ".gguf"]
+            yield from _file(artifact, digest, "GGUF file", places)
         case {"kind": "hub", "id": str(dataset), "revision": str(revision)}:
             commit = len(revision) == _COMMIT_DIGITS
             moving = "" if commit else ", which is no commit: what it names may change"

@@ -1,7 +1,7 @@
 """Quantize one checkpoint by several recipes, paying once for what they share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,16 +11,18 @@ from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.progress import Progress
-from coolbits.data.shards import open_stream
+from coolbits.models.activations import OutlierRounding, Rounding, TokenRounding
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.files import load_model, save_model
-from coolbits.models.quantized import apply_quantized, write_quantized
+from coolbits.models.quantized import apply_quantized, write_packed
 from coolbits.models.tokenizer_files import copy_tokenizer
-from coolbits.ptq.calibration import calibration_tokens, check_calibration
+from coolbits.ptq.awq_pass import awq_pass
+from coolbits.ptq.calibration import check_calibration
 from coolbits.ptq.ledger import Result, write_ledger
-from coolbits.ptq.passes import Advance, Results, check_layers, one_pass, rtn_pass, sequential_pass
+from coolbits.ptq.passes import Advance, Results, check_layers, one_pass, plain_pass, sequential_pass
+from coolbits.ptq.tokens import Tokens, read_tokens
 from coolbits.ptq.tracing import trace_model
-from coolbits.study.recipes.ptq import GPTQ, RTN, Calibration, Method, Quantized
+from coolbits.study.recipes.ptq import AWQ, CALIBRATED, GPTQ, Activations, Int8, Quantized, Rotation
 
 DEQUANTIZED = "model"
 _PROBE_TOKENS = 32
@@ -28,84 +30,120 @@ _PROBE_TOKENS = 32
 
 @dataclass(frozen=True)
 class Request:
-    """A method to quantize by, and the directory of token shards to calibrate it on, if it calibrates."""
+    """A recipe to quantize by, and the calibration's directory, if the method calibrates."""
 
-    method: Method
-    shards: Path | None = None
+    recipe: Quantized
+    calibration: Path | None = None
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Layers and ledger lines by module name, and other parameters that changed by their names."""
+
+    results: Results
+    replaced: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def build_quantized(
-    recipe: Quantized, model: Path, shards: Path | None, out: Path, device: str = "cpu"
+    recipe: Quantized, model: Path, calibration: Path | None, out: Path, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Quantize the model in the directory `model`, calibrated on `shards`, into `out`; return the summary.
+    """Quantize the model in the directory `model`, shown the tokens of `calibration`, into `out`; return the summary.
 
     Raises:
         CoolbitsError: as `quantize_checkpoint`.
     """
-    (results,) = quantize_checkpoint([Request(recipe.method, shards)], model, device)
-    return write_results(recipe, results, model, out)
+    (made,) = quantize_checkpoint([Request(recipe, calibration)], model, device)
+    return write_results(recipe, made, model, out)
 
 
-def quantize_checkpoint(requests: Sequence[Request], model: Path, device: str = "cpu") -> list[Results]:
-    """Quantize the decoder's linear layers as each request says; return layers and ledger lines by module name.
+def quantize_checkpoint(requests: Sequence[Request], model: Path, device: str = "cpu") -> list[Quantization]:
+    """Quantize the model in the directory `model` as each request says: see `quantize_model`.
 
-    The model is loaded once. Requests that calibrate alike share the tokens and the trace of the model; those that
-    are not sequential share one pass, and bit widths one sweep. Layers are checked before any work.
+    It stays on the CPU in the dtype of its files.
+    """
+    loaded = load_model(model, dtype=None)
+    return quantize_model(requests, loaded, str(model), torch.device(device))
+
+
+def quantize_model(
+    requests: Sequence[Request], model: PreTrainedModel, name: str = "the model", device: torch.device | None = None
+) -> list[Quantization]:
+    """Quantize the decoder's linear layers as each request says; the model stays as it is. `name` is for messages.
+
+    Wherever the model is and whatever its dtype, `device` (None: where it is) computes in float32 and holds one block
+    of it at a time. Finished layers wait packed, on the CPU.
+
+    Requests that calibrate alike share the tokens and the trace of the model; those that
+    are not sequential share one pass a rotation, and bit widths one sweep. Layers are checked before any work.
 
     Raises:
         CoolbitsError: if groups do not fit a layer, a weight is not finite, or there is too little to calibrate on.
     """
-    loaded = load_model(model, device, torch.float32)
-    linears = decoder_linears(loaded)
+    linears = decoder_linears(model)
     for request in requests:
-        check_layers(linears, request.method)
-        if isinstance(request.method, GPTQ):
-            check_calibration(request.method.calibration, linears)
-    made: dict[int, Results] = {}
-    with Progress(f"quantize {model.name}", len(requests) * len(linears), "layers") as progress:
+        check_layers(linears, request.recipe.method)
+    calibrations = {directory: read_tokens(directory) for directory in _by_calibration(requests, name)}
+    for calibration in calibrations.values():
+        check_calibration(calibration, linears, model.config.vocab_size)
+    made: dict[int, Quantization] = {}
+    with Progress(f"quantize {Path(name).name}", len(requests) * len(linears), "layers") as progress:
         for index, request in enumerate(requests):
-            if isinstance(request.method, RTN):
-                made[index] = rtn_pass(linears, request.method, progress.advance)
-        for (shards, calibration), methods in _by_calibration(requests).items():
-            if shards is None:
-                raise CoolbitsError(f"{model}: gptq needs a directory of token shards to calibrate on, none is given")
-            tokens = calibration_tokens(open_stream(shards, "train"), calibration)
-            made |= _calibrated(loaded, methods, tokens, progress.advance)
+            method = request.recipe.method
+            if not isinstance(method, GPTQ | AWQ):
+                made[index] = Quantization(plain_pass(linears, method, progress.advance, request.recipe.rotation, device))
+        for directory, recipes in _by_calibration(requests, name).items():
+            made |= _calibrated(model, recipes, calibrations[directory], progress.advance, device)
     return [made[index] for index in range(len(requests))]
 
 
-def _by_calibration(requests: Sequence[Request]) -> dict[tuple[Path | None, Calibration], dict[int, GPTQ]]:
-    groups: dict[tuple[Path | None, Calibration], dict[int, GPTQ]] = {}
+def _by_calibration(requests: Sequence[Request], name: str) -> dict[Path, dict[int, Quantized]]:
+    groups: dict[Path, dict[int, Quantized]] = {}
     for index, request in enumerate(requests):
-        if isinstance(request.method, GPTQ):
-            groups.setdefault((request.shards, request.method.calibration), {})[index] = request.method
+        if isinstance(request.recipe.method, CALIBRATED):
+            if request.calibration is None:
+                raise CoolbitsError(f"{name}: {request.recipe.method.kind} needs a calibration, none is given")
+            groups.setdefault(request.calibration, {})[index] = request.recipe
     return groups
 
 
 def _calibrated(
-    model: PreTrainedModel, methods: Mapping[int, GPTQ], tokens: torch.Tensor, advance: Advance
-) -> dict[int, Results]:
+    model: PreTrainedModel,
+    recipes: Mapping[int, Quantized],
+    tokens: Tokens,
+    advance: Advance,
+    device: torch.device | None,
+) -> dict[int, Quantization]:
     """Quantize by methods that calibrate on the same tokens."""
     linears = decoder_linears(model)
-    trace = trace_model(model, decoder_blocks(model), linears, tokens)
-    made = {
-        index: sequential_pass(trace, linears, method, advance)
-        for index, method in methods.items()
-        if method.true_sequential
-    }
-    together = {index: method for index, method in methods.items() if not method.true_sequential}
-    if together:
-        made |= zip(together, one_pass(trace, linears, list(together.values()), advance), strict=True)
+    trace = trace_model(model, decoder_blocks(model), linears, tokens, device)
+    made: dict[int, Quantization] = {}
+    together: dict[Rotation | None, dict[int, GPTQ]] = {}
+    scaled: dict[int, AWQ] = {}
+    for index, recipe in recipes.items():
+        match recipe.method:
+            case GPTQ(sequential="none") as method:
+                together.setdefault(recipe.rotation, {})[index] = method
+            case GPTQ() as method:
+                made[index] = Quantization(sequential_pass(trace, linears, method, advance, recipe.rotation))
+            case AWQ() as method:
+                scaled[index] = method
+    for rotation, methods in together.items():
+        passed = one_pass(trace, linears, list(methods.values()), advance, rotation)
+        made |= {index: Quantization(results) for index, results in zip(methods, passed, strict=True)}
+    if scaled:
+        both = awq_pass(model, trace, linears, tokens, list(scaled.values()), advance)
+        made |= {index: Quantization(*each) for index, each in zip(scaled, both, strict=True)}
     return made
 
 
-def write_results(recipe: Quantized, results: Mapping[str, Result], model: Path, out: Path) -> dict[str, Any]:
+def write_results(recipe: Quantized, made: Quantization, model: Path, out: Path) -> dict[str, Any]:
     """Write codes, layout, ledger and, if the recipe asks for it, the dequantized model; return the summary.
 
     `bytes` is the size of packed codes, scales and zeros; `mean_bits` the same a weight.
     """
-    layers = {name: result.layer for name, result in results.items()}
-    size = write_quantized(layers, out)
+    results: Mapping[str, Result] = made.results
+    layers = {name: result.packing for name, result in results.items()}
+    size = write_packed(layers, made.replaced, rounding_of(recipe), out)
     write_ledger(results, out)
     if recipe.save_model:
         _write_model(model, out)
@@ -113,8 +151,19 @@ def write_results(recipe: Quantized, results: Mapping[str, Result], model: Path,
         "modules": len(results),
         "fallbacks": sum(result.entry.fell_back for result in results.values()),
         "bytes": size,
-        "mean_bits": 8 * size / sum(layer.codes.numel() for layer in layers.values()),
+        "mean_bits": 8 * size / sum(outputs * inputs for outputs, inputs in (layer.shape for layer in layers.values())),
     }
+
+
+def rounding_of(recipe: Quantized) -> Rounding | None:
+    """Return how the quantized layers' inputs are rounded while the model runs."""
+    match recipe.method, recipe.activations:
+        case Int8() as method, _:
+            return OutlierRounding(method.threshold, method.precision)
+        case _, Activations() as activations:
+            return TokenRounding(activations.bits, activations.symmetric)
+        case _:
+            return None
 
 
 def _write_model(model: Path, out: Path) -> None:
@@ -126,6 +175,8 @@ def _write_model(model: Path, out: Path) -> None:
         save_model(quantized, Path(folder), out / DEQUANTIZED)
     probe = torch.arange(_PROBE_TOKENS)[None] % quantized.config.vocab_size
     with torch.inference_mode():
-        expected, found = (each(input_ids=probe).logits for each in (quantized, load_model(out / DEQUANTIZED)))
+        expected = quantized(input_ids=probe).logits
+        del quantized
+        found = load_model(out / DEQUANTIZED)(input_ids=probe).logits
     if not torch.allclose(expected, found, rtol=1e-5, atol=1e-6):
         raise RuntimeError(f"{out / DEQUANTIZED}: reloaded, the model differs by {(expected - found).abs().max():.2e}")

@@ -5,12 +5,14 @@ module at several bit widths, and modules that read the same input.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from time import monotonic
 
 import torch
 
-from coolbits.models.quantized import QuantizedLayer, neighbouring_groups
+from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.ptq.grids import find_scales, group_size_for
-from coolbits.ptq.hessian import Factor, factorize
+from coolbits.ptq.hessian import Factor, factorize, is_finite
 from coolbits.ptq.ledger import Entry, Result, proxy_loss, relative_error
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.sweep import Groups, sweep
@@ -37,13 +39,16 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
     """
     results: dict[int, Result] = {}
     for members in _alike(tasks):
+        clock = monotonic()
         together = [tasks[index] for index in members]
         factor = factorize(hessian, together[0][1])
-        layers: Sequence[QuantizedLayer | None] = [None] * len(members)
+        layers: Sequence[IntegerLayer | None] = [None] * len(members)
         if factor.spread is not None:
             layers = _quantize_rows(together, factor, factor.spread)
         for index, layer in zip(members, layers, strict=True):
             results[index] = _result(*tasks[index], hessian, factor, layer)
+        share = (monotonic() - clock) / len(members)
+        results |= {index: replace(results[index], seconds=share) for index in members}
     return [results[index] for index in range(len(tasks))]
 
 
@@ -57,11 +62,11 @@ def _alike(tasks: Sequence[Task]) -> list[list[int]]:
 
 
 def _result(
-    weight: torch.Tensor, recipe: GPTQ, hessian: torch.Tensor, factor: Factor, layer: QuantizedLayer | None
+    weight: torch.Tensor, recipe: GPTQ, hessian: torch.Tensor, factor: Factor, layer: IntegerLayer | None
 ) -> Result:
     nearest = round_to_nearest(weight, recipe.grid)
     chosen = layer or nearest
-    finite = bool(torch.isfinite(hessian).all())
+    finite = is_finite(hessian)
     entry = Entry(
         requested="gptq",
         method="gptq" if layer else "rtn",
@@ -71,15 +76,16 @@ def _result(
         order=recipe.order if layer else None,
         damping=factor.damping,
         attempts=factor.attempts,
+        condition=factor.condition,
         dead_columns=int(factor.dead.sum()),
         proxy_loss=proxy_loss(weight, chosen, hessian) if finite else None,
         rtn_proxy_loss=proxy_loss(weight, nearest, hessian) if finite else None,
         relative_error=relative_error(weight, chosen),
     )
-    return Result(chosen, entry)
+    return Result(chosen, entry, seconds=0.0)
 
 
-def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) -> list[QuantizedLayer]:
+def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) -> list[IntegerLayer]:
     """Run one sweep over the rows of all `tasks` and cut its result into layers."""
     recipe, order = tasks[0][1], factor.order
     grid, inputs = recipe.grid, len(order)
@@ -92,14 +98,22 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     index = neighbouring_groups(inputs, size).to(order.device)
     if recipe.static_groups:
         neighbours = columns.reshape(inputs // size, size, -1).mT  # [groups, rows, group]
-        known, members = Groups(*find_scales(neighbours, tops, grid.symmetric)), index[order]
+        known, members = Groups(*find_scales(neighbours, tops, grid.symmetric, grid.search)), index[order]
     else:
         known, members = None, index
-        index = torch.empty_like(index).index_copy_(0, order, members)
-    swept, groups = sweep(columns[order], spread, tops, grid.symmetric, members.tolist(), known, recipe.block_size)
-    codes = torch.empty_like(swept).index_copy_(0, order, swept)
+        index = _restored(members, order)
+    swept, groups = sweep(columns[order], spread, tops, grid, members.tolist(), known, recipe.block_size)
+    if recipe.order == "group-aware" and known is None:
+        visited = order[::size] // size
+        groups, index = Groups(*(_restored(part, visited) for part in groups)), members
+    codes = _restored(swept, order)
     cuts = (part.T.contiguous().split(rows) for part in (codes, groups.scales, groups.zeros.to(torch.uint8)))
     return [
-        QuantizedLayer(own.grid.bits, own.grid.symmetric, own_codes, own_scales, own_zeros, index)
+        IntegerLayer(own.grid.bits, own.grid.symmetric, own_codes, own_scales, own_zeros, index)
         for (_, own), own_codes, own_scales, own_zeros in zip(tasks, *cuts, strict=True)
     ]
+
+
+def _restored(rows: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Return `rows`, which lie in `order`, as they lay before."""
+    return torch.empty_like(rows).index_copy_(0, order, rows)

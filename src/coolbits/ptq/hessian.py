@@ -1,10 +1,14 @@
 """The Hessian of a layer's output error, and the factor of its inverse that GPTQ sweeps with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from coolbits.ptq.grids import group_size_for
 from coolbits.study.recipes.ptq import GPTQ
+
+_POWER_ITERATIONS = 12
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,7 @@ class Factor:
 
     `order[k]` is the input handled k-th. With U the upper Cholesky factor of the inverse of the damped Hessian in
     that order (inv(H) = U^T U), row k of `spread` is U[k] / U[k, k]: the share of the error made at the k-th input
-    that is taken off each later one.
+    that is taken off each later one. `condition` estimates the ratio of the damped Hessian's extreme eigenvalues.
     """
 
     order: torch.Tensor  # int64 [inputs]
@@ -21,6 +25,7 @@ class Factor:
     damping: float
     attempts: int
     spread: torch.Tensor | None  # float64 [inputs, inputs], unit upper triangular
+    condition: float | None = None
     reason: str | None = None
 
 
@@ -47,28 +52,69 @@ def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:
 
     Damping adds a share of the mean diagonal of live inputs to the diagonal (GPTQ, step 3). If the matrix then
     is not positive definite, the share grows by `damping_step`, `damping_attempts` times in all. Dead inputs, zero in
-    all of the calibration, get the mean diagonal as their own and go last in activation order.
+    all of the calibration, get the mean diagonal as their own and go last in activation order. It takes the memory of
+    three matrices beside the Hessian.
     """
     diagonal = hessian.diagonal()
     dead = diagonal == 0
-    order = torch.arange(len(diagonal), device=hessian.device)
-    if not torch.isfinite(hessian).all():
-        return Factor(order, dead, recipe.damping, 0, None, "the Hessian is not finite")
+    order = _order(diagonal, recipe)
+    if not is_finite(hessian):
+        return Factor(order, dead, recipe.damping, 0, None, reason="the Hessian is not finite")
     if dead.all():
-        return Factor(order, dead, recipe.damping, 0, None, "no calibration input other than zero")
-    if recipe.order == "activation":
-        order = torch.argsort(diagonal, descending=True, stable=True)
+        return Factor(order, dead, recipe.damping, 0, None, reason="no calibration input other than zero")
     mean = diagonal[~dead].mean()
     ordered = hessian[order[:, None], order]
-    ordered.diagonal().add_(torch.where(dead[order], mean, 0.0))
+    undamped = ordered.diagonal() + torch.where(dead[order], mean, 0.0)
     for attempt in range(recipe.damping_attempts):
         damping = recipe.damping + attempt * recipe.damping_step
-        damped = ordered.clone()
-        damped.diagonal().add_(damping * mean)
-        upper = _inverse_factor(damped)
+        ordered.diagonal().copy_(undamped + damping * mean)
+        upper = _inverse_factor(ordered)
         if upper is not None:
-            return Factor(order, dead, damping, attempt + 1, upper / upper.diagonal()[:, None])
-    return Factor(order, dead, damping, recipe.damping_attempts, None, "the damped Hessian is not positive definite")
+            condition = _condition(ordered, upper)
+            spread = upper.div_(upper.diagonal()[:, None].clone())
+            return Factor(order, dead, damping, attempt + 1, spread, condition)
+    reason = "the damped Hessian is not positive definite"
+    return Factor(order, dead, damping, recipe.damping_attempts, None, reason=reason)
+
+
+def is_finite(matrix: torch.Tensor) -> bool:
+    """Say whether a matrix holds finite numbers alone, by their sum: `torch.isfinite` would copy the matrix."""
+    return bool(matrix.sum().isfinite())
+
+
+def _order(diagonal: torch.Tensor, recipe: GPTQ) -> torch.Tensor:
+    """Return the inputs in the order of the sweep, int64 [inputs]; equals stay as they lie.
+
+    "group-aware" is GPTQModel's `act_group_aware` (Gafni et al. 2025, arXiv 2505.14638): groups by their largest
+    diagonal, and inputs of a group by theirs.
+    """
+    inputs = len(diagonal)
+    match recipe.order:
+        case "natural":
+            return torch.arange(inputs, device=diagonal.device)
+        case "activation":
+            return torch.argsort(diagonal, descending=True, stable=True)
+        case "group-aware":
+            size = group_size_for(recipe.grid, inputs)
+            groups = diagonal.reshape(-1, size)
+            within = torch.argsort(groups, dim=1, descending=True, stable=True)
+            among = torch.argsort(groups.amax(1), descending=True, stable=True)
+            starts = torch.arange(0, inputs, size, device=diagonal.device)
+            return (starts[:, None] + within)[among].flatten()
+
+
+def _condition(matrix: torch.Tensor, upper: torch.Tensor) -> float:
+    """Estimate, from below, the largest over the smallest eigenvalue of `matrix`, whose inverse is U^T U."""
+    start = torch.randn(len(matrix), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(matrix.device)
+    largest = _largest_eigenvalue(lambda vector: matrix @ vector, start)
+    return largest * _largest_eigenvalue(lambda vector: upper.T @ (upper @ vector), start)
+
+
+def _largest_eigenvalue(times: Callable[[torch.Tensor], torch.Tensor], vector: torch.Tensor) -> float:
+    """Return what a few power iterations make of the largest eigenvalue of a positive definite matrix."""
+    for _ in range(_POWER_ITERATIONS):
+        vector = times(vector / torch.linalg.vector_norm(vector))
+    return float(torch.linalg.vector_norm(vector))
 
 
 def _inverse_factor(matrix: torch.Tensor) -> torch.Tensor | None:
@@ -77,9 +123,14 @@ def _inverse_factor(matrix: torch.Tensor) -> torch.Tensor | None:
     A Cholesky factorization from the last row up gives matrix = R R^T with R upper triangular; then U = inv(R). The
     inverse itself, which costs accuracy, is never formed.
     """
-    lower, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1))
+    # Transposed, symmetric matrices lie as LAPACK wants them, and it works in place.
+    lower = matrix.flip(0, 1).mT
+    failed = torch.empty((), dtype=torch.int32, device=matrix.device)
+    torch.linalg.cholesky_ex(lower, out=(lower, failed))
     if failed:
         return None
-    eye = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
-    upper = torch.linalg.solve_triangular(lower.flip(0, 1), eye, upper=True)
-    return upper if bool(torch.isfinite(upper).all()) else None
+    factor = lower.flip(0, 1)
+    del lower
+    upper = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype).mT
+    torch.linalg.solve_triangular(factor, upper, upper=True, out=upper)
+    return upper if is_finite(upper) else None

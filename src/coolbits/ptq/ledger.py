@@ -1,13 +1,15 @@
 """The ledger: for each module what really ran and how well, so that no fallback hides in a mean."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 import torch
 
-from coolbits.models.quantized import QuantizedLayer
+from coolbits.artifacts.manifest import SECONDS
+from coolbits.models.layers import Layer, PackedLayer
 
 LEDGER = "ledger.parquet"
 
@@ -17,8 +19,10 @@ class Entry:
     """One module's line. Fields of a method that did not run are None.
 
     `method` is what ran, `requested` what the recipe asked for, `reason` why they differ. `damping` is the share of
-    the mean diagonal that the last of `attempts` factorizations added. A proxy loss is tr(dW H dW^T) with the
-    undamped H = 2 * mean(x x^T): twice the mean squared error of the layer's output, summed over outputs.
+    the mean diagonal that the last of `attempts` factorizations added, `condition` the largest over the smallest
+    eigenvalue of the damped Hessian, by estimate. A proxy loss is tr(dW H dW^T) with the
+    undamped H = 2 * mean(x x^T): twice the mean squared error of the layer's output, summed over outputs. Of AWQ:
+    the `producer` that the layer's scales divide, and the `exponent` they come from, None if scaling nothing is best.
     """
 
     requested: str
@@ -29,10 +33,13 @@ class Entry:
     order: str | None
     damping: float | None
     attempts: int | None
+    condition: float | None
     dead_columns: int | None
     proxy_loss: float | None
     rtn_proxy_loss: float | None
     relative_error: float
+    producer: str | None = None
+    exponent: float | None = None
 
     @property
     def fell_back(self) -> bool:
@@ -42,28 +49,56 @@ class Entry:
 
 @dataclass(frozen=True)
 class Result:
-    """A quantized layer and its line in the ledger."""
+    """A quantized layer, its line in the ledger, and the seconds it took (of this run alone)."""
 
-    layer: QuantizedLayer
+    held: Layer | PackedLayer
     entry: Entry
+    seconds: float
+
+    @property
+    def layer(self) -> Layer:
+        """The layer, unpacked at each access if it is held packed."""
+        return self.held.layer() if isinstance(self.held, PackedLayer) else self.held
+
+    @property
+    def packing(self) -> PackedLayer:
+        """The layer as it is stored."""
+        return self.held if isinstance(self.held, PackedLayer) else PackedLayer.of(self.held)
+
+    def packed(self) -> Self:
+        """Return the same with the layer packed: so a finished one waits for the rest of the model."""
+        return replace(self, held=self.packing)
 
 
-def proxy_loss(weight: torch.Tensor, layer: QuantizedLayer, hessian: torch.Tensor) -> float:
+def proxy_loss(weight: torch.Tensor, layer: Layer, hessian: torch.Tensor) -> float:
     """Return tr(dW H dW^T) for dW = weight - quantized, in float64 (GPTQ, Frantar et al. 2023, equation 1)."""
-    error = weight.to(torch.float64) - layer.weight().to(torch.float64)
+    return output_loss(weight.to(torch.float64) - layer.weight().to(torch.float64), hessian)
+
+
+def output_loss(error: torch.Tensor, hessian: torch.Tensor) -> float:
+    """Return tr(E H E^T) for an error [outputs, inputs] of the weights, in float64."""
+    error = error.to(torch.float64)
     return float(((error @ hessian.to(torch.float64)) * error).sum())
 
 
-def relative_error(weight: torch.Tensor, layer: QuantizedLayer) -> float:
+def relative_error(weight: torch.Tensor, layer: Layer) -> float:
     """Return ||W - quantized||_F / ||W||_F, and 0 for a weight of zeros."""
+    return relative_norm(weight - layer.weight(), weight)
+
+
+def relative_norm(error: torch.Tensor, weight: torch.Tensor) -> float:
+    """Return ||error||_F / ||weight||_F, and 0 for a weight of zeros."""
     norm = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
-    return float(torch.linalg.vector_norm(weight - layer.weight(), dtype=torch.float64)) / norm if norm else 0.0
+    return float(torch.linalg.vector_norm(error, dtype=torch.float64)) / norm if norm else 0.0
 
 
 def write_ledger(results: Mapping[str, Result], out: Path) -> None:
-    """Write `ledger.parquet` into `out`: one row a module, in the order of `results`."""
+    """Write `ledger.parquet` into `out`, and the seconds apart: one row a module, in the order of `results`."""
     rows = [{"module": module, **asdict(result.entry)} for module, result in results.items()]
-    text = dict.fromkeys(("module", "requested", "method", "reason", "order"), "string")
+    text = dict.fromkeys(("module", "requested", "method", "reason", "order", "producer"), "string")
     whole = dict.fromkeys(("bits", "group_size", "attempts", "dead_columns"), "Int64")
-    real = dict.fromkeys(("damping", "proxy_loss", "rtn_proxy_loss", "relative_error"), "Float64")
+    numbers = ("damping", "condition", "proxy_loss", "rtn_proxy_loss", "relative_error", "exponent")
+    real = dict.fromkeys(numbers, "Float64")
     pd.DataFrame(rows).astype(text | whole | real).to_parquet(out / LEDGER, index=False)
+    seconds = {"module": list(results), "seconds": [result.seconds for result in results.values()]}
+    pd.DataFrame(seconds).to_parquet(out / SECONDS, index=False)

@@ -1,6 +1,8 @@
 """Passes over a model's decoder blocks that quantize every linear layer, for one recipe or several at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import monotonic
 
 import torch
 from torch import nn
@@ -10,10 +12,12 @@ from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.calibration import gather_hessian, gather_hessians
 from coolbits.ptq.gptq import gptq_together
 from coolbits.ptq.grids import group_size_for
+from coolbits.ptq.int8 import check_rows
 from coolbits.ptq.ledger import Entry, Result, relative_error
-from coolbits.ptq.rtn import round_to_nearest
-from coolbits.ptq.tracing import Trace
-from coolbits.study.recipes.ptq import GPTQ, RTN, Method
+from coolbits.ptq.rotated import restore_basis, rotate_hessian, rotate_weight
+from coolbits.ptq.tracing import Chunk, Trace
+from coolbits.ptq.weights import Uncalibrated, quantize_weight
+from coolbits.study.recipes.ptq import GPTQ, Int8, Method, OnGrid, Rotation
 
 Linears = Mapping[str, nn.Module]
 Results = dict[str, Result]
@@ -28,75 +32,106 @@ def check_layers(linears: Linears, method: Method) -> None:
     """
     for name, module in linears.items():
         weight = weight_matrix(module)
-        group_size_for(method.grid, weight.shape[1], name)
+        if isinstance(method, OnGrid):
+            group_size_for(method.grid, weight.shape[1], name)
         if not torch.isfinite(weight).all():
             raise CoolbitsError(f"{name}: the weight holds values that are not finite and cannot be quantized")
+        if isinstance(method, Int8):
+            check_rows(weight, method, name)
 
 
 @torch.inference_mode()
-def rtn_pass(linears: Linears, recipe: RTN, advance: Advance) -> Results:
-    """Round every layer to nearest."""
+def plain_pass(
+    linears: Linears,
+    method: Uncalibrated,
+    advance: Advance,
+    rotation: Rotation | None = None,
+    device: torch.device | None = None,
+) -> Results:
+    """Quantize every layer, its inputs rotated, by a method that looks at weights alone.
+
+    One layer at a time is on `device` (None: where it is).
+    """
     results: Results = {}
     for name, module in linears.items():
-        weight = weight_matrix(module).float()
-        layer = round_to_nearest(weight, recipe.grid)
+        clock = monotonic()
+        weight = rotate_weight(weight_matrix(module).to(device).float(), rotation)
+        layer = quantize_weight(weight, method)
         entry = Entry(
-            requested="rtn",
-            method="rtn",
+            requested=method.kind,
+            method=method.kind,
             reason=None,
             bits=layer.bits,
             group_size=layer.group_size,
             order=None,
             damping=None,
             attempts=None,
+            condition=None,
             dead_columns=None,
             proxy_loss=None,
             rtn_proxy_loss=None,
             relative_error=relative_error(weight, layer),
         )
-        results[name] = Result(layer, entry)
+        results[name] = restore_basis(Result(layer, entry, monotonic() - clock), rotation).packed()
         advance(1)
     return results
 
 
 @torch.inference_mode()
-def one_pass(trace: Trace, linears: Linears, recipes: Sequence[GPTQ], advance: Advance) -> list[Results]:
+def one_pass(
+    trace: Trace, linears: Linears, recipes: Sequence[GPTQ], advance: Advance, rotation: Rotation | None = None
+) -> list[Results]:
     """Quantize by GPTQ, all Hessians being those of the unquantized model; they serve every recipe."""
     results: list[Results] = [{} for _ in recipes]
-    inputs = trace.inputs
+    inputs: Sequence[Chunk] = trace.inputs
     for block in trace.blocks:
-        hessians, inputs = gather_hessians(block, inputs, {group[0]: linears[group[0]] for group in block.groups})
-        for group in block.groups:
-            tasks = [(weight_matrix(linears[name]).float(), recipe) for recipe in recipes for name in group]
-            made = iter(gptq_together(tasks, hessians[group[0]]))
-            for result in results:
-                result.update({name: next(made) for name in group})
-            advance(len(tasks))
+        with block.placed():
+            hessians, inputs = gather_hessians(block, inputs, {group[0]: linears[group[0]] for group in block.groups})
+            for group in block.groups:
+                weights = {name: rotate_weight(weight_matrix(linears[name]).float(), rotation) for name in group}
+                tasks = [(weights[name], recipe) for recipe in recipes for name in group]
+                made = iter(gptq_together(tasks, rotate_hessian(hessians.pop(group[0]), rotation)))
+                for result in results:
+                    result.update({name: restore_basis(next(made), rotation).packed() for name in group})
+                advance(len(tasks))
     return results
 
 
 @torch.inference_mode()
-def sequential_pass(trace: Trace, linears: Linears, recipe: GPTQ, advance: Advance) -> Results:
-    """Quantize by GPTQ, each layer reading what the quantized layers before it give (GPTQModel's `true_sequential`).
+def sequential_pass(
+    trace: Trace, linears: Linears, recipe: GPTQ, advance: Advance, rotation: Rotation | None = None
+) -> Results:
+    """Quantize by GPTQ, each layer reading what the quantized layers, or blocks, before it give (`GPTQ.sequential`).
 
     The model's weights are put back, block by block.
     """
     results: Results = {}
-    inputs = trace.inputs
+    inputs: Sequence[Chunk] = trace.inputs
     for block in trace.blocks:
-        names = [name for group in block.groups for name in group]
-        originals = {name: weight_matrix(linears[name]).clone() for name in names}
-        try:
+        readers = {group[0]: linears[group[0]] for group in block.groups}
+        with block.placed(), _put_back(linears[name] for group in block.groups for name in group):
+            known = gather_hessians(block, inputs, readers)[0] if recipe.sequential == "block" else {}
             for group in block.groups:
-                hessian = gather_hessian(block, inputs, linears[group[0]])
-                made = gptq_together([(originals[name].float(), recipe) for name in group], hessian)
-                for name, result in zip(group, made, strict=True):
-                    results[name] = result
+                hessian = known.pop(group[0]) if known else gather_hessian(block, inputs, readers[group[0]])
+                weights = [rotate_weight(weight_matrix(linears[name]).float(), rotation) for name in group]
+                made = gptq_together([(weight, recipe) for weight in weights], rotate_hessian(hessian, rotation))
+                for name, rotated in zip(group, made, strict=True):
+                    result = restore_basis(rotated, rotation)
                     weight_matrix(linears[name]).copy_(result.layer.weight())
+                    results[name] = result.packed()
                 advance(len(group))
             if block is not trace.blocks[-1]:
                 _, inputs = gather_hessians(block, inputs, {})
-        finally:
-            for name in names:
-                weight_matrix(linears[name]).copy_(originals[name])
     return results
+
+
+@contextmanager
+def _put_back(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the weights of modules back in the end."""
+    originals = [(weight_matrix(module), weight_matrix(module).clone()) for module in modules]
+    try:
+        yield
+    finally:
+        for weight, original in originals:
+            weight.copy_(original)
+

@@ -10,8 +10,7 @@ from coolbits.artifacts.manifest import Manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.models.devices import choose_device
-from coolbits.ptq.checkpoint import Request, quantize_checkpoint, write_results
-from coolbits.ptq.passes import Results
+from coolbits.ptq.checkpoint import Quantization, Request, quantize_checkpoint, write_results
 from coolbits.study.recipes.ptq import Quantized
 
 
@@ -47,11 +46,11 @@ def _run_together(nodes: list[Node], store: Store, device: str) -> int:
 
 
 def _request(node: Node, store: Store) -> Request:
-    shards = node.parent_directory(store.root, "shards") if "shards" in node.parents else None
-    return Request(Quantized.read(node.recipe).method, shards)
+    calibration = node.parent_directory(store.root, "calibration") if "calibration" in node.parents else None
+    return Request(Quantized.read(node.recipe), calibration)
 
 
-def _build(node: Node, results: dict[str, Results], model: Path, out: Path) -> dict[str, Any]:
+def _build(node: Node, results: dict[str, Quantization], model: Path, out: Path) -> dict[str, Any]:
     return write_results(Quantized.read(node.recipe), results[node.name], model, out)
 
 

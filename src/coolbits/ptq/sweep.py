@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from coolbits.ptq.grids import find_scales
+from coolbits.study.recipes.ptq import Grid
 
 
 class Groups(NamedTuple):
@@ -29,7 +30,7 @@ def sweep(
     columns: torch.Tensor,
     spread: torch.Tensor,
     tops: torch.Tensor,
-    symmetric: bool,
+    grid: Grid,
     members: list[int],
     known: Groups | None,
     block_size: int,
@@ -40,7 +41,7 @@ def sweep(
         columns: the weights [inputs, rows], float64, overwritten.
         spread: as in `Factor`, float64 [inputs, inputs].
         tops: the highest code of each row, float32 [rows].
-        symmetric: as `Grid.symmetric`.
+        grid: how a group's scale is found; its bits are `tops`.
         members: the group of each input.
         known: static groups. Without them groups must be neighbours of equal size; the scales of one are found when
             the sweep reaches it, from weights that carry every error so far.
@@ -58,7 +59,7 @@ def sweep(
     def visit(start: int, stop: int) -> None:
         """Quantize a span that carries all earlier errors: the first half, its errors off the second, the second."""
         if members[start] == len(levels) and stop - start <= size:
-            scale, zero = find_scales(columns[start : start + size].T, tops, symmetric)
+            scale, zero = find_scales(columns[start : start + size].T, tops, grid.symmetric, grid.search)
             found.append((scale, zero))
             levels.append(_levels(scale, zero, tops))
         if stop - start == 1:

@@ -1,12 +1,16 @@
 """A model taken apart into decoder blocks, by watching one forward pass instead of a table of architectures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+
+from coolbits.ptq.placement import placed, placed_in_turn
+from coolbits.ptq.tokens import Tokens
 
 Named = Sequence[tuple[str, nn.Module]]
 Hook = Callable[..., None]
@@ -23,26 +27,47 @@ class Block:
     """A decoder block as one forward pass showed it.
 
     `groups` are the names of its linear layers in the order in which they ran; layers of one group read the same
-    tensor. `arguments` and `keywords` are what the block gets besides the hidden states.
+    tensor. `arguments` and `keywords` are what the block gets besides the hidden states. It runs on `device`, where it
+    must be `placed` meanwhile; hidden states come from anywhere and go back there.
     """
 
     module: nn.Module
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     groups: tuple[tuple[str, ...], ...]
+    device: torch.device
+
+    def placed(self) -> AbstractContextManager[None]:
+        """Hold the block on its device, in float32."""
+        return placed(self.module.modules(), self.device)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the block's output for hidden states [sequences, length, width]."""
-        output = self.module(hidden, *self.arguments, **self.keywords)
-        return output[0] if isinstance(output, tuple) else output
+        output = self.module(hidden.to(self.device), *self.arguments, **self.keywords)
+        return (output[0] if isinstance(output, tuple) else output).to(hidden.device)
+
+
+class Chunk(NamedTuple):
+    """What a block reads of a few sequences; `real` marks positions that hold tokens, None if all do.
+
+    Padding is on the right, where causal attention keeps it from the tokens.
+    """
+
+    hidden: torch.Tensor  # float32 [sequences, length, width], on the CPU
+    real: torch.Tensor | None  # bool [sequences, length], on the block's device
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A model's blocks, and what the first of them reads: hidden states, one tensor a chunk of sequences."""
+    """A model's blocks, and what the first of them reads."""
 
     blocks: tuple[Block, ...]
-    inputs: tuple[torch.Tensor, ...]
+    embed: Callable[[], tuple[Chunk, ...]]
+
+    @property
+    def inputs(self) -> tuple[Chunk, ...]:
+        """What the first block reads, made anew at each access: kept, it would wait in memory for every other pass."""
+        return self.embed()
 
 
 @contextmanager
@@ -73,18 +98,29 @@ def hooked(modules: Mapping[nn.Module, Hook]) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def trace_model(model: nn.Module, blocks: Named, linears: Mapping[str, nn.Module], tokens: torch.Tensor) -> Trace:
-    """Watch the model read the first chunk of `tokens` [sequences, length], and catch what its first block reads.
+def trace_model(
+    model: nn.Module,
+    blocks: Named,
+    linears: Mapping[str, nn.Module],
+    calibration: Tokens,
+    device: torch.device | None = None,
+) -> Trace:
+    """Watch the model read the first chunk of the calibration.
 
-    A linear layer that did not run makes a group of its own, at the end of its block.
+    It computes in float32 on `device` (None: where the model is), which never holds more than a block of it, or what
+    lies outside of blocks. A linear layer that did not run makes a group of its own, at the end of its block.
     """
     body = getattr(model, "base_model", model)
-    device = next(model.parameters()).device
-    chunks = tokens.to(device).split(_chunk_sequences(*tokens.shape))
-    with full_precision(device):
+    device = device or next(model.parameters()).device
+    tokens, size = calibration.tokens.to(device), _chunk_sequences(*calibration.tokens.shape)
+    chunks = tokens.split(size)
+    inside = {module for _, block in blocks for module in block.modules()}
+    outside = [module for module in body.modules() if module not in inside]
+    modules = [block for _, block in blocks]
+    with full_precision(device), placed(outside, device), placed_in_turn(modules, device):
         watched = _watch_blocks(body, chunks[0], blocks, linears)
-        inputs = tuple(_block_input(body, chunk, blocks[0][1]) for chunk in chunks)
-    return Trace(watched, inputs)
+    real = [None] * len(chunks) if calibration.whole else calibration.real.to(device).split(size)
+    return Trace(watched, partial(_block_inputs, body, modules[0], outside, list(zip(chunks, real, strict=True))))
 
 
 def _chunk_sequences(sequences: int, length: int) -> int:
@@ -118,7 +154,9 @@ def _watch_blocks(
     hooks = {module: watch_block(name) for name, module in blocks}
     with hooked(hooks | {module: watch_linear(name) for name, module in linears.items()}):
         body(input_ids=chunk, use_cache=False)
-    return tuple(Block(module, *others[name], _groups(name, reads, linears)) for name, module in blocks)
+    return tuple(
+        Block(module, *others[name], _groups(name, reads, linears), chunk.device) for name, module in blocks
+    )
 
 
 def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
@@ -128,13 +166,22 @@ def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Modul
     return (*ran, *((name,) for name in own if name not in reads))
 
 
-def _block_input(body: nn.Module, chunk: torch.Tensor, block: nn.Module) -> torch.Tensor:
-    caught: list[torch.Tensor] = []
+@torch.inference_mode()
+def _block_inputs(
+    body: nn.Module,
+    block: nn.Module,
+    outside: Sequence[nn.Module],
+    chunks: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+) -> tuple[Chunk, ...]:
+    """Return what the first block reads of each chunk of tokens."""
+    device, caught = chunks[0][0].device, []
 
     def hook(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        caught.append(arguments[0] if arguments else keywords["hidden_states"])
+        caught.append((arguments[0] if arguments else keywords["hidden_states"]).cpu())
         raise Stop
 
-    with hooked({block: hook}):
-        body(input_ids=chunk, use_cache=False)
-    return caught[0]
+    with full_precision(device), placed(outside, device):
+        for tokens, _ in chunks:
+            with hooked({block: hook}):
+                body(input_ids=tokens, use_cache=False)
+    return tuple(Chunk(hidden, real) for hidden, (_, real) in zip(caught, chunks, strict=True))

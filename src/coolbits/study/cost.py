@@ -11,19 +11,23 @@ from coolbits.artifacts.manifest import MANIFEST
 from coolbits.artifacts.node import Node, Ref
 from coolbits.models.counts import flops_per_token, parameter_counts
 from coolbits.study.finetuning import tuning_flops, weights_of
+from coolbits.study.measure_cost import forward_tokens
 from coolbits.study.plan import KINDS, Plan
-from coolbits.study.recipes.evaluation import Evaluation, Loss
+from coolbits.study.recipes.evaluation import Evaluation, Tasks
+from coolbits.study.recipes.ptq import CALIBRATED, Quantized
 from coolbits.study.recipes.training import Cooldown, Model, Trajectory
 from coolbits.study.vision import pictures_to_decode, training_flops, vision_bytes
 
 _START_SECONDS = {
     "corpus": 6.0,
+    "pretrained": 20.0,
     "tokenizer": 12.0,
     "shards": 35.0,
     "checkpoint": 10.0,
     "average": 6.0,
     "conversations": 12.0,
     "finetuned": 10.0,
+    "calibration": 6.0,
     "quantized": 10.0,
     "evaluation": 10.0,
     "analysis": 20.0,
@@ -32,7 +36,9 @@ _START_SECONDS = {
 }
 _FLOPS_PER_SECOND = {"auto": 5e10, "cpu": 5e10, "cuda": 1e14}
 _QUANTIZE_SECONDS = 0.7
+_CALIBRATION_PASSES = 4  # what a calibrated method computes, in runs of the model over the tokens that it is shown
 _TASK_SECONDS = 4.0
+_TASK_QUESTIONS, _QUESTION_TOKENS = 2000, 200  # of a whole task; of a question with all of its choices
 _PICTURE_SECONDS = 0.01
 _CONVOLUTIONS_SLOWER = 2.0  # than matrix products, which the speeds above are of
 _BYTES_PER_WEIGHT = 4
@@ -129,7 +135,10 @@ def _model_bytes(nodes: Iterable[Node]) -> int:
         elif node.kind == "quantized":
             count = weights[_key(node.parents["model"])]
             saved = _BYTES_PER_WEIGHT if node.recipe["save_model"] else 0
-            total += count * node.recipe["method"]["grid"]["bits"] // 8 + count * saved
+            total += count * Quantized.read(node.recipe).method.bits // 8 + count * saved
+        elif node.kind == "pretrained":
+            count = node.recipe["parameters"]
+            total += count * (_BYTES_PER_WEIGHT if node.recipe["dtype"] == "float32" else 2)
         elif node.kind == "finetuned":
             hub = node.recipe["hub"]
             count = hub["parameters"] if hub else weights[_key(node.parents["start"])]
@@ -167,18 +176,32 @@ def job_seconds(job: Job, plan: Plan) -> float:
         seconds += sum(tuning_flops(node, known) for node in job.nodes) / speed
     elif job.kind == "quantized":
         seconds += _QUANTIZE_SECONDS * len(job.nodes)
+        read = _CALIBRATION_PASSES * sum(_calibration_tokens(node) for node in job.nodes)
+        seconds += 2 * _largest_model(plan) * read / speed
     elif job.kind == "evaluation":
-        starts = {node.name: node for node in plan.of_kind("checkpoint")}
-        sizes = {track.columns["parameters"] for track in plan.tracks}
-        sizes |= {weights_of(node, starts) for node in plan.of_kind("finetuned")}
         for node in job.nodes:
             measure = Evaluation.read(node.recipe).measure
-            if isinstance(measure, Loss):
-                scored = measure.windows * measure.sequence_length
-                seconds += 2 * max(sizes) * scored / speed
-            else:
+            if isinstance(measure, Tasks):
                 seconds += _TASK_SECONDS * len(measure.tasks)
+                read = len(measure.tasks) * (measure.limit or _TASK_QUESTIONS) * _QUESTION_TOKENS
+            else:
+                read = forward_tokens(measure)
+            seconds += 2 * _largest_model(plan) * read / speed
     return seconds
+
+
+def _largest_model(plan: Plan) -> int:
+    """Return the weights of the largest model of text."""
+    starts = {node.name: node for node in plan.of_kind("checkpoint")}
+    sizes = {int(track.columns["parameters"]) for track in plan.tracks}
+    sizes |= {weights_of(node, starts) for node in plan.of_kind("finetuned")}
+    return max(sizes | {int(node.recipe["parameters"]) for node in plan.of_kind("pretrained")})
+
+
+def _calibration_tokens(quantized: Node) -> int:
+    method = Quantized.read(quantized.recipe).method
+    shown = method.calibration if isinstance(method, CALIBRATED) else None
+    return shown.sequences * shown.sequence_length if shown else 0
 
 
 def plan_report(plan: Plan, root: Path) -> dict[str, Any]:

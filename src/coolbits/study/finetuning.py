@@ -9,6 +9,7 @@ from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, Ref, make_node
 from coolbits.models.counts import parameter_counts
 from coolbits.optim.schedules import learning_rate
+from coolbits.study.data_choices import HubTokenizer
 from coolbits.study.finetuning_choices import (
     BuiltQuestionsChoice,
     FileConversationsChoice,
@@ -19,7 +20,7 @@ from coolbits.study.measurements import Point
 from coolbits.study.optimizer_names import optimizer_name, states_label
 from coolbits.study.recipes import finetuning as recipes
 from coolbits.study.recipes.training import Constant, Cosine, Linear, Model, Schedule
-from coolbits.study.schema import HubTokenizer, Study
+from coolbits.study.schema import Study
 from coolbits.study.sources import DataNodes
 from coolbits.study.track import Track
 from coolbits.study.units import si

@@ -4,15 +4,18 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node, Ref
 from coolbits.models.counts import parameter_counts
 from coolbits.models.shapes import shape_of
+from coolbits.study.measure_cost import kept_vectors
 from coolbits.study.plan import Plan
-from coolbits.study.recipes.evaluation import Evaluation
-from coolbits.study.recipes.ptq import GPTQ, Quantized
+from coolbits.study.recipes.evaluation import Curvature, Evaluation, Prediction
+from coolbits.study.recipes.ptq import CALIBRATED, Quantized
 from coolbits.study.recipes.training import Trajectory
 
 _LIBRARIES_MB = 2500  # torch, transformers and the allocator's slack
 _MARGIN = 1.3  # a job killed for memory costs more than one that asked for too much
 _FLOAT32, _FLOAT64 = 4, 8
+_VOCABULARY, _QUESTION_TOKENS = 1 << 17, 512  # of a model and a task that the plan has not read
 _LOGIT_COPIES = 3  # logits, their logarithms, their gradient
+_GRAPH_COPIES = 6  # of activations, where the gradient is differentiated again, in float32
 
 
 def job_megabytes(job: Job, plan: Plan) -> int:
@@ -29,7 +32,7 @@ def job_megabytes(job: Job, plan: Plan) -> int:
 def _node_bytes(node: Node, known: dict[tuple[str, str], Node], plan: Plan) -> int:
     recipe = _trajectory_of(node, known)
     if recipe is None:
-        return 5 * _FLOAT32 * node.recipe["hub"]["parameters"] if node.kind == "finetuned" else 0
+        return _foreign_bytes(node, known)
     shape, weights = shape_of(recipe.model), _FLOAT32 * parameter_counts(recipe.model).total
     match node.kind:
         case "checkpoint" | "finetuned":
@@ -38,10 +41,12 @@ def _node_bytes(node: Node, known: dict[tuple[str, str], Node], plan: Plan) -> i
         case "evaluation":
             measure = Evaluation.read(node.recipe).measure
             scored = measure.batch_size * recipe.sequence_length
-            return 2 * weights + _LOGIT_COPIES * _FLOAT32 * scored * shape.vocabulary
+            kept = (1 + kept_vectors(measure)) * weights + _LOGIT_COPIES * _FLOAT32 * scored * shape.vocabulary
+            twice = isinstance(measure, Curvature | Prediction)
+            return kept + (_GRAPH_COPIES * scored * _layer_bytes(recipe) * shape.layers if twice else 0)
         case "quantized":
             method = Quantized.read(node.recipe).method
-            if not isinstance(method, GPTQ):
+            if not isinstance(method, CALIBRATED):
                 return 2 * weights
             calibrated = method.calibration.sequences * method.calibration.sequence_length
             hessians = 4 * _FLOAT64 * max(shape.inner_width, shape.width) ** 2
@@ -50,12 +55,40 @@ def _node_bytes(node: Node, known: dict[tuple[str, str], Node], plan: Plan) -> i
             return 3 * weights
 
 
+def _foreign_bytes(node: Node, known: dict[tuple[str, str], Node]) -> int:
+    """Estimate the same for a model that others trained, of which the plan knows the number of weights alone."""
+    weights = _FLOAT32 * _foreign_parameters(node, known)
+    match node.kind:
+        case "finetuned":
+            return 5 * weights
+        case "evaluation" if weights:
+            measure = Evaluation.read(node.recipe).measure
+            scored = measure.batch_size * getattr(measure, "sequence_length", _QUESTION_TOKENS)
+            return 2 * weights + _LOGIT_COPIES * _FLOAT32 * scored * _VOCABULARY
+        case _:
+            return 3 * weights
+
+
+def _foreign_parameters(node: Node, known: dict[tuple[str, str], Node]) -> int:
+    if node.kind == "pretrained":
+        return int(node.recipe["parameters"])
+    if node.kind == "finetuned":
+        return int(node.recipe["hub"]["parameters"])
+    ref = node.parents.get("model")
+    return _foreign_parameters(known[ref.kind, ref.name], known) if ref else 0
+
+
 def _activation_bytes(recipe: Trajectory, plan: Plan) -> int:
     shape, batch = shape_of(recipe.model), recipe.batch_tokens // recipe.sequence_length
     sequences = min(batch, plan.study.execution.micro_batch_sequences or batch)
-    layer = 34 * shape.width + 5 * shape.heads * recipe.sequence_length
     logits = _LOGIT_COPIES * _FLOAT32 * shape.vocabulary
-    return sequences * recipe.sequence_length * (shape.layers * layer + logits)
+    return sequences * recipe.sequence_length * (shape.layers * _layer_bytes(recipe) + logits)
+
+
+def _layer_bytes(recipe: Trajectory) -> int:
+    """Return the bytes of a token's activations in a layer."""
+    shape = shape_of(recipe.model)
+    return 34 * shape.width + 5 * shape.heads * recipe.sequence_length
 
 
 def _trajectory_of(node: Node, known: dict[tuple[str, str], Node]) -> Trajectory | None:

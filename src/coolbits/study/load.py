@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.ptq.presets import method_preset
+from coolbits.ptq.presets import quantizer_preset
 from coolbits.study.finetuning_choices import FinetuningChoice
 from coolbits.study.grid import expand, merge
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.schema import NAME, Run, Study
 from coolbits.study.vision_choices import VisionRun
 
@@ -65,6 +66,19 @@ def load_study(path: Path) -> Study:
         raise CoolbitsError(f"{path}: {error}") from None
 
 
+def load_quantizer(path: Path) -> Quantized:
+    """Read and check a file of one quantizer, YAML or JSON: what stands below its name in a study file.
+
+    Raises:
+        CoolbitsError: for anything wrong in it, naming the file and the key.
+    """
+    raw = read_yaml(path)
+    try:
+        return Quantized.model_validate(_quantizer(raw))
+    except ValidationError as error:
+        raise CoolbitsError(f"{path}: {_sentence(error)}") from None
+
+
 def parse_study(raw: dict[str, Any]) -> Study:
     """Check a study given as plain values, as YAML gives them."""
     defaults = _mapping(raw.get("defaults", {}), "defaults")
@@ -84,13 +98,14 @@ def parse_study(raw: dict[str, Any]) -> Study:
         name: _points(FinetuningChoice, _mapping(choice, f"finetuning.{name}"), f"finetuning.{name}")
         for name, choice in _mapping(raw.get("finetuning", {}), "finetuning").items()
     }
-    if not runs and not vision and not finetuning and not raw.get("analyses"):
-        raise CoolbitsError("runs: missing; a study has runs, vision, finetuning or analyses")
-    if (runs or finetuning) and "data" not in raw:
-        raise CoolbitsError("data: missing; it is required for runs and for finetuning")
+    if not runs and not vision and not finetuning and not raw.get("pretrained") and not raw.get("analyses"):
+        raise CoolbitsError("runs: missing; a study has runs, vision, finetuning, pretrained or analyses")
+    if (runs or finetuning or raw.get("pretrained")) and "data" not in raw:
+        raise CoolbitsError("data: missing; it is required for runs, for finetuning and for pretrained models")
+    if (runs or finetuning) and "tokenizer" not in _mapping(raw["data"], "data"):
+        raise CoolbitsError("data.tokenizer: missing; it is required for runs and for finetuning")
     quantizers = {
-        name: {"method": method_preset(choice).identity()} if isinstance(choice, str) else choice
-        for name, choice in _mapping(raw.get("quantizers", {}), "quantizers").items()
+        name: _quantizer(choice) for name, choice in _mapping(raw.get("quantizers", {}), "quantizers").items()
     }
     sections = {"runs": runs, "vision": vision, "finetuning": finetuning, "quantizers": quantizers}
     return Study.model_validate(raw | sections)
@@ -110,6 +125,16 @@ def _points(kind: type[_Choice], run: dict[str, Any], where: str) -> tuple[_Choi
         return tuple(kind.model_validate(point) for point in points)
     except ValidationError as error:
         raise CoolbitsError(f"{where}.{_sentence(error)}") from None
+
+
+def _quantizer(choice: Any) -> Any:
+    """A quantizer may be given by a preset's name alone, or by `preset` with other keys on top."""
+    if isinstance(choice, str):
+        return quantizer_preset(choice).identity()
+    if isinstance(choice, dict) and isinstance(name := choice.get("preset"), str):
+        own = {key: value for key, value in choice.items() if key != "preset"}
+        return merge(quantizer_preset(name).identity(), own)
+    return choice
 
 
 def _with_preset(run: dict[str, Any]) -> dict[str, Any]:
@@ -189,8 +214,9 @@ def study_json_schema() -> dict[str, Any]:
     fields["vision"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/VisionRun"}}
     fields["finetuning"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/FinetuningChoice"}}
     fields["defaults"] = {"$ref": "#/$defs/Run", "description": "fields of every run; a run overrides any of them"}
-    preset = _or_name({"$ref": "#/$defs/Quantizer"}, "a preset: gptq-w4-g128-paper, ...")
-    fields["quantizers"] = {"type": "object", "additionalProperties": preset}
+    preset = {"type": "object", "properties": {"preset": {"type": "string"}}, "required": ["preset"]}
+    quantizer = _or_name({"anyOf": [{"$ref": "#/$defs/Quantizer"}, preset]}, "a preset: gptq-paper-w4, rtn-w3-g64, ...")
+    fields["quantizers"] = {"type": "object", "additionalProperties": quantizer}
     return schema
 
 

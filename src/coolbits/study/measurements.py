@@ -1,13 +1,13 @@
-"""From checkpoints, averages and fine-tuned models to quantized models and evaluations."""
+"""From checkpoints, averages, fine-tuned and pretrained models to quantized models and evaluations."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node, Ref, make_node
-from coolbits.study.recipes.evaluation import Evaluation, Measure, Tasks
-from coolbits.study.recipes.ptq import GPTQ, Quantized
-from coolbits.study.schema import EvaluationChoice, Quantizer, Study
+from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Measure, Tasks
+from coolbits.study.recipes.ptq import CALIBRATED, Calibration, CalibrationSet, Quantized
+from coolbits.study.schema import EvaluationChoice, Study
 from coolbits.study.sources import DataNodes
 from coolbits.study.track import Track
 
@@ -16,16 +16,22 @@ FULL = "none"
 
 @dataclass(frozen=True)
 class Point:
-    """A model to measure: checkpoint, average or fine-tuned, the columns that describe it and the family it is of."""
+    """A model to measure, the columns that describe it and the family it is of.
+
+    `previous` is the checkpoint before it in its run, if there is one; `data` what a pretrained model reads, in tokens
+    of its own, and None where that is the study's.
+    """
 
     node: Node
     columns: dict[str, Any]
     family: str
+    previous: Ref | None = None
+    data: DataNodes | None = None
 
     @classmethod
     def of_track(cls, track: Track, step: int) -> "Point":
         """Return the checkpoint of a trajectory at `step` as a point."""
-        return cls(track.checkpoint(step), track.row(step), track.family)
+        return cls(track.checkpoint(step), track.row(step), track.family, track.previous(step))
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Measured:
     families: list[tuple[Node, str]]
 
 
-def measure(study: Study, points: list[Point], data: DataNodes) -> Measured:
+def measure(study: Study, quantizers: dict[str, Quantized], points: list[Point], data: DataNodes) -> Measured:
     """Pair every wanted point with every wanted quantizer and measure.
 
     Raises:
@@ -57,52 +63,67 @@ def measure(study: Study, points: list[Point], data: DataNodes) -> Measured:
     """
     rows: list[Measurement] = []
     families: list[tuple[Node, str]] = []
+    calibrations: list[Node] = []
     for name, choice in study.evaluations.items():
         _check_names(study, name, choice)
         for point in points:
             if _wanted(study, choice, point):
-                base = _evaluation(choice.measure, point.node, None, data)
-                rows.append(Measurement(name, choice.measure, base, None, None, full_precision(point)))
-                families.append((base, point.family))
-                for key, quantizer in _chosen(study, choice).items():
-                    quantized = _quantized(quantizer, point.node, data)
-                    evaluation = _evaluation(choice.measure, point.node, quantized, data)
+                base, read = None, point.data or data
+                if not isinstance(choice.measure, Comparison):
+                    base = _evaluation(choice.measure, point, None, read)
+                    rows.append(Measurement(name, choice.measure, base, None, None, full_precision(point)))
+                    families.append((base, point.family))
+                for key, quantizer in _chosen(quantizers, choice).items():
+                    calibration = _calibration(quantizer, read)
+                    calibrations += [calibration] if calibration else []
+                    quantized = _quantized(quantizer, point.node, calibration)
+                    evaluation = _evaluation(choice.measure, point, quantized, read)
                     columns = point.columns | _quantizer_columns(quantizer, key)
                     rows.append(Measurement(name, choice.measure, evaluation, base, quantized, columns))
                     families.extend([(quantized, point.family), (evaluation, point.family)])
-    return Measured(rows, [node for node, _ in families], families)
+    return Measured(rows, [*calibrations, *(node for node, _ in families)], families)
 
 
 def _check_names(study: Study, name: str, choice: EvaluationChoice) -> None:
     known: dict[str, list[str]] = {
         "quantizers": list(study.quantizers),
-        "runs": [*study.runs, *study.finetuning],
+        "runs": [*study.runs, *study.finetuning, *study.pretrained],
         "averages": list(study.averages),
     }
     for key, allowed in known.items():
         wanted = getattr(choice, key)
-        for item in () if wanted == "all" else wanted:
+        for item in () if wanted in ("all", None) else wanted:
             if item not in allowed:
                 raise CoolbitsError(f"evaluations.{name}.{key}: no {item!r}; there are {', '.join(allowed) or 'none'}")
 
 
 def _wanted(study: Study, choice: EvaluationChoice, point: Point) -> bool:
-    if choice.of == "final" and not point.columns["final"]:
+    columns = point.columns
+    if not columns["final"] and (choice.of == "final" or not _on_stride(choice.stride, columns)):
         return False
-    names = choice.averages if point.columns["source"] == "average" else choice.runs
-    return names == "all" or point.columns["run"] in names
+    if isinstance(choice.measure, Landscape) and point.previous is None:
+        return False
+    names = choice.averages if columns["source"] == "average" else choice.runs
+    return (names == "all" or columns["run"] in names) and (choice.seeds == "all" or columns["seed"] in choice.seeds)
 
 
-def _chosen(study: Study, choice: EvaluationChoice) -> dict[str, Quantizer]:
-    names = study.quantizers if choice.quantizers == "all" else choice.quantizers
-    return {name: study.quantizers[name] for name in names}
+def _on_stride(stride: int | None, columns: dict[str, Any]) -> bool:
+    """Whether a model's step is a multiple of the stride, in whole steps as checkpoints are kept."""
+    return stride is None or columns["step"] % max(1, round(stride * columns["step"] / columns["tokens"])) == 0
 
 
-def _quantizer_columns(quantizer: Quantizer | None, name: str = FULL) -> dict[str, Any]:
+def _chosen(quantizers: dict[str, Quantized], choice: EvaluationChoice) -> dict[str, Quantized]:
+    names = choice.quantizers
+    if names is None:
+        names = () if isinstance(choice.measure, Curvature) else "all"
+    return {name: quantizers[name] for name in (quantizers if names == "all" else names)}
+
+
+def _quantizer_columns(quantizer: Quantized | None, name: str = FULL) -> dict[str, Any]:
     if quantizer is None:
         return {"quantizer": name, "method": FULL, "bits": None, "group_size": None}
-    grid = quantizer.method.grid
-    return {"quantizer": name, "method": quantizer.method.kind, "bits": grid.bits, "group_size": grid.group_size}
+    method = quantizer.method
+    return {"quantizer": name, "method": method.kind, "bits": method.bits, "group_size": method.group_size}
 
 
 def full_precision(point: Point) -> dict[str, Any]:
@@ -114,24 +135,35 @@ def _model_label(model: Node) -> str:
     return model.name.replace("/", "-") if model.kind == "checkpoint" else model.name
 
 
-def _quantized(quantizer: Quantizer, model: Node, data: DataNodes) -> Node:
-    grid = quantizer.method.grid
-    group = f"g{grid.group_size}" if grid.group_size else "row"
-    label = f"{quantizer.method.kind}-w{grid.bits}-{group}-{_model_label(model)}"
-    parents = {"model": model.ref}
-    if isinstance(quantizer.method, GPTQ):
-        parents["shards"] = data.parents["shards"]
-    recipe = Quantized(method=quantizer.method, save_model=quantizer.save_model).identity()
-    return make_node("quantized", label, recipe, parents)
+def _quantized(quantizer: Quantized, model: Node, calibration: Node | None) -> Node:
+    method = quantizer.method
+    group = f"g{method.group_size}" if method.group_size else "row"
+    label = f"{method.kind}-w{method.bits}-{group}-{_model_label(model)}"
+    parents = {"model": model.ref} | ({"calibration": calibration.ref} if calibration else {})
+    return make_node("quantized", label, quantizer.identity(), parents)
 
 
-def _evaluation(measure: Measure, model: Node, quantized: Node | None, data: DataNodes) -> Node:
-    parents: dict[str, Ref] = {"model": model.ref}
+def _calibration(quantizer: Quantized, data: DataNodes) -> Node | None:
+    """Return the tokens that a quantizer shows to the model, if it does."""
+    if not isinstance(quantizer.method, CALIBRATED):
+        return None
+    calibration: Calibration = quantizer.method.calibration
+    label = f"{calibration.kind}-{calibration.sequences}x{calibration.sequence_length}"
+    role = "shards" if calibration.kind == "windows" else "tokenizer"
+    return make_node(
+        "calibration", label, CalibrationSet(calibration=calibration).identity(), {role: data.parents[role]}
+    )
+
+
+def _evaluation(measure: Measure, point: Point, quantized: Node | None, data: DataNodes) -> Node:
+    parents: dict[str, Ref] = {"model": point.node.ref}
     if isinstance(measure, Tasks):
         parents |= {"tokenizer": data.parents["tokenizer"], "corpus": data.corpus}
     else:
         parents["shards"] = data.parents["shards"]
     if quantized is not None:
         parents["quantized"] = quantized.ref
-    subject = quantized.name.rpartition("-")[0] if quantized else _model_label(model)
+    if isinstance(measure, Landscape) and point.previous is not None:
+        parents["previous"] = point.previous
+    subject = quantized.name.rpartition("-")[0] if quantized else _model_label(point.node)
     return make_node("evaluation", f"{measure.kind}-{subject}", Evaluation(measure=measure).identity(), parents)

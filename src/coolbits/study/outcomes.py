@@ -1,22 +1,20 @@
 """From measurements and analyses to the study's own results: tables, figures, claims."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node, Ref, fingerprint_of
 from coolbits.claims.names import CLAIMS
-from coolbits.figures.names import FIGURES
+from coolbits.figures.names import BESIDES, FIGURES
 from coolbits.study.analyses import ANALYSES, analyses
 from coolbits.study.finetuning import Finetunings
 from coolbits.study.measurements import Measured, Measurement, full_precision
-from coolbits.study.recipes.results import Claims, Figure, Row, Table
+from coolbits.study.recipes.results import Claims, Content, Figure, Row, Table
 from coolbits.study.schema import Study
 from coolbits.study.track import Track
 from coolbits.study.units import si
 from coolbits.study.vision import Vision
-
-Content = Literal["loss", "tasks", "metrics", "ledger", "telemetry", "vision", "finetuning"]
 
 
 def outcomes(
@@ -62,12 +60,14 @@ def _figure(study: Study, name: str, tables: dict[str, Ref], scale: str) -> Node
         if table not in tables:
             raise CoolbitsError(f"figures.{name}: needs the table {table!r}, for which the study evaluates nothing")
     recipe = Figure(figure=choice.figure, options=choice.options, scale=scale).identity()
-    return _named(study, "figure", name, recipe, {table: tables[table] for table in needed})
+    shown = (*needed, *(table for table in BESIDES.get(choice.figure, ()) if table in tables))
+    return _named(study, "figure", name, recipe, {table: tables[table] for table in shown})
 
 
 def _tables(study: Study, tracks: list[Track], measured: Measured, vision: Vision, tuned: Finetunings) -> list[Node]:
-    losses = [row for row in measured.rows if row.measure.kind == "loss"]
-    tasks = [row for row in measured.rows if row.measure.kind == "tasks"]
+    of_measure: dict[Content, list[Measurement]] = {}
+    for row in measured.rows:
+        of_measure.setdefault(row.measure.kind, []).append(row)
     # Several runs may share a trajectory; the one that follows it furthest has all of its metrics.
     longest = {track.name: track for track in sorted(tracks, key=lambda track: track.steps[-1])}
     ends = [(track.checkpoint(track.steps[-1]), None, track.row(track.steps[-1])) for track in longest.values()]
@@ -83,10 +83,7 @@ def _tables(study: Study, tracks: list[Track], measured: Measured, vision: Visio
     if tuned.points:
         rows = [(point.node, None, full_precision(point)) for point in tuned.points]
         tables.append(_table(study, "finetuning", rows))
-    if losses:
-        tables.append(_table(study, "loss", map(_sources, losses)))
-    if tasks:
-        tables.append(_table(study, "tasks", map(_sources, tasks)))
+    tables += [_table(study, kind, map(_sources, rows)) for kind, rows in of_measure.items()]
     if ledgers:
         tables.append(_table(study, "ledger", [(node, None, columns) for node, columns in ledgers.values()]))
     return tables

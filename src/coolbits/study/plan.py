@@ -8,10 +8,12 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.study.averages import averages
+from coolbits.study.calibrations import quantizers
 from coolbits.study.finetuning import finetunings
 from coolbits.study.load import load_study
 from coolbits.study.measurements import Point, measure
 from coolbits.study.outcomes import outcomes
+from coolbits.study.pretrained import pretrained
 from coolbits.study.schema import Study
 from coolbits.study.sources import DataNodes, data_nodes
 from coolbits.study.track import Track
@@ -20,12 +22,14 @@ from coolbits.study.vision import vision
 
 KINDS = (
     "corpus",
+    "pretrained",
     "tokenizer",
     "shards",
     "checkpoint",
     "average",
     "conversations",
     "finetuned",
+    "calibration",
     "quantized",
     "evaluation",
     "analysis",
@@ -97,9 +101,11 @@ def resolve(study: Study, folder: Path) -> Plan:
     points = [Point.of_track(track, step) for track in found for step in track.steps]
     averaged = averages(study, found)
     tuned = finetunings(study, found, data, folder)
-    points += [*averaged.points, *tuned.points]
-    nodes = _unique([*data.nodes, *averaged.members, *tuned.conversations, *(point.node for point in points)])
-    measured = measure(study, points, data)
+    given, quantized = pretrained(study, data, folder), quantizers(study, folder)
+    points += [*averaged.points, *tuned.points, *given.points]
+    read = [*data.nodes, *given.data]
+    nodes = _unique([*read, *averaged.members, *tuned.conversations, *(point.node for point in points)])
+    measured = measure(study, quantized.recipes, points, data)
     owned = [
         *((node, node.name.partition("/")[0]) for node in nodes if node.kind == "checkpoint"),
         *((point.node, point.family) for point in points if point.node.kind == "average"),
@@ -110,7 +116,7 @@ def resolve(study: Study, folder: Path) -> Plan:
     batches = {f"{node.kind}/{node.name}": pools(node.kind, owner) for node, owner in owned}
     results = outcomes(study, found, measured, _tokens(found), seen, tuned)
     nodes = _unique([*nodes, *measured.nodes, *seen.nodes, *results])
-    locations = data.locations | seen.locations | tuned.locations
+    locations = data.locations | seen.locations | tuned.locations | given.locations | quantized.locations
     return Plan(study, tuple(_ordered(nodes)), tuple(found), batches | seen.batches, locations)
 
 

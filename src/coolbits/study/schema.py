@@ -4,79 +4,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from coolbits.study.data_choices import Data
 from coolbits.study.execution import Execution, Threads
 from coolbits.study.finetuning_choices import FinetuningChoice
+from coolbits.study.pretrained_choices import PretrainedChoice
+from coolbits.study.quantizer_choices import Quantizer
 from coolbits.study.recipes.analysis import TheorySettings
 from coolbits.study.recipes.base import Recipe
 from coolbits.study.recipes.evaluation import Measure
-from coolbits.study.recipes.ptq import Method
 from coolbits.study.recipes.training import Divergence, Optimizer
 from coolbits.study.units import Length, Tokens
 from coolbits.study.vision_choices import VisionRun
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
-
-
-class EmbeddedCorpus(Recipe):
-    """Public-domain English that ships with the package (26 MB)."""
-
-    kind: Literal["embedded"] = "embedded"
-
-
-class FileCorpus(Recipe):
-    """Local text, JSON lines or parquet files."""
-
-    kind: Literal["files"] = "files"
-    paths: tuple[str, ...] = Field(min_length=1, description="relative ones start at the study file's folder")
-    text_field: str = Field("text", description="the key or column that holds a document's text")
-
-
-class HubCorpus(Recipe):
-    """A Hugging Face dataset, streamed."""
-
-    kind: Literal["hub"] = "hub"
-    id: str = Field(description="for example HuggingFaceFW/fineweb-edu")
-    config: str | None = Field(None, description="for example sample-10BT")
-    split: str = "train"
-    revision: str = Field("main", description="a commit makes the study reproducible; a branch moves")
-    text_field: str = "text"
-    documents: int | None = Field(None, gt=0, description="take only the first so many documents")
-
-
-class TrainedTokenizer(Recipe):
-    """Byte-level BPE trained on the corpus."""
-
-    kind: Literal["bpe"] = "bpe"
-    vocabulary_size: int = Field(ge=257, description="entries, end-of-text included")
-    training_bytes: int = Field(50_000_000, gt=0, description="at most so many bytes of training text are read")
-
-
-class HubTokenizer(Recipe):
-    """A Hugging Face tokenizer by id."""
-
-    kind: Literal["hub"] = "hub"
-    id: str = Field(description="for example EleutherAI/gpt-neox-20b or gpt2")
-    revision: str = "main"
-    vocabulary_size: int | None = Field(None, gt=0, description="rows of the model's embedding; known for those two")
-
-
-class LocalTokenizer(Recipe):
-    """A tokenizer directory on this machine."""
-
-    kind: Literal["local"] = "local"
-    path: str = Field(description="a relative one starts at the study file's folder")
-    vocabulary_size: int = Field(gt=0, description="rows of the model's embedding: at least the tokenizer's entries")
-
-
-class Data(Recipe):
-    """From documents to token shards."""
-
-    corpus: Annotated[EmbeddedCorpus | FileCorpus | HubCorpus, Field(discriminator="kind")] = EmbeddedCorpus()
-    tokenizer: Annotated[TrainedTokenizer | HubTokenizer | LocalTokenizer, Field(discriminator="kind")]
-    validation_fraction: float = Field(0.05, gt=0, lt=1, description="share of documents held out")
-    salt: str = Field("coolbits", description="another salt holds out other documents")
-    shard_tokens: int = Field(1 << 27, gt=0, description="tokens in a full shard")
 
 
 class ModelChoice(Recipe):
@@ -183,19 +124,16 @@ class Merge(Recipe):
 AverageChoice = Annotated[Lawa | Ema | Soup | Merge, Field(discriminator="kind")]
 
 
-class Quantizer(Recipe):
-    """A PTQ method, every knob or a preset."""
-
-    method: Method
-    save_model: bool = Field(False, description="also write the dequantized model as a Hugging Face directory")
-
-
 class EvaluationChoice(Recipe):
     """A measure, and what it is applied to."""
 
     measure: Measure
-    quantizers: tuple[str, ...] | Literal["all"] = Field("all", description="names; the full-precision model always is")
+    quantizers: tuple[str, ...] | Literal["all"] | None = Field(
+        None, description="names, besides the full-precision model; null: all, but none to measure curvature"
+    )
     of: Literal["every", "final"] = Field("every", description="every kept checkpoint, or only the last of each")
+    stride: Tokens | None = Field(None, description="checkpoints at multiples of so many tokens alone, and the last")
+    seeds: tuple[int, ...] | Literal["all"] = Field("all", description="of initial weights")
     runs: tuple[str, ...] | Literal["all"] = "all"
     averages: tuple[str, ...] | Literal["all"] = "all"
 
@@ -228,9 +166,10 @@ class Study(Recipe):
     """One study: everything wanted."""
 
     study: Name = Field(description="names the study's own results: results/figure/NAME/...")
-    data: Data | None = Field(None, description="of the runs; a study of vision alone has none")
+    data: Data | None = Field(None, description="of all models of text; a study of vision alone has none")
     defaults: dict[str, Any] = Field({}, description="fields of every run; a run overrides any of them")
     runs: dict[Name, tuple[Run, ...]] = Field({}, description="pretraining runs; lists are grids")
+    pretrained: dict[Name, PretrainedChoice] = Field({}, description="models that others trained")
     vision: dict[Name, tuple[VisionRun, ...]] = Field({}, description="trainings of image classifiers; lists are grids")
     averages: dict[Name, AverageChoice] = Field({}, description="averages of checkpoints")
     finetuning: dict[Name, tuple[FinetuningChoice, ...]] = Field({}, description="supervised ones; lists are grids")

@@ -1,13 +1,21 @@
 """From the study's `data` to the nodes corpus, tokenizer and shards."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, Ref, make_node
+from coolbits.study.data_choices import (
+    Data,
+    EmbeddedCorpus,
+    FileCorpus,
+    HubCorpus,
+    HubTokenizer,
+    LocalTokenizer,
+    TokenizerChoice,
+)
 from coolbits.study.recipes import data as recipes
-from coolbits.study.schema import Data, EmbeddedCorpus, FileCorpus, HubTokenizer, LocalTokenizer
 
 _KNOWN_VOCABULARIES = {"EleutherAI/gpt-neox-20b": 50_304, "gpt2": 50_257}
 EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "english.jsonl.xz"
@@ -15,7 +23,10 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "data" / "english.jsonl.xz"
 
 @dataclass(frozen=True)
 class DataNodes:
-    """The three nodes, where their sources lie, and how many rows a model's embedding has."""
+    """The three nodes, where their sources lie, and how many rows a model's embedding has.
+
+    A study of pretrained models alone has no tokenizer of its own: then the corpus is the only node.
+    """
 
     nodes: tuple[Node, ...]
     locations: dict[str, list[str]]
@@ -31,42 +42,57 @@ class DataNodes:
         """What a trajectory needs: `shards` and `tokenizer`."""
         return {"shards": self.nodes[2].ref, "tokenizer": self.nodes[1].ref}
 
+    def read_by(self, tokenizer: Node, shard_tokens: int) -> "DataNodes":
+        """Return the same corpus in the tokens of another tokenizer."""
+        corpus = self.nodes[0]
+        shards = make_node(
+            "shards",
+            f"{_label(corpus)}-{_label(tokenizer)}",
+            recipes.Shards(shard_tokens=shard_tokens).identity(),
+            {"corpus": corpus.ref, "tokenizer": tokenizer.ref},
+        )
+        return replace(self, nodes=(corpus, tokenizer, shards))
+
 
 def data_nodes(data: Data, folder: Path) -> DataNodes:
-    """Resolve sources to digests; relative paths start at `folder`.
+    """Resolve sources to digests; relative paths start at `folder`. Without a tokenizer there is the corpus alone.
 
     Raises:
         CoolbitsError: if a file is missing.
     """
-    locations: dict[str, list[str]] = {}
-    source, label = _source(data, folder, locations)
-    corpus_recipe = recipes.Corpus(source=source, validation_fraction=data.validation_fraction, salt=data.salt)
-    corpus = make_node("corpus", label, corpus_recipe.identity(), {})
-    tokenizer = _tokenizer(data, folder, corpus.ref, locations)
-    shards = make_node(
-        "shards",
-        f"{label}-{tokenizer.name.rpartition('-')[0]}",
-        recipes.Shards(shard_tokens=data.shard_tokens).identity(),
-        {"corpus": corpus.ref, "tokenizer": tokenizer.ref},
-    )
-    return DataNodes((corpus, tokenizer, shards), locations, _vocabulary_size(data))
+    source: recipes.Source
+    paths: list[Path]
+    if isinstance(data.corpus, EmbeddedCorpus):
+        source, label, paths = recipes.EmbeddedSource(sha256=file_digest(EMBEDDED)), "english", []
+    else:
+        source, label, paths = text_source(data.corpus, folder, "data.corpus.paths")
+    locations = {"files": [str(path) for path in paths]} if paths else {}
+    recipe = recipes.Corpus(source=source, validation_fraction=data.validation_fraction, salt=data.salt)
+    corpus = make_node("corpus", label, recipe.identity(), {})
+    if data.tokenizer is None:
+        return DataNodes((corpus,), locations, 0)
+    tokenizer = _tokenizer(data.tokenizer, folder, corpus.ref, locations)
+    return DataNodes((corpus,), locations, _vocabulary_size(data.tokenizer)).read_by(tokenizer, data.shard_tokens)
 
 
-def _source(data: Data, folder: Path, locations: dict[str, list[str]]) -> tuple[recipes.Source, str]:
-    choice = data.corpus
-    if isinstance(choice, EmbeddedCorpus):
-        return recipes.EmbeddedSource(sha256=file_digest(EMBEDDED)), "english"
+def text_source(
+    choice: FileCorpus | HubCorpus, folder: Path, key: str
+) -> tuple[recipes.FileSource | recipes.HubSource, str, list[Path]]:
+    """Return documents by digest or by the hub's id, a label, and where the files lie; `key` names them in the study.
+
+    Raises:
+        CoolbitsError: if a file is missing.
+    """
     if isinstance(choice, FileCorpus):
-        paths = [_existing(folder / path, "data.corpus.paths") for path in choice.paths]
-        locations["files"] = [str(path) for path in paths]
+        paths = [_existing(folder / path, key) for path in choice.paths]
         names, digests = tuple(path.name for path in paths), tuple(file_digest(path) for path in paths)
-        return recipes.FileSource(names=names, sha256=digests, text_field=choice.text_field), _slug(paths[0].stem)
-    source = recipes.HubSource(**choice.model_dump())
-    return source, _slug("-".join(filter(None, (choice.id.rpartition("/")[2], choice.config))))
+        source = recipes.FileSource(names=names, sha256=digests, text_field=choice.text_field)
+        return source, slug(paths[0].stem), paths
+    label = slug("-".join(filter(None, (choice.id.rpartition("/")[2], choice.config))))
+    return recipes.HubSource(**choice.model_dump()), label, []
 
 
-def _tokenizer(data: Data, folder: Path, corpus: Ref, locations: dict[str, list[str]]) -> Node:
-    choice = data.tokenizer
+def _tokenizer(choice: TokenizerChoice, folder: Path, corpus: Ref, locations: dict[str, list[str]]) -> Node:
     tokenizer: recipes.Tokenizer
     parents: dict[str, Ref] = {}
     if isinstance(choice, HubTokenizer):
@@ -80,12 +106,11 @@ def _tokenizer(data: Data, folder: Path, corpus: Ref, locations: dict[str, list[
         tokenizer = recipes.TrainedTokenizer(**choice.model_dump())
         label, parents = f"bpe{choice.vocabulary_size}", {"corpus": corpus}
     recipe = recipes.TokenizerRecipe(tokenizer=tokenizer).identity()
-    return make_node("tokenizer", _slug(label), recipe, parents)
+    return make_node("tokenizer", slug(label), recipe, parents)
 
 
-def _vocabulary_size(data: Data) -> int:
+def _vocabulary_size(choice: TokenizerChoice) -> int:
     """Return the rows of the embedding; public models round their tokenizer's size up, so it is not counted."""
-    choice = data.tokenizer
     size = choice.vocabulary_size
     if size is None and isinstance(choice, HubTokenizer):
         size = _KNOWN_VOCABULARIES.get(choice.id)
@@ -102,5 +127,10 @@ def _existing(path: Path, key: str) -> Path:
     return path.resolve()
 
 
-def _slug(text: str) -> str:
+def _label(node: Node) -> str:
+    return node.name.rpartition("-")[0]
+
+
+def slug(text: str) -> str:
+    """Return text as a part of a node's name."""
     return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")[:40] or "data"

@@ -30,6 +30,11 @@ class Track:
         fingerprint = fingerprint_of("checkpoint", recipe, self.parents)
         return Node("checkpoint", f"{self.name}/step_{step:07d}", recipe, self.parents, fingerprint)
 
+    def previous(self, step: int) -> Ref | None:
+        """Return the checkpoint wanted before that at `step`; before the first, the one that a branch left from."""
+        earlier = [place for place in self.steps if place < step]
+        return self.checkpoint(earlier[-1]).ref if earlier else self.parents.get("start")
+
     def row(self, step: int) -> dict[str, Any]:
         """Return the columns that describe the checkpoint at `step` in every table."""
         schedule, last_update = self.recipe.schedule, max(step - 1, 0)

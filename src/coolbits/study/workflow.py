@@ -110,7 +110,8 @@ class Workflow:
     @cached_property
     def _threads(self) -> dict[str, int]:
         threads = self.plan.study.threads
-        data = dict.fromkeys(("corpus", "tokenizer", "shards", "images", "conversations"), threads.data)
+        prepared = ("corpus", "pretrained", "tokenizer", "shards", "calibration", "images", "conversations")
+        data = dict.fromkeys(prepared, threads.data)
         measuring = dict.fromkeys(("average", "quantized", "evaluation", "analysis"), threads.measuring)
         training = dict.fromkeys(("checkpoint", "classifier", "finetuned"), threads.training)
         return {**data, **measuring, **training}

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Transform
 
 from coolbits.figures import drawing, style
+from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand, rate_label
 from coolbits.study.optimizer_names import display_name
 
@@ -91,19 +92,22 @@ def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: style.Loo
     """Draw each fine-tuning, the mean of those that did not diverge, and a cross where one did."""
     line = {"color": look.color, "linestyle": look.line}
     for _, one in pd.concat([whole, lost]).groupby("trajectory"):
-        axes.plot(one.step.astype(float), one.loss, linewidth=0.6, alpha=0.5, **line)
+        stand_for(axes.plot(one.step.astype(float), one.loss, linewidth=0.6, alpha=0.5, **line), one)
     mean = whole.groupby("step").loss.mean()
     axes.plot(mean.index.astype(float), mean, **line)
-    axes.plot(mean.index.astype(float), mean, look.marker, color=look.color, markersize=3.2)
+    marks = axes.plot(mean.index.astype(float), mean, look.marker, color=look.color, markersize=3.2)
+    stand_for(marks, whole, by="step")
     steps = lost.drop_duplicates("trajectory").diverged_step.astype(float).tolist()
     _crosses(axes, steps, [0.96] * len(steps), look, axes.get_xaxis_transform())
 
 
 def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: style.Look, place: int) -> None:
     """Draw a variant's final losses on a row of their own, and a cross at the right if any diverged."""
-    axes.plot(last.loss, [place] * len(last), look.marker, color=look.color, markersize=2.6, alpha=0.5)
+    small = axes.plot(last.loss, [place] * len(last), look.marker, color=look.color, markersize=2.6, alpha=0.5)
+    stand_for(small, last)
     if len(last):
-        axes.plot(last.loss.mean(), place, look.marker, color=look.color, markersize=5)
+        mean = axes.plot(last.loss.mean(), place, look.marker, color=look.color, markersize=5)
+        stand_for(mean, last, together=True)
     _crosses(axes, [0.97] * min(1, len(lost)), [place] * min(1, len(lost)), look, axes.get_yaxis_transform())
 
 

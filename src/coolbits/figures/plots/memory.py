@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from coolbits.figures import style
+from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand
 from coolbits.study.units import si
 
@@ -71,9 +72,9 @@ def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
             for coded in (True, False):
                 part = own[(own.place == place) & ((own.stored != "float32") == coded)]
                 kept = part.bytes - part.exempt_bytes if coded else part.bytes
-                left = _segment(axes, height, left, float(kept.sum()) / _GIB, look, coded)
-            exempt = float(own[own.place == place].exempt_bytes.sum()) / _GIB
-            left = _segment(axes, height, left, exempt, look, coded=False)
+                left = _segment(axes, height, left, float(kept.sum()) / _GIB, part, look, coded)
+            part = own[own.place == place]
+            left = _segment(axes, height, left, float(part.exempt_bytes.sum()) / _GIB, part, look, coded=False)
         cut = float(own.cut.iloc[0])
         size = f"{left:.2f}" if left >= 0.1 else f"{left:.2g}"
         saved = f"  −{100 * cut:.1f} %" if cut > _LEAST else ""
@@ -85,9 +86,14 @@ def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _segment(axes: Axes, height: int, left: float, width: float, look: style.Look, coded: bool) -> float:
+def _segment(
+    axes: Axes, height: int, left: float, width: float, rows: pd.DataFrame, look: style.Look, coded: bool
+) -> float:
     """Draw one piece of a bar; return where it ends."""
-    axes.barh(height, width, left=left, height=0.72, color=look.color, alpha=_CODED if coded else 1, linewidth=0)
+    alpha = _CODED if coded else 1
+    bar = axes.barh(height, width, left=left, height=0.72, color=look.color, alpha=alpha, linewidth=0)
+    if width > 0:
+        stand_for(bar, rows, together=True)
     return left + width
 
 
@@ -101,7 +107,8 @@ def _savings(axes: Axes, table: pd.DataFrame) -> None:
         alike.setdefault(tuple(saved[optimizer].round(2)), []).append(optimizer)
     for place, names in enumerate(alike.values()):
         line = 100 * saved[names[0]]
-        axes.plot(line.index.astype(float), line, marker="osD^v"[place % 5], color=str(0.25 * (place % 3)))
+        marks = axes.plot(line.index.astype(float), line, marker="osD^v"[place % 5], color=str(0.25 * (place % 3)))
+        stand_for(marks, bars[bars.optimizer.isin(names)], by="parameters")
         above = line.iloc[0] > 50
         position = (line.index[0], line.iloc[0]) if above else (line.index[-1], line.iloc[-1])
         axes.annotate(

@@ -9,6 +9,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from coolbits.figures import drawing, selection, style, variants
+from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.resampling import Floats, percentiles, resampled_means
 from coolbits.rows import FULL_STATES, full_precision, of_setting
@@ -32,7 +33,8 @@ def draw(tables: Tables, options: Options) -> Figure:
     for place, (variant, look) in enumerate(looks.items()):
         own = selection.of_variant(compared.ends, variant)
         reference = selection.of_variant(compared.ends, (variant[0], FULL_STATES))
-        _final_losses(relative, own, _increases(own, reference, tables), place, look)
+        pairs = _paired(own, reference)
+        _final_losses(relative, own, pairs, _increases(pairs, tables), place, look)
     relative.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     relative.set_ylim(len(looks) - 0.5, -0.5)
     relative.grid(visible=False, axis="y")
@@ -65,13 +67,17 @@ def _compared(tables: Tables, options: Options) -> variants.Compared:
     return variants.compared(NAME, selection.of_model(NAME, rows, options))
 
 
-def _increases(own: pd.DataFrame, reference: pd.DataFrame, tables: Tables) -> Floats:
+def _paired(own: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that did not diverge, each with the place of the reference's row; without seeds either lacks."""
+    complete = [rows[rows.outcome == "complete"] for rows in (own, reference)]
+    return complete[0].merge(complete[1][["seed", "position"]], on="seed", suffixes=("", "_reference"))
+
+
+def _increases(both: pd.DataFrame, tables: Tables) -> Floats:
     """Return by how many percent the loss of each seed exceeds the reference's: [seeds, 1 + samples].
 
-    The first is the estimate, the others are resamples of the documents. Seeds that either lacks are left out.
+    The first is the estimate, the others are resamples of the documents.
     """
-    complete = [rows[rows.outcome == "complete"] for rows in (own, reference)]
-    both = complete[0].merge(complete[1][["seed", "position"]], on="seed", suffixes=("", "_reference"))
     if both.empty:
         return np.empty((0, 1))
     nats = tables["documents"].set_index("row").nats
@@ -84,20 +90,23 @@ def _increases(own: pd.DataFrame, reference: pd.DataFrame, tables: Tables) -> Fl
     return 100 * (np.concatenate(ratios, axis=1) - 1)
 
 
-def _final_losses(axes: style.Axes, own: pd.DataFrame, increases: Floats, place: int, look: style.Look) -> None:
+def _final_losses(
+    axes: style.Axes, own: pd.DataFrame, pairs: pd.DataFrame, increases: Floats, place: int, look: style.Look
+) -> None:
     """Draw one variant's row: seeds, mean and interval, the loss itself, and where its runs diverged."""
     lost = own[own.outcome == "diverged"]
     if len(increases):
         mean, low, high = increases[:, 0].mean(), *percentiles(increases[:, 1:].mean(axis=0), 0.95)
         if abs(mean) > _FAR:
             side = 1 if mean > 0 else 0
-            axes.plot(side, place, "<>"[side], color=look.color, transform=axes.get_yaxis_transform())
+            mark = axes.plot(side, place, "<>"[side], color=look.color, transform=axes.get_yaxis_transform())
+            stand_for(mark, pairs, together=True)
             _say(axes, f"{mean:+.0f} %", side, place, 8 - 16 * side, "right" if side else "left", look)
         else:
             axes.hlines(place, low, high, color=look.color, linewidth=1.0)
-            axes.plot(mean, place, look.marker, color=look.color, markersize=4.6)
+            stand_for(axes.plot(mean, place, look.marker, color=look.color, markersize=4.6), pairs, together=True)
             seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
-            axes.plot(increases[:, 0], [place + _BELOW] * len(increases), look.marker, **seeds)
+            stand_for(axes.plot(increases[:, 0], [place + _BELOW] * len(increases), look.marker, **seeds), pairs)
         _say(axes, f"{own.base_loss.mean():.3f}", 1, place, 5, "left", look)
     if len(lost):
         steps = "–".join(str(step) for step in sorted({lost.diverged_step.min(), lost.diverged_step.max()}))
@@ -131,10 +140,13 @@ def _sweep(axes: style.Axes, compared: variants.Compared, looks: dict[tuple[str,
     for variant, look in looks.items():
         tuned = selection.of_variant(compared.ends, variant).iloc[0][["weight_decay", "beta2"]]
         own = of_setting(selection.of_variant(compared.tried, variant), dict(tuned))
-        losses = own.groupby("peak_lr").base_loss.mean().dropna().clip(upper=top)
-        axes.plot(losses.index, losses, look.marker, linestyle=look.line, color=look.color)
+        shown = own[own.base_loss.notna()]
+        losses = shown.groupby("peak_lr").base_loss.mean().clip(upper=top)
+        line = axes.plot(losses.index, losses, look.marker, linestyle=look.line, color=look.color)
+        stand_for(line, shown, by="peak_lr")
         if own.seed.nunique() > 1:
-            axes.plot(own.peak_lr, own.base_loss.clip(upper=top), "_", color=look.color, markersize=4)
+            dashes = axes.plot(own.peak_lr, own.base_loss.clip(upper=top), "_", color=look.color, markersize=4)
+            stand_for(dashes, own)
         lost = own.loc[own.outcome == "diverged", "peak_lr"].unique()
         if len(lost):
             height = [0.97 - 0.05 * crossed] * len(lost)

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from coolbits.figures import drawing, selection, style
+from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import averages, decays, main_rows, trunks
 
@@ -68,12 +69,15 @@ def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height
         return
     base, value = rows.base_value.mean(), rows.value.mean()
     accuracy.plot([base, value], [height] * 2, color=look.color, linewidth=1.0, alpha=0.6)
-    accuracy.plot(base, height, look.marker, color=look.color, markerfacecolor="white", zorder=3)
-    accuracy.plot(value, height, look.marker, color=look.color, zorder=3)
-    drop.plot(100 * rows.relative_drop.mean(), height, look.marker, color=look.color, zorder=3)
+    means = [
+        *accuracy.plot(base, height, look.marker, color=look.color, markerfacecolor="white", zorder=3),
+        *accuracy.plot(value, height, look.marker, color=look.color, zorder=3),
+        *drop.plot(100 * rows.relative_drop.mean(), height, look.marker, color=look.color, zorder=3),
+    ]
+    stand_for(means, rows, together=True)
     if rows.seed.nunique() > 1:
         seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
-        drop.plot(100 * rows.relative_drop, [height] * len(rows), look.marker, **seeds)
+        stand_for(drop.plot(100 * rows.relative_drop, [height] * len(rows), look.marker, **seeds), rows)
     else:
         accuracy.hlines(height, rows.value_low, rows.value_high, color=look.color, linewidth=0.7)
         drop.hlines(

@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures import drawing, style
+from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand, of_variant, rate_label, variant_looks
 from coolbits.figures.style import Look
 from coolbits.study.optimizer_names import display_name
@@ -129,4 +130,5 @@ def _band(axes: Axes, rows: pd.DataFrame, panel: _Panel, look: Look) -> None:
     groups = values[shown].groupby(rows.tokens[shown].astype(float))
     low, middle, high = groups.min(), groups.median(), groups.max()
     axes.fill_between(low.index, low, high, color=look.color, alpha=0.07, linewidth=0)
-    axes.plot(middle.index, middle, color=look.color, linestyle=look.line)
+    line = axes.plot(middle.index, middle, color=look.color, linestyle=look.line)
+    stand_for(line, rows[shown], by="tokens")

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from coolbits.figures import drawing, style
+from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options
 from coolbits.figures.style import Look
 
@@ -92,7 +93,7 @@ def _errors(axes: Axes, table: pd.DataFrame) -> None:
     for place, (name, look) in enumerate(looks.items()):
         for shift, codec in zip((-0.17, 0.17), _CODECS, strict=True):
             own = rows[(rows["look"] == name) & (rows.codec == codec)]
-            _dots(axes, place + shift, 100 * own.value, look, hollow=codec == "dynamic")
+            _dots(axes, place + shift, 100 * own.value, own, look, hollow=codec == "dynamic")
             axes.plot(place + shift, 100 * own.bound.mean(), "_", color=look.color, markersize=11)
     axes.set(yscale="log", ylabel="Error of the momentum (%)")
     axes.yaxis.set_major_formatter("{x:g}")
@@ -106,9 +107,9 @@ def _zeros(axes: Axes, table: pd.DataFrame) -> None:
             own = rows[(rows["look"] == name) & (rows.codec == codec)]
             if name != "runs":
                 shares = 100 * own.groupby("block").value.mean()
-                axes.plot(shares.index.astype(float), shares, line, color=look.color)
+                stand_for(axes.plot(shares.index.astype(float), shares, line, color=look.color), own, by="block")
             elif codec != "linear":
-                _dots(axes, own.block.astype(float), 100 * own.value, look, hollow=codec == "dynamic-unsigned")
+                _dots(axes, own.block.astype(float), 100 * own.value, own, look, hollow=codec == "dynamic-unsigned")
     blocks = sorted(set(rows.block))
     axes.set(xscale="log", xlabel="Elements that share a scale", ylabel="Second moments stored as 0 (%)")
     axes.set_yscale("symlog", linthresh=0.1)
@@ -129,9 +130,8 @@ def _updates(axes: Axes, table: pd.DataFrame) -> None:
         for step, (name, look) in enumerate(looks.items()):
             for shift, codec in zip((-0.06, 0.06), _CODECS, strict=True):
                 own = rows[(rows.check == check) & (rows["look"] == name) & rows.codec.str.startswith(codec)]
-                _dots(
-                    axes, place + 0.26 * (step - (len(looks) - 1) / 2) + shift, 100 * own.value, look, codec != "linear"
-                )
+                across = place + 0.26 * (step - (len(looks) - 1) / 2) + shift
+                _dots(axes, across, 100 * own.value, own, look, codec != "linear")
     axes.set(yscale="log", ylabel="Change of the next update (%)")
     axes.yaxis.set_major_formatter("{x:g}")
     _names(axes, list(_UPDATES.values()))
@@ -141,7 +141,7 @@ def _bounds(axes: Axes, table: pd.DataFrame) -> None:
     rows = table[(table.check == "muon") & table.quantity.isin(_FACTORS) & np.isfinite(table.bound)]
     for (name, codec, quantity), own in rows.groupby(["look", "codec", "quantity"], sort=False):
         look = style.SOURCES[name]
-        _dots(axes, 100 * own.bound, 100 * own.value, look, codec != "linear", marker=_FACTORS[quantity][1])
+        _dots(axes, 100 * own.bound, 100 * own.value, own, look, codec != "linear", marker=_FACTORS[quantity][1])
     axes.set(xscale="log", yscale="log", xlabel="Bound (%)", ylabel="Change of Muon's update (%)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
@@ -149,12 +149,15 @@ def _bounds(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(handles=[drawing.entry(label, marker, hollow=False) for label, marker in _FACTORS.values()])
 
 
-def _dots(axes: Axes, x: float | pd.Series, y: pd.Series, look: Look, hollow: bool, marker: str = "o") -> None:
+def _dots(
+    axes: Axes, x: float | pd.Series, y: pd.Series, rows: pd.DataFrame, look: Look, hollow: bool, marker: str = "o"
+) -> None:
     """Draw one mark a row, small for training runs, which have many."""
     places = [x] * len(y) if isinstance(x, float | int) else x
     face = "white" if hollow else look.color
     size = 2.2 if look is style.SOURCES["runs"] else 3.6
-    axes.plot(places, y, marker, color=look.color, markerfacecolor=face, markersize=size, markeredgewidth=0.7, zorder=3)
+    faces = {"color": look.color, "markerfacecolor": face, "markersize": size, "markeredgewidth": 0.7}
+    stand_for(axes.plot(places, y, marker, zorder=3, **faces), rows)
 
 
 def _names(axes: Axes, names: list[str]) -> None:

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coolbits.figures import drawing, style
+from coolbits.figures.marks import gathered, stand_for
 from coolbits.figures.selection import (
     Options,
     Tables,
@@ -96,29 +97,34 @@ def _curves(axes: Axes, rows: pd.DataFrame, y: str, look: Look) -> None:
     rows = rows[rows[y].notna()]
     if rows.seed.nunique() > 1:
         for _, run in rows.groupby("trajectory"):
-            axes.plot(run.epoch, factor * run[y], linewidth=0.5, alpha=0.45, **style_)
-    mean = rows.groupby("epoch", as_index=False).agg(value=(y, "mean"), seeds=("seed", "nunique"))
-    mean = mean[mean.seeds == rows.seed.nunique()]
-    axes.plot(mean.epoch, factor * mean.value, **style_)
+            stand_for(axes.plot(run.epoch, factor * run[y], linewidth=0.5, alpha=0.45, **style_), run)
+    mean = rows.groupby("epoch", as_index=False).agg({y: "mean", "seed": "nunique", **gathered(rows)})
+    mean = mean[mean.seed == rows.seed.nunique()]
+    stand_for(axes.plot(mean.epoch, factor * mean[y], **style_), mean)
 
 
 def _crosses(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     """Put a cross where each run diverged, at the top of the panel."""
     lost = rows[(rows.outcome == "diverged") & (rows.step == rows.diverged_step)].drop_duplicates("trajectory")
     place = axes.get_xaxis_transform()
-    axes.plot(lost.epoch, [0.96] * len(lost), "x", color=look.color, transform=place, markersize=5, markeredgewidth=1.3)
+    cross = {"color": look.color, "transform": place, "markersize": 5, "markeredgewidth": 1.3}
+    stand_for(axes.plot(lost.epoch, [0.96] * len(lost), "x", **cross), lost)
 
 
 def _ends(axes: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
     tests = rows[(rows.split == "test") & (rows.outcome == "complete")].sort_values("step")
-    final = 100 * tests.drop_duplicates("trajectory", keep="last").accuracy
+    ends = tests.drop_duplicates("trajectory", keep="last")
+    final = 100 * ends.accuracy
     if len(final):
-        axes.plot([place] * len(final), final, look.marker, color=look.color, markersize=2.4, alpha=0.6)
-        axes.plot([place], [final.mean()], look.marker, color=look.color, markersize=5)
-    lost = rows[rows.outcome == "diverged"].trajectory.nunique()
-    if lost:
+        small = axes.plot([place] * len(final), final, look.marker, color=look.color, markersize=2.4, alpha=0.6)
+        stand_for(small, ends)
+        mean = axes.plot([place], [final.mean()], look.marker, color=look.color, markersize=5)
+        stand_for(mean, ends, together=True)
+    lost = rows[rows.outcome == "diverged"]
+    if len(lost):
         height = axes.get_xaxis_transform()
-        axes.plot([place], [0.04], "x", color=look.color, transform=height, markersize=5, markeredgewidth=1.3)
+        cross = axes.plot([place], [0.04], "x", color=look.color, transform=height, markersize=5, markeredgewidth=1.3)
+        stand_for(cross, lost.drop_duplicates("trajectory"), together=True)
 
 
 def _lost(rows: pd.DataFrame) -> str:

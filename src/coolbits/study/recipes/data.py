@@ -43,6 +43,9 @@ class HubSource(Recipe):
     revision: str = Field("main", description="a commit, tag or branch; a commit makes the recipe reproducible")
     text_field: str = "text"
     documents: int | None = Field(None, gt=0, description="take only the first so many documents")
+    files: tuple[str, ...] | None = Field(
+        None, min_length=1, description="read these files of the repository, in this order; null: those of the split"
+    )
 
 
 Source = Annotated[EmbeddedSource | FileSource | HubSource, Field(discriminator="kind")]
@@ -79,11 +82,25 @@ class LocalTokenizer(Recipe):
     sha256: str = Field(description="digest of its tokenizer.json")
 
 
-Tokenizer = Annotated[TrainedTokenizer | HubTokenizer | LocalTokenizer, Field(discriminator="kind")]
+class PretrainedTokenizer(Recipe):
+    """That of a pretrained model (parent role `model`)."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    end_of_text: str | None = Field(
+        None, description="the token behind each document; null: the tokenizer's `eos_token`, which may end a turn"
+    )
+
+
+Tokenizer = Annotated[
+    TrainedTokenizer | HubTokenizer | LocalTokenizer | PretrainedTokenizer, Field(discriminator="kind")
+]
 
 
 class TokenizerRecipe(Recipe):
-    """A tokenizer, saved so that `AutoTokenizer.from_pretrained` opens it. Parent `corpus` only if trained here."""
+    """A tokenizer, saved so that `AutoTokenizer.from_pretrained` opens it.
+
+    Parent `corpus` only if trained here, `model` only if that of a pretrained model.
+    """
 
     tokenizer: Tokenizer
 

@@ -1,25 +1,69 @@
 """Recipes of post-training quantization: every knob, because "GPTQ" is not one thing."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.data import FileSource, HubSource
 
 
-class Calibration(Recipe):
-    """Sequences of training tokens shown to the model to gather Hessians. Parent role `shards`."""
+class Windows(Recipe):
+    """Windows of the training tokens of a study, drawn without repetition. Parent role `shards`."""
 
+    kind: Literal["windows"] = "windows"
     sequences: int = Field(128, gt=0)
-    sequence_length: int = Field(128, gt=1)
+    sequence_length: int = Field(128, gt=1, description="tokens")
     seed: int = Field(0, ge=0, description="of the choice of sequences")
+
+
+class Documents(Recipe):
+    """Whole documents, each a sequence, cut at `sequence_length`; paper A takes 1,024 of C4. Parent `tokenizer`."""
+
+    kind: Literal["documents"]
+    source: Annotated[FileSource | HubSource, Field(discriminator="kind")]
+    sequences: int = Field(1024, gt=0, description="documents, the first of the source")
+    sequence_length: int = Field(2048, gt=1, description="tokens of a document at most")
+
+
+class RandomTokens(Recipe):
+    """Tokens drawn evenly from the vocabulary: what calibration gives when it knows no language. Parent `tokenizer`."""
+
+    kind: Literal["random"]
+    sequences: int = Field(128, gt=0)
+    sequence_length: int = Field(128, gt=1, description="tokens")
+    seed: int = Field(0, ge=0)
+
+
+def _windows(value: Any) -> Any:
+    return {"kind": "windows"} | value if isinstance(value, dict) else value
+
+
+# Without `kind`: windows.
+Calibration = Annotated[
+    Annotated[Windows | Documents | RandomTokens, Field(discriminator="kind")], BeforeValidator(_windows)
+]
+
+
+class CalibrationSet(Recipe):
+    """The tokens that calibrated methods show to a model, made once and shared by them."""
+
+    calibration: Calibration
+
+
+class ScaleSearch(Recipe):
+    """Shrink the range of each group step by step and keep the scale of least error |w - quantized|**norm."""
+
+    norm: float = Field(2.4, gt=0, description="GPTQ's own code and GPTQModel: 2.4")
+    steps: int = Field(100, gt=0, description="steps that the whole range is cut into")
+    smallest: float = Field(0.2, gt=0, lt=1, description="every candidate spans a larger share of the range")
 
 
 class Grid(Recipe):
     """The integer grid of a group of weights.
 
-    `symmetric`: levels s * (q - 2**(bits-1)), q in 0..2**bits-1, scale s = 2 * max|w| / (2**bits - 1) (GPTQModel).
-    Otherwise the levels span [min(w, 0), max(w, 0)] with an integer zero point.
+    `symmetric`: levels s * (q - 2**(bits-1)), q in 0..2**bits-1, scale s = 2 * max|w| / (2**bits - 1) (GPTQModel,
+    compressed-tensors). Otherwise the levels span [min(w, 0), max(w, 0)] with an integer zero point.
     """
 
     bits: int = Field(ge=2, le=8)
@@ -27,6 +71,7 @@ class Grid(Recipe):
         None, gt=0, description="inputs that share a scale; null: the whole row (per channel)"
     )
     symmetric: bool = True
+    search: ScaleSearch | None = Field(None, description="null: the largest weight decides the scale")
 
     @property
     def top(self) -> int:
@@ -34,20 +79,36 @@ class Grid(Recipe):
         return (1 << self.bits) - 1
 
 
-class RTN(Recipe):
+class OnGrid(Recipe):
+    """A method whose codes lie on an integer grid."""
+
+    grid: Grid
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return self.grid.bits
+
+    @property
+    def group_size(self) -> int | None:
+        """Inputs that share a scale; None for a whole row."""
+        return self.grid.group_size
+
+
+class RTN(OnGrid):
     """Round to nearest."""
 
     kind: Literal["rtn"] = "rtn"
-    grid: Grid
 
 
-class GPTQ(Recipe):
+class GPTQ(OnGrid):
     """GPTQ (Frantar et al. 2023)."""
 
     kind: Literal["gptq"] = "gptq"
-    grid: Grid
-    order: Literal["natural", "activation"] = Field(
-        "activation", description="columns by falling Hessian diagonal, or as they stand"
+    order: Literal["natural", "activation", "group-aware"] = Field(
+        "activation",
+        description="of the columns: by falling Hessian diagonal; as they stand; or falling inside each group and among "
+        "groups, groups kept whole (GPTQModel's group-aware reordering)",
     )
     static_groups: bool = Field(
         False, description="scales from the weights as they were, groups of neighbouring columns"
@@ -55,21 +116,145 @@ class GPTQ(Recipe):
     damping: float = Field(0.01, gt=0, description="share of the mean diagonal added to the Hessian")
     damping_step: float = Field(0.0025, gt=0, description="added to the damping after each failed factorization")
     damping_attempts: int = Field(20, gt=0, description="factorizations tried before the module falls back to rtn")
-    true_sequential: bool = Field(
-        True, description="modules see the outputs of those already quantized; else all Hessians come from one pass"
+    sequential: Literal["layer", "block", "none"] = Field(
+        "layer",
+        description="what a layer's Hessian is made from: inputs that come through all layers quantized before it "
+        "(GPTQModel's `true_sequential`); through quantized blocks but unquantized layers of its own block (GPTQ's own "
+        "code, llm-compressor); or through the unquantized model, which alone lets recipes share Hessians",
     )
     block_size: int = Field(128, gt=0, description="columns updated at once; changes speed, not the method")
-    calibration: Calibration = Calibration()
+    calibration: Calibration = Windows()
 
 
-Method = Annotated[RTN | GPTQ, Field(discriminator="kind")]
+class AWQ(OnGrid):
+    """Activation-aware weight quantization (Lin et al. 2024): inputs scaled by their activations, then clipped."""
+
+    kind: Literal["awq"] = "awq"
+    steps: int = Field(20, gt=1, description="scalings tried, one of which scales nothing")
+    largest_exponent: float = Field(
+        1.0, gt=0, le=1, description="of the activations; the others lie evenly from 0. llm-awq: 0.95"
+    )
+    weighted: bool = Field(True, description="divide by the weights' mean magnitude, too (`duo_scaling`); llm-awq: no")
+    shared_channels: bool = Field(
+        True,
+        description="scale inputs, too, that come from one channel of the producer (values that heads share, under one "
+        "scale); llm-awq and llm-compressor: no",
+    )
+    clip: bool = Field(True, description="then shrink each group's range where it helps the output; llm-compressor: no")
+    clip_steering: bool = Field(
+        False, description="also of layers that decide only where attention looks: queries and keys; llm-awq: no"
+    )
+    clip_steps: int = Field(20, gt=0, description="steps that the whole range is cut into")
+    smallest_clip: float = Field(
+        0.55, gt=0, lt=1, description="share of the range that the smallest candidate spans at least; llm-awq: 0.55"
+    )
+    calibration: Calibration = Windows()
+
+
+class HQQ(OnGrid):
+    """Half-quadratic quantization (Badri and Shaji 2023): zero points, not integers, found without data."""
+
+    kind: Literal["hqq"] = "hqq"
+    norm: float = Field(0.7, gt=0, lt=1, description="p of the error's p-norm")
+    beta: float = Field(10.0, gt=0, description="weight of the quadratic penalty at the start")
+    growth: float = Field(1.0, ge=1, description="of beta a step; hqq's default solver leaves beta as it is")
+    steps: int = Field(20, gt=0, description="at most; stops when the error no longer falls")
+    round_start: bool | None = Field(
+        None, description="start from zero points rounded to integers; null: of 4-bit codes alone, as hqq does"
+    )
+
+    @property
+    def rounds_start(self) -> bool:
+        """Whether the first zero points are integers."""
+        return self.bits == 4 if self.round_start is None else self.round_start
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> Self:
+        if self.grid.symmetric or self.grid.search is not None:
+            raise ValueError("grid: hqq finds zero points of its own; symmetric must be false and search null")
+        return self
+
+
+class Codebook(Recipe):
+    """bitsandbytes' 4-bit types: the nearest of 16 values times a scale a block of the flattened weight."""
+
+    kind: Literal["nf4", "fp4"]
+    block_size: int = Field(64, gt=0, description="neighbouring weights of the flattened matrix that share a scale")
+    double: bool = Field(False, description="store the scales themselves in 8 bits (QLoRA's double quantization)")
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return 4
+
+    @property
+    def group_size(self) -> int:
+        """Weights that share a scale."""
+        return self.block_size
+
+
+class Int8(Recipe):
+    """LLM.int8() (Dettmers et al. 2022): 8-bit rows and 8-bit tokens, inputs with outliers kept as they are."""
+
+    kind: Literal["int8"] = "int8"
+    threshold: float = Field(6.0, ge=0, description="an input is an outlier from this magnitude on; 0: none is")
+    precision: Literal["float16", "float32"] = Field(
+        "float16", description="weights and inputs are cast to it before they are rounded; bitsandbytes: float16"
+    )
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return 8
+
+    @property
+    def group_size(self) -> None:
+        """A row shares one scale."""
+        return
+
+
+Method = Annotated[RTN | GPTQ | AWQ | HQQ | Codebook | Int8, Field(discriminator="kind")]
+CALIBRATED = (GPTQ, AWQ)
+
+
+class Rotation(Recipe):
+    """Inputs of every layer rotated by a randomized Hadamard matrix before quantization (QuaRot, Ashkboos et al. 2024).
+
+    The layer's function stays: what is stored is W Q, and the inputs meet Q, too.
+    """
+
+    seed: int = Field(0, ge=0, description="of the signs")
+
+
+class Activations(Recipe):
+    """Inputs of the quantized layers rounded to integers, one scale a token, while the model runs."""
+
+    bits: int = Field(8, ge=4, le=8)
+    symmetric: bool = Field(True, description="else with a zero point")
 
 
 class Quantized(Recipe):
-    """A model's decoder-block linear layers on a grid. Parents: `model`, and `shards` if calibrated.
+    """A model's decoder-block linear layers on a grid. Parents: `model`, and `calibration` if calibrated.
 
     Embeddings and head are never touched.
     """
 
     method: Method
+    rotation: Rotation | None = None
+    activations: Activations | None = None
     save_model: bool = Field(False, description="also write the dequantized model as a Hugging Face directory")
+
+    @model_validator(mode="after")
+    def _rotation_fits(self) -> Self:
+        if self.rotation is not None and not isinstance(self.method, RTN | GPTQ):
+            raise ValueError(f"rotation: the method is {self.method.kind}; rotations go with rtn and gptq alone")
+        return self
+
+    @model_validator(mode="after")
+    def _activations_fit(self) -> Self:
+        own = isinstance(self.method, Int8)
+        if own and self.activations is not None:
+            raise ValueError("activations: the method int8 has a rule of its own for them; leave them out")
+        if self.save_model and (own or self.activations is not None):
+            raise ValueError("save_model: a plain model cannot round activations; leave it out with int8 or activations")
+        return self

@@ -60,6 +60,21 @@ MODEL_COLUMNS = {
 }
 
 
+# Measures of models by their names, and what else there are tables of.
+Content = Literal[
+    "loss",
+    "tasks",
+    "curvature",
+    "prediction",
+    "landscape",
+    "metrics",
+    "ledger",
+    "telemetry",
+    "vision",
+    "finetuning",
+]
+
+
 class Row(Recipe):
     """One measurement: which evaluation (a parent role) and the recipe fields that become its columns.
 
@@ -79,7 +94,7 @@ class Table(Recipe):
     `ledger` the quantized models; for `vision` the classifiers; for `finetuning` the fine-tuned models.
     """
 
-    content: Literal["loss", "tasks", "metrics", "ledger", "telemetry", "vision", "finetuning"]
+    content: Content
     rows: tuple[Row, ...]
     bootstrap_samples: int = Field(1000, gt=0)
     confidence: float = Field(0.95, gt=0, lt=1)

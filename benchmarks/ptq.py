@@ -1,0 +1,247 @@
+"""How long quantizing a checkpoint takes, ours and its peers', side by side; and what sharing recipes saves.
+
+    python benchmarks/ptq.py MODEL --calibration FOLDER [--rounds 5] [--threads 2] [--out table.md]
+        [--llmcompressor peers/bin/python] [--gptqmodel peers-gptqmodel/bin/python]
+
+MODEL is a Hugging Face directory, FOLDER a calibration artifact (tokens.safetensors). Libraries need environments of
+their own (envs/peers-*.txt): each is a process of the Python that is given for it, which imports, reads the model and
+quantizes once before it is timed. Then, round by round, one after the other quantizes the same checkpoint by the same
+method, calibration and settings; what is timed is the way from the model in memory to quantized weights in memory. A
+ratio is that of one round's times. `recipes` times GPTQ at 2, 3 and 4 bits and two group sizes against one of them.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+Run = Callable[[], float]
+GROUP, OTHER_GROUP = 64, 32
+DAMPING, BLOCK = 0.01, 128
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The same method by us and by a peer: the names under which `WORKERS` knows the two."""
+
+    name: str
+    ours: str
+    peer: str
+    library: str
+
+
+CONTESTS = (
+    Contest("RTN, 4 bits, symmetric", "rtn", "llmcompressor-rtn", "llmcompressor"),
+    Contest("GPTQ, 4 bits, natural order, block by block", "gptq-natural", "llmcompressor-natural", "llmcompressor"),
+    Contest("GPTQ, 4 bits, static order, block by block", "gptq-static", "llmcompressor-static", "llmcompressor"),
+    Contest("AWQ, 4 bits, asymmetric, no clipping", "awq", "llmcompressor-awq", "llmcompressor"),
+    Contest("GPTQ, 4 bits, activation order, layer by layer", "gptq-activation", "gptqmodel-activation", "gptqmodel"),
+    Contest("GPTQ, 4 bits, group-aware order, layer by layer", "gptq-group-aware", "gptqmodel-aware", "gptqmodel"),
+)
+
+
+def ours(model: Path, calibration: Path, *methods: dict[str, Any]) -> Run:
+    """Return a run of our own code by these methods."""
+    import torch
+    from coolbits.models.files import load_model
+    from coolbits.ptq.checkpoint import Request, quantize_model
+    from coolbits.study.recipes.ptq import Quantized
+
+    requests = [Request(Quantized.read({"method": method}), calibration) for method in methods]
+    loaded = load_model(model, "cpu", torch.float32)
+
+    def run() -> float:
+        start = perf_counter()
+        quantize_model(requests, loaded)
+        return perf_counter() - start
+
+    return run
+
+
+def gptq(order: str, sequential: str, bits: int = 4, group: int = GROUP, static: bool = False) -> dict[str, Any]:
+    """Return our GPTQ with these settings."""
+    grid = {"bits": bits, "group_size": group}
+    settings = {"damping": DAMPING, "block_size": BLOCK, "static_groups": static}
+    return {"kind": "gptq", "grid": grid, "order": order, "sequential": sequential, **settings}
+
+
+def llmcompressor(model: Path, calibration: Path, method: str) -> Run:
+    """Return a run of llm-compressor."""
+    import datasets
+    import torch
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+    from llmcompressor.pipelines.cache import IntermediatesCache
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    # Without an accelerator its cache fails to pin memory.
+    IntermediatesCache.pin_memory = lambda self, *arguments, **keywords: None
+    rows = load_file(calibration / "tokens.safetensors")["tokens"].tolist()
+    data = datasets.Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+    weights = {"num_bits": 4, "type": "int", "symmetric": method != "awq", "strategy": "group", "group_size": GROUP}
+    scheme = {"config_groups": {"all": {"targets": ["Linear"], "weights": weights}}}
+    scheme["ignore"] = ["lm_head", "embed_out"]
+
+    def recipe() -> Any:
+        if method == "rtn":
+            return QuantizationModifier(**scheme)
+        if method == "awq":
+            return [AWQModifier(duo_scaling=True), QuantizationModifier(**scheme)]
+        order = {"natural": None, "static": "static"}[method]
+        return GPTQModifier(**scheme, actorder=order, block_size=BLOCK, dampening_frac=DAMPING)
+
+    def run() -> float:
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        start = perf_counter()
+        needs = {} if method == "rtn" else {"dataset": data, "num_calibration_samples": len(rows)}
+        oneshot(model=loaded, recipe=recipe(), max_seq_length=len(rows[0]), **needs)
+        return perf_counter() - start
+
+    return run
+
+
+def gptqmodel(model: Path, calibration: Path, order: str) -> Run:
+    """Return a run of GPTQModel."""
+    from gptqmodel import GPTQModel, QuantizeConfig
+    from safetensors.torch import load_file
+
+    rows = load_file(calibration / "tokens.safetensors")["tokens"].tolist()
+    data = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]
+
+    def run() -> float:
+        settings = {"desc_act": order == "activation", "act_group_aware": order == "aware", "damp_percent": DAMPING}
+        loaded = GPTQModel.load(str(model), QuantizeConfig(bits=4, group_size=GROUP, sym=True, **settings))
+        start = perf_counter()
+        loaded.quantize(data, batch_size=8)
+        return perf_counter() - start
+
+    return run
+
+
+SHARED = [gptq("activation", "none", bits, group) for bits in (2, 3, 4) for group in (GROUP, OTHER_GROUP)]
+WORKERS: dict[str, Callable[[Path, Path], Run]] = {
+    "rtn": lambda *paths: ours(*paths, {"kind": "rtn", "grid": {"bits": 4, "group_size": GROUP}}),
+    "gptq-natural": lambda *paths: ours(*paths, gptq("natural", "block")),
+    "gptq-static": lambda *paths: ours(*paths, gptq("activation", "block", static=True)),
+    "gptq-activation": lambda *paths: ours(*paths, gptq("activation", "layer")),
+    "gptq-group-aware": lambda *paths: ours(*paths, gptq("group-aware", "layer")),
+    "awq": lambda *paths: ours(
+        *paths, {"kind": "awq", "clip": False, "grid": {"bits": 4, "group_size": GROUP, "symmetric": False}}
+    ),
+    "recipe": lambda *paths: ours(*paths, gptq("activation", "none", 4, GROUP)),
+    "recipes": lambda *paths: ours(*paths, *SHARED),
+    "llmcompressor-rtn": lambda *paths: llmcompressor(*paths, "rtn"),
+    "llmcompressor-natural": lambda *paths: llmcompressor(*paths, "natural"),
+    "llmcompressor-static": lambda *paths: llmcompressor(*paths, "static"),
+    "llmcompressor-awq": lambda *paths: llmcompressor(*paths, "awq"),
+    "gptqmodel-activation": lambda *paths: gptqmodel(*paths, "activation"),
+    "gptqmodel-aware": lambda *paths: gptqmodel(*paths, "aware"),
+}
+
+
+class Worker:
+    """A process that quantizes once a line that it reads, and answers with the seconds."""
+
+    def __init__(self, name: str, python: str, options: argparse.Namespace) -> None:
+        command = [python, __file__, str(options.model), "--calibration", str(options.calibration), "--work", name]
+        threads = str(options.threads)
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"}
+        self._log = Path(options.logs, f"{name}.log").open("w") if options.logs else subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+        )
+        self.name = name
+
+    def seconds(self) -> float:
+        """Return the seconds of one quantization.
+
+        Raises:
+            SystemExit: if the process ended.
+        """
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("seconds "):
+                return float(line.split()[1])
+        raise SystemExit(f"{self.name}: the process ended; run it alone with --work {self.name}")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+def work(run: Run) -> None:
+    """Quantize once to warm up, then once a line of the standard input."""
+    run()
+    for _ in sys.stdin:
+        print(f"seconds {run():.6f}", flush=True)
+
+
+def contest(first: Worker, second: Worker, rounds: int) -> list[tuple[float, float]]:
+    """Return the seconds of both, round by round, in turns."""
+    try:
+        first.seconds(), second.seconds()
+        return [(first.seconds(), second.seconds()) for _ in range(rounds)]
+    finally:
+        first.close()
+        second.close()
+
+
+def line(name: str, times: list[tuple[float, float]], peer: str) -> str:
+    """Return a line of the table: medians, and the ratio's median and range."""
+    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    ratios = sorted(second / first for first, second in times)
+    spread = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+    return f"| {name} | {mine:.2f} | {peer} | {theirs:.2f} | {spread} |"
+
+
+def main() -> None:
+    """Run the contests for which there is a Python, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--llmcompressor", help="a Python that has it")
+    parser.add_argument("--gptqmodel", help="a Python that has it")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only", nargs="*", help="names of our side: gptq-natural, awq, recipes, ...")
+    parser.add_argument("--logs", type=Path, help="a folder for what the processes print")
+    parser.add_argument("--out", type=Path, help="a file for the table, besides the terminal")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(WORKERS[options.work](options.model, options.calibration))
+        return
+    lines = ["| method | ours, s | peer | its time, s | peer / ours (range) |", "|---|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
+
+    def wanted(name: str) -> bool:
+        return not options.only or name in options.only
+
+    for match in CONTESTS:
+        python = getattr(options, match.library)
+        if python and wanted(match.ours):
+            pair = Worker(match.ours, sys.executable, options), Worker(match.peer, python, options)
+            lines.append(line(match.name, contest(*pair, options.rounds), match.library))
+            print(lines[-1], flush=True)
+    if wanted("recipes"):
+        pair = Worker("recipe", sys.executable, options), Worker("recipes", sys.executable, options)
+        lines.append(line("GPTQ, one recipe", contest(*pair, options.rounds), f"ours, {len(SHARED)} recipes"))
+        print(lines[-1], flush=True)
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Curvature of the loss along training: sharpness, trace, largest eigenvalues (paper A, Figures 9 and 26)."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from coolbits.figures import drawing, selection, style
+from coolbits.figures.marks import stand_for
+from coolbits.figures.selection import Options, Tables, check_options
+from coolbits.figures.style import Look
+from coolbits.rows import HORIZON, SETTING, largest_group, main_rows, of_setting, runs, trunks
+
+NAME = "curvature"
+_LABELS = ("Largest eigenvalue", "Trace", "Largest eigenvalues")
+_ALIKE = [name for name in (*SETTING, *HORIZON) if name not in ("peak_lr", "schedule")]
+
+
+def draw(tables: Tables, options: Options) -> Figure:
+    """Draw a trunk and its cooldowns, and below them, where there are several, peak rates with the same decay."""
+    table = _table(tables, options)
+    main, rates = _main(table), _rates(table)
+    figure, axes = style.panels(3, height=2.4 if rates.empty else 4.6, rows=1 if rates.empty else 2)
+    for panel, y in zip(axes, ("top_eigenvalue", "trace"), strict=False):
+        drawing.fan(panel, runs(main), y, None, style.DECAY)
+        drawing.curve(panel, trunks(main), y, style.TRUNK)
+    _spectrum_along(axes[2], table, main)
+    shades = zip(sorted(rates.peak_lr.unique()), style.shades(max(1, rates.peak_lr.nunique())), strict=False)
+    looks = {rate: Look(f"peak rate {selection.rate_label(rate)}", shade, "s") for rate, shade in shades}
+    for rate, look in looks.items():
+        own = rates[rates.peak_lr == rate]
+        for panel, y in zip(axes[3:], ("top_eigenvalue", "trace"), strict=False):
+            drawing.curve(panel, own, y, look)
+        _spectrum(axes[5], table, own, look)
+    for place, panel in enumerate(axes):
+        panel.set_ylabel(_LABELS[place % 3])
+        if place < 3:
+            panel.set_ylim(bottom=0)
+        else:
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
+        if place < 5:
+            style.token_axis(panel)
+            drawing.diverged(panel, main if place < 3 else rates, style.TRUNK)
+    style.legend(figure, drawing.handles([style.TRUNK, style.DECAY, *looks.values()]))
+    return figure
+
+
+def caption(tables: Tables, options: Options, scale: str) -> str:
+    """Say what is seen, of what loss, how exactly, and scale."""
+    table = _table(tables, options)
+    main, rates, count = _main(table), _rates(table), int(table["rank"].max())
+    seeds = main.seed.nunique()
+    below = (
+        f" d to f: the same of runs at {rates.peak_lr.nunique()} peak rates with one decay and budget; f: the "
+        "eigenvalues at their ends, by rank."
+        if len(rates)
+        else ""
+    )
+    shares = (table.trace_error / table.trace.abs()).dropna()
+    error = f" (standard error at most {100 * shares.max():.1f} %)" if len(shares) else ""
+    residual = 100 * (table.residual / table.top_eigenvalue).max()
+    return (
+        "Hessian of the held-out loss (nats per token) in all weights, along a trunk at a constant rate and its "
+        f"cooldowns. a: its largest eigenvalue, the sharpness. b: its trace by Hutchinson's estimate{error}. c: its "
+        f"{count} largest eigenvalues by Lanczos' method (residual at most {residual:.2g} % of the largest)."
+        f"{below} {selection.setting_label(main)}. n = {len(main)} models from {seeds} "
+        f"seed{'s' * (seeds > 1)}. {scale}."
+    )
+
+
+def _table(tables: Tables, options: Options) -> pd.DataFrame:
+    check_options(NAME, options, [])
+    table = tables["curvature"]
+    return table[table.quantizer == "none"]
+
+
+def _models(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a model."""
+    return table[(table["rank"] == 1) | table["rank"].isna()]
+
+
+def _main(table: pd.DataFrame) -> pd.DataFrame:
+    rows = main_rows(_models(table), every_decay=True)
+    return selection.demand(NAME, rows[rows.source == "checkpoint"], "measure of curvature along a trunk with a decay")
+
+
+def _rates(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with a decay that most peak rates share, or no rows."""
+    whole = runs(_models(table))
+    whole = whole[whole.schedule == "wsd"]
+    counts = whole.groupby(_ALIKE, dropna=False).peak_lr.nunique()
+    return of_setting(whole, largest_group(counts)) if counts.max() > 1 else whole.iloc[:0]
+
+
+def _spectrum_along(axes: Axes, table: pd.DataFrame, main: pd.DataFrame) -> None:
+    """Draw each eigenvalue's mean over seeds along the trunk and its cooldowns."""
+    spectra = table[["trajectory", "step", "rank", "eigenvalue"]].drop_duplicates(["trajectory", "step", "rank"])
+    whole = runs(main)
+    lines = [(style.TRUNK, trunks(main))]
+    lines += [(style.DECAY, run[run.tokens >= run.branch_tokens]) for _, run in whole.groupby("budget_tokens")]
+    for look, models in lines:
+        for _, own in models.drop(columns=["rank", "eigenvalue"]).merge(spectra).groupby("rank"):
+            drawing.curve(axes, own, "eigenvalue", look, marked=False, seeds=False)
+    for line in axes.lines:
+        line.set_linewidth(0.8)
+
+
+def _spectrum(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, look: Look) -> None:
+    """Draw the eigenvalues at the ends of runs against their rank, mean over seeds."""
+    ends = rows[rows.final.astype(bool)]
+    own = table[table.trajectory.isin(ends.trajectory) & table.final.astype(bool)]
+    means = own.groupby("rank").eigenvalue.mean()
+    lines = {"linestyle": look.line, "color": look.color, "markersize": 2.5}
+    stand_for(axes.plot(means.index.astype(float), means, look.marker, **lines), own, by="rank")
+    axes.set_xlabel("Rank")

@@ -1,0 +1,105 @@
+"""The loss on the plane of a checkpoint, the one before it and its quantized form (paper A, Figures 8 and 25)."""
+
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+
+from coolbits.figures import drawing, selection, style
+from coolbits.figures.marks import stand_for
+from coolbits.figures.selection import Options, Tables
+from coolbits.rows import HORIZON, SETTING, largest_group, of_setting, runs
+from coolbits.study.units import si
+
+NAME = "landscape"
+_LEVELS = (-0.01, 0, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)  # nats
+_COLORS = colormaps["viridis_r"]
+_MOST = 6
+_MODEL = ["trajectory", "step"]
+_ALIKE = [name for name in (*SETTING, *HORIZON) if name not in ("peak_lr", "schedule")]
+_MARKS = {"checkpoint": "o", "previous checkpoint": "<", "quantized weights": "v"}
+
+
+def draw(tables: Tables, options: Options) -> Figure:
+    """Draw a panel for the last model of each run, of one seed: peak rates with one decay, or the first six runs."""
+    table = _rows(tables, options)
+    models = table.drop_duplicates(_MODEL)
+    columns = min(3, len(models))
+    lines = -(-len(models) // columns)
+    figure, axes = style.panels(columns, height=0.5 + 2.2 * lines, rows=lines)
+    for panel, (_, model) in zip(axes, models.iterrows(), strict=False):
+        grid = table[(table.trajectory == model.trajectory) & (table.step == model.step)]
+        _contours(panel, grid)
+        _points(panel, grid)
+        panel.set_title(_title(model))
+        panel.set(xlim=(table.x.min(), table.x.max()), ylim=(table.y.min(), table.y.max()))
+        panel.set_xlabel("To the previous checkpoint")
+    for panel in axes[::columns]:
+        panel.set_ylabel("To the quantized weights")
+    for panel in axes[len(models) :]:
+        panel.set_visible(False)
+    scale = ScalarMappable(_norm(), _COLORS)
+    bar = figure.colorbar(scale, ax=axes, label="Loss increase (nats per token)", format="{x:g}")
+    bar.ax.minorticks_off()
+    style.legend(figure, [drawing.entry(label, marker, hollow=True) for label, marker in _MARKS.items()])
+    return figure
+
+
+def caption(tables: Tables, options: Options, scale: str) -> str:
+    """Say what is seen, which models, and scale."""
+    table = _rows(tables, options)
+    models = table.drop_duplicates(_MODEL)
+    points = len(table) // len(models)
+    cosine = models.cosine.abs().max()
+    return (
+        "Held-out loss on the plane through a checkpoint at the end of training (circle, the origin), the checkpoint "
+        f"before it and its quantized weights ({selection.quantizer_label(models)}), above the loss of the checkpoint. "
+        f"Axes: Euclidean distances in the space of weights along the two differences, whose cosine is at most "
+        f"{cosine:.2g}; {points} points a panel, one scale and one colour bar for all. "
+        f"{selection.setting_label(models, rate=models.peak_lr.nunique() == 1)}. n = {len(models)} models of one "
+        f"seed. {scale}."
+    )
+
+
+def _rows(tables: Tables, options: Options) -> pd.DataFrame:
+    """Return the grids of the models to draw, of the first seed, by peak rate and tokens."""
+    (table,) = selection.of_quantizers(NAME, tables["landscape"], options)
+    whole = table[table.outcome == "complete"]
+    selection.demand(NAME, whole, "landscape of a run that did not diverge")
+    whole = whole[whole.seed == whole.seed.min()]
+    latest = whole.tokens == whole.groupby("trajectory").tokens.transform("max")
+    models = whole[latest].drop_duplicates(_MODEL)
+    ends = runs(models)
+    counts = ends.groupby(_ALIKE, dropna=False).peak_lr.nunique()
+    if len(counts) and counts.max() > 1:
+        models = of_setting(ends, largest_group(counts))
+    models = models.sort_values(["peak_lr", "tokens"], kind="stable")[:_MOST]
+    return models[_MODEL].merge(whole.drop_duplicates([*_MODEL, "x", "y"]), on=_MODEL)
+
+
+def _title(model: pd.Series) -> str:
+    return f"rate {selection.rate_label(model.peak_lr)}, {si(int(model.tokens))} tokens"
+
+
+def _norm() -> BoundaryNorm:
+    """Return the scale of colours, the same for all panels: equal steps from level to level."""
+    return BoundaryNorm(_LEVELS, _COLORS.N, extend="both")
+
+
+def _contours(axes: Axes, grid: pd.DataFrame) -> None:
+    """Fill between the levels, and draw their lines; what lies above the last is as dark as it gets."""
+    above = grid.pivot(index="y", columns="x", values="grid_loss") - grid.loss.iloc[0]
+    across, up = above.columns.to_numpy(), above.index.to_numpy()
+    axes.contour(across, up, above, levels=_LEVELS, colors="white", linewidths=0.4)
+    axes.contourf(across, up, above, levels=_LEVELS, cmap=_COLORS, norm=_norm(), extend="both")
+
+
+def _points(axes: Axes, grid: pd.DataFrame) -> None:
+    first = grid[:1]
+    model = first.iloc[0]
+    places = [(0, 0), (model.previous_distance, 0), (0, model.quantized_distance)]
+    for (x, y), marker in zip(places, _MARKS.values(), strict=True):
+        face = {"color": "black", "markerfacecolor": "white", "markersize": 4.5}
+        stand_for(axes.plot(x, y, marker, clip_on=False, zorder=4, **face), first)

@@ -1,0 +1,1 @@
+"""Models that others trained, as the rest of the laboratory reads them."""

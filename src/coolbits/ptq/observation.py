@@ -1,0 +1,71 @@
+"""What AWQ has to know of a block: its layers' inputs, in sums, and the calls of modules that it will call again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from coolbits.models.quantized import weight_matrix
+from coolbits.ptq.hessian import HessianSum
+from coolbits.ptq.tracing import Block, Chunk, Hook, full_precision, hooked
+
+
+class Call(NamedTuple):
+    """What a module was called with, and which positions hold tokens; None if all do."""
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    real: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the calibration shows of a block: of its layers' inputs, and of the calls of modules that hold readers."""
+
+    hessians: dict[str, torch.Tensor]  # float64 [inputs, inputs]: 2 * mean(x x^T)
+    magnitudes: dict[str, torch.Tensor]  # float64 [inputs]: mean(|x|)
+    calls: dict[nn.Module, list[Call]]
+    outputs: tuple[Chunk, ...]
+
+
+def observe(block: Block, inputs: Sequence[Chunk], linears: Mapping[str, nn.Module], parents: set[nn.Module]) -> Seen:
+    """Run a block over its inputs once; keep the calls of `parents`, save where they are linear layers themselves.
+
+    Padded positions are left out. Sums are kept in float64 on the CPU; those of x x^T in float32 elsewhere.
+    """
+    device = block.device
+    dtype = torch.float64 if device.type == "cpu" else torch.float32
+    firsts = {group[0]: weight_matrix(linears[group[0]]).shape[1] for group in block.groups}
+    sums = {name: HessianSum(width, device, dtype) for name, width in firsts.items()}
+    totals = {name: torch.zeros(width, dtype=torch.float64, device=device) for name, width in firsts.items()}
+    calls: dict[nn.Module, list[Call]] = {parent: [] for parent in parents - set(linears.values())}
+
+    def adding(name: str, real: torch.Tensor | None) -> Hook:
+        def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
+            vectors = arguments[0].flatten(0, -2) if real is None else arguments[0][real]
+            sums[name].add(vectors)
+            totals[name].add_(vectors.abs().sum(0, dtype=torch.float64))
+
+        return hook
+
+    def keeping(parent: nn.Module, real: torch.Tensor | None) -> Hook:
+        return lambda arguments, keywords: calls[parent].append(Call(arguments, keywords, real))
+
+    outputs, tokens = [], 0
+    for hidden, real in inputs:
+        tokens += hidden.shape[0] * hidden.shape[1] if real is None else int(real.sum())
+        hooks = {linears[name]: adding(name, real) for name in firsts}
+        hooks |= {parent: keeping(parent, real) for parent in calls}
+        with full_precision(device), hooked(hooks):
+            outputs.append(Chunk(block.forward(hidden), real))
+    first_of = {name: group[0] for group in block.groups for name in group}
+    hessians = {name: total.hessian() for name, total in sums.items()}
+    means = {name: total / tokens for name, total in totals.items()}
+    return Seen(
+        {name: hessians[first] for name, first in first_of.items()},
+        {name: means[first] for name, first in first_of.items()},
+        calls,
+        tuple(outputs),
+    )

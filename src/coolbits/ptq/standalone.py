@@ -1,0 +1,206 @@
+"""Quantize a model by itself, without a study: what `coolbits quantize` does."""
+
+import json
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import replacing, write_json
+from coolbits.artifacts.hashing import file_digest
+from coolbits.artifacts.manifest import describe_files
+from coolbits.models.blocks import decoder_linears
+from coolbits.models.devices import choose_device
+from coolbits.models.files import load_model
+from coolbits.models.hub import download_model
+from coolbits.models.quantized import weight_matrix
+from coolbits.ptq.checkpoint import Quantization, Request, quantize_model, write_results
+from coolbits.ptq.export.foresight import check_foreseen
+from coolbits.ptq.export.model import Exported, export_model, find_format
+from coolbits.ptq.export.source import QUANTIZATION, weight_files, weights_digests
+from coolbits.ptq.passes import Results, check_layers
+from coolbits.ptq.presets import quantizer_preset
+from coolbits.ptq.standalone_calibration import HUB_ID, Calibrated, Wish, calibrate
+from coolbits.ptq.tokens import TOKENS, write_tokens
+from coolbits.study.load import load_quantizer
+from coolbits.study.recipes.ptq import CALIBRATED, Quantized
+
+CALIBRATION = "calibration"
+_BYTES = {"float64": 8, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done: `model` is a directory or a hub id, `recipe` a preset's name or a file, `export` a format."""
+
+    model: str
+    recipe: str
+    out: Path
+    calibration: Wish = field(default_factory=Wish)
+    revision: str = "main"
+    device: str = "auto"
+    save_model: bool = False
+    export: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was made: results by module, bytes of the model's files before and after, and the seconds it all took."""
+
+    results: Results
+    summary: dict[str, Any]
+    calibration: Calibrated | None
+    exported: Exported | None
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+
+
+def quantize_standalone(order: Order) -> Outcome:
+    """Quantize a model as `order` says into the new directory `order.out`, whole or not at all.
+
+    It holds codes, layout, ledger, the calibration's tokens and `quantization.json`; if asked for, the dequantized
+    model in `model/` and the exported one in a folder named after its format.
+
+    Raises:
+        CoolbitsError: if anything asked for is missing or does not fit; then nothing is written.
+    """
+    clock = monotonic()
+    if order.out.exists():
+        raise CoolbitsError(f"{order.out}: exists already; choose another --out")
+    recipe = read_recipe(order.recipe).model_copy(update={"save_model": order.save_model})
+    if order.device == "cuda" and not torch.cuda.is_available():
+        raise CoolbitsError("--device cuda: there is no CUDA device here")
+    directory = find_model(order)
+    if "quantization_config" in _config(directory):
+        raise CoolbitsError(f"--model {order.model}: quantized already, as its config.json says")
+    loaded = load_model(directory, dtype=None, trust_remote_code=order.trust_remote_code)
+    check(recipe, loaded, order)
+    calibration, made = _quantize(recipe, order, loaded, directory)
+    numbers = [weight_matrix(module).numel() for module in decoder_linears(loaded).values()]
+    del loaded
+    if calibration is not None:
+        method = recipe.method.model_copy(update={"calibration": calibration.recipe})
+        recipe = recipe.model_copy(update={"method": method})
+    with replacing(order.out) as staging:
+        summary = write_results(recipe, made, directory, staging)
+        _describe(order, recipe, directory, calibration, summary, staging)
+        exported = None
+        if order.export is not None:
+            exported = export_model(staging, order.export, staging / order.export)
+    before = sum(path.stat().st_size for path in weight_files(directory))
+    after = before - _stored_bytes(directory) * sum(numbers) + summary["bytes"]
+    return Outcome(made.results, summary, calibration, exported, before, after, monotonic() - clock)
+
+
+def read_recipe(given: str) -> Quantized:
+    """Return the recipe that a preset's name or a file (.yaml, .yml, .json) stands for.
+
+    Raises:
+        CoolbitsError: if there is no such preset or file, or the file holds no recipe.
+    """
+    path = Path(given)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        return quantizer_preset(given)
+    if not path.is_file():
+        raise CoolbitsError(f"--recipe {given}: no such file")
+    return load_quantizer(path)
+
+
+def find_model(order: Order) -> Path:
+    """Return the directory of the model, downloaded if it is one of the hub.
+
+    Raises:
+        CoolbitsError: if there is no such directory, and the hub has no such model or cannot be reached.
+    """
+    directory = Path(order.model)
+    if directory.is_dir():
+        return directory
+    if not HUB_ID.fullmatch(order.model):
+        raise CoolbitsError(f"--model {order.model}: no such folder, and no hub id (owner/name)")
+    try:
+        return download_model(order.model, order.revision, tokenizer=True, code=order.trust_remote_code)
+    except CoolbitsError as error:
+        raise CoolbitsError(f"--model {order.model}: no such folder; as a hub id, {error}") from None
+
+
+def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
+    """Refuse, before any work, what would fail after it.
+
+    Raises:
+        CoolbitsError: if groups do not fit, the export cannot hold the result, or the model's own code would be needed
+            to open what is to be written.
+    """
+    linears = decoder_linears(model)
+    check_layers(linears, recipe.method)
+    if (order.save_model or order.export) and getattr(model.config, "auto_map", None):
+        raise CoolbitsError(f"--model {order.model}: with code of its own, which is neither saved nor exported")
+    if order.export is not None:
+        shapes = {name: weight_matrix(module).shape for name, module in linears.items()}
+        check_foreseen(recipe, shapes, find_format(order.export))
+
+
+def _quantize(
+    recipe: Quantized, order: Order, model: PreTrainedModel, directory: Path
+) -> tuple[Calibrated | None, Quantization]:
+    device = torch.device(choose_device(order.device))
+    if not isinstance(recipe.method, CALIBRATED):
+        (made,) = quantize_model([Request(recipe)], model, str(directory), device)
+        return None, made
+    positions = getattr(model.config, "max_position_embeddings", None)
+    calibration = calibrate(order.calibration, recipe.method.calibration, directory, positions)
+    with TemporaryDirectory() as folder:
+        write_tokens(calibration.tokens, Path(folder))
+        (made,) = quantize_model([Request(recipe, Path(folder))], model, str(directory), device)
+    return calibration, made
+
+
+def _describe(
+    order: Order, recipe: Quantized, model: Path, calibration: Calibrated | None, summary: dict[str, Any], out: Path
+) -> None:
+    """Write the calibration's tokens and `quantization.json`, which says what came from what."""
+    shown = None
+    if calibration is not None:
+        (out / CALIBRATION).mkdir()
+        write_tokens(calibration.tokens, out / CALIBRATION)
+        digest = file_digest(out / CALIBRATION / TOKENS)
+        shown = {"source": calibration.source, "tokens": calibration.tokens.count, "sha256": digest}
+    revision = None if Path(order.model).is_dir() else order.revision
+    made = {
+        "format": 1,
+        "model": {
+            "given": order.model,
+            "revision": revision,
+            "directory": str(model.resolve()),
+            "sha256": weights_digests(model),
+        },
+        "recipe": recipe.identity(),
+        "calibration": shown,
+        "summary": summary,
+        "files": describe_files(out),
+        "versions": {
+            "python": python_version(),
+            **{name: version(name) for name in ("coolbits", "torch", "transformers", "tokenizers", "safetensors")},
+        },
+    }
+    write_json(out / QUANTIZATION, made)
+
+
+def _stored_bytes(model: Path) -> int:
+    """Return the bytes of a weight in the model's files, as its config says."""
+    config = _config(model)
+    return _BYTES.get(str(config.get("dtype", config.get("torch_dtype"))), 4)
+
+
+def _config(model: Path) -> dict[str, Any]:
+    path = model / "config.json"
+    config: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return config

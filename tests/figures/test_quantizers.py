@@ -1,0 +1,88 @@
+"""The figure of pretrained models: a line a quantizer."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.plots import quantizers
+from coolbits.figures.style import theme
+from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
+
+ERRORS = {"rtn-w3": 0.5, "gptq-w3": 0.12, "w8a8": -0.001, "rtn-w2": 400.0}
+
+
+def row(run: str, quantizer: str, **measured: Any) -> dict[str, Any]:
+    """Return a row of a pretrained model: null in every column but those that a study knows."""
+    columns: dict[str, Any] = dict.fromkeys((*TRAJECTORY_COLUMNS, *MODEL_COLUMNS))
+    columns |= {"run": run, "model": run, "parameters": 134_515_008, "tokens": 2 * 10**12, "source": "pretrained"}
+    return columns | {"final": True, "quantizer": quantizer, "outcome": "complete", **measured}
+
+
+def losses(*runs: str) -> pd.DataFrame:
+    full = {"relative_error": 0.0, "relative_low": 0.0, "relative_high": 0.0, "fallbacks": 0, "documents": 60}
+    rows = [row(run, "none", **full) for run in runs]
+    for run in runs:
+        for name, error in ERRORS.items():
+            bounds = {"relative_low": error - 0.1 * abs(error), "relative_high": error + 0.1 * abs(error)}
+            rows.append(row(run, name, **full | {"relative_error": error} | bounds))
+    return pd.DataFrame(rows)
+
+
+def tasks(*runs: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        row(run, name, task=task, metric=metric, relative_drop=drop, samples=200)
+        for run in runs
+        for name in ERRORS
+        for task, metric, drop in (("piqa", "acc", 0.2), ("sciq", "acc", -0.05), ("piqa", "acc_norm", 0.9))
+    )
+
+
+def panels(tables: dict[str, pd.DataFrame], **options: Any) -> list[Any]:
+    with theme():
+        return quantizers.draw(tables, options).axes
+
+
+def marks(panel: Any) -> list[tuple[float, float]]:
+    """Return where the round marks are."""
+    lines = [line for line in panel.lines if line.get_marker() == "o"]
+    return sorted((y, x) for line in lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True))
+
+
+def test_one_model_has_a_line_a_quantizer_in_the_order_of_the_study() -> None:
+    (panel,) = panels({"loss": losses("smol")})
+    assert [label.get_text() for label in panel.get_yticklabels()] == list(ERRORS)
+    assert marks(panel) == [(place, pytest.approx(100 * error)) for place, error in enumerate(ERRORS.values())]
+
+
+def test_tasks_stand_beside_the_loss_where_the_study_asks_them() -> None:
+    (_, drop) = panels({"loss": losses("smol"), "tasks": tasks("smol")})
+    assert marks(drop) == [(place, pytest.approx(20)) for place in range(len(ERRORS))]
+    means = [line.get_xdata()[0] for line in drop.lines if line.get_marker() == "|"]
+    assert means == [pytest.approx(7.5)] * len(ERRORS)
+
+
+def test_each_model_has_a_column() -> None:
+    found = panels({"loss": losses("smol", "other"), "tasks": tasks("smol", "other")})
+    assert len(found) == 4
+    assert [panel.get_title() for panel in found] == ["smol", "other", "", ""]
+
+
+def test_options_choose_models_and_quantizers() -> None:
+    (panel,) = panels({"loss": losses("smol", "other")}, runs=["other"], quantizers=["rtn-w3", "w8a8"])
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["rtn-w3", "w8a8"]
+    with pytest.raises(CoolbitsError, match="figure quantizers: the study has no quantized pretrained model"):
+        panels({"loss": losses("smol")}, runs=["none"])
+    with pytest.raises(CoolbitsError, match="figure quantizers: no option 'colour'"):
+        panels({"loss": losses("smol")}, colour="red")
+
+
+def test_the_caption_says_n_intervals_and_what_has_no_mark() -> None:
+    table = losses("smol")
+    table.loc[table.quantizer == "rtn-w2", ["relative_error", "relative_low", "relative_high"]] = float("nan")
+    text = quantizers.caption({"loss": table, "tasks": tasks("smol")}, {}, "tiny")
+    for part in ("smol (135M parameters, 2T tokens)", "60 held-out documents", "95 % bootstrap", "piqa 200, sciq 200"):
+        assert part in text
+    assert "not finite: rtn-w2." in text and text.endswith("tiny.")
+    assert "Hollow" not in text

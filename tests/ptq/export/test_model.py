@@ -1,0 +1,125 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.manifest import describe_files
+from coolbits.models.quantized import QuantizedModel, read_quantized, write_quantized
+from coolbits.ptq.export import model as exporting
+from coolbits.ptq.export.model import FORMATS, export_model, write_export
+from coolbits.ptq.export.source import Source
+from coolbits.study.recipes.ptq import Grid
+
+GRID = Grid(bits=3, group_size=32)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("architecture", ["neox", "llama"])
+def test_every_weight_is_read_back_before_the_directory_appears(form, architecture, models, quantized, tmp_path):
+    model = models(architecture)
+    made = write_export(Source(quantized(model, GRID), model, {"recipe": "r"}), form, tmp_path / "out")
+    assert made.modules == len(read_quantized(tmp_path / "codes").layers)
+    assert made.bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
+    assert json.loads((tmp_path / "out" / "coolbits.json").read_text()) == {
+        "format": form.name,
+        "dtype": "float32",
+        "exact": True,
+        "recipe": "r",
+    }
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_config_and_tokenizer_come_with_it(form, models, quantized, tmp_path):
+    model = models("llama")
+    write_export(Source(quantized(model, GRID), model, {}), form, tmp_path / "out")
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert config.hidden_size == 64
+    assert config.quantization_config["quant_method"] == form.name
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
+
+
+def test_all_that_is_not_quantized_is_the_models_own(models, quantized, tmp_path):
+    model = models("llama")
+    write_export(Source(quantized(model, GRID), model, {}), FORMATS["gptq"], tmp_path / "out")
+    ours, stored = load_file(model / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    shared = ours.keys() & stored.keys()
+    assert {key for key in shared if "norm" in key or "embed" in key} == shared
+    assert all(torch.equal(ours[key], stored[key]) for key in shared)
+
+
+def test_replaced_parameters_take_the_place_of_the_models(models, quantized, tmp_path):
+    model = models("llama")
+    codes = quantized(model, GRID)
+    norm = "model.layers.0.input_layernorm.weight"
+    moved = torch.full_like(load_file(model / "model.safetensors")[norm], 0.5)
+    write_quantized(QuantizedModel(read_quantized(codes).layers, {norm: moved}), codes)
+    write_export(Source(codes, model, {}), FORMATS["compressed-tensors"], tmp_path / "out")
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")[norm], moved)
+
+
+def test_half_precision_rounds_scales_and_says_so(models, quantized, tmp_path):
+    model = models("neox")
+    codes = quantized(model, GRID)
+    write_export(Source(codes, model, {}), FORMATS["gptq"], tmp_path / "out", dtype="bfloat16")
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    name, layer = next(iter(read_quantized(codes).layers.items()))
+    assert torch.equal(stored[f"{name}.scales"], layer.scales.T.to(torch.bfloat16))
+    assert stored["gpt_neox.embed_in.weight"].dtype == torch.bfloat16
+    assert json.loads((tmp_path / "out" / "coolbits.json").read_text())["exact"] is False
+
+
+def test_a_tensor_that_reads_back_wrong_stops_the_export(models, quantized, tmp_path, monkeypatch):
+    model = models("neox")
+    form = FORMATS["gptq"]
+    broken = replace(form, tensors=lambda layer, config: form.tensors(layer, config) | {"scales": 2 * layer.scales.T})
+    with pytest.raises(RuntimeError, match="reads back as other weights"):
+        write_export(Source(quantized(model, GRID), model, {}), broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_library_that_loses_a_tensor_is_noticed(models, quantized, tmp_path, monkeypatch):
+    model = models("neox")
+
+    def save_less(loaded, tokenizer, out, tensors):
+        kept = {key: tensor.contiguous() for key, tensor in tensors.items() if "final_layer_norm" not in key}
+        save_file(kept, out / "model.safetensors")
+
+    monkeypatch.setattr(exporting, "save_model", save_less)
+    with pytest.raises(RuntimeError, match=r"final_layer_norm\.\w+ reads back as another tensor, or not at all"):
+        write_export(Source(quantized(model, GRID), model, {}), FORMATS["gptq"], tmp_path / "out")
+
+
+def test_a_refusal_names_the_formats_that_can(models, quantized, tmp_path):
+    model = models("neox")
+    codes = quantized(model, GRID, activation_order=True)
+    with pytest.raises(CoolbitsError, match=r"not neighbouring inputs .*; gptq can"):
+        write_export(Source(codes, model, {}), FORMATS["compressed-tensors"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_stands_at_out_is_left_alone(tmp_path):
+    with pytest.raises(CoolbitsError, match="exists already"):
+        export_model(tmp_path, "gptq", tmp_path)
+
+
+def test_a_folder_that_is_no_artifact_is_refused(tmp_path):
+    with pytest.raises(CoolbitsError, match="no such folder"):
+        export_model(tmp_path / "none", "gptq", tmp_path / "out")
+    with pytest.raises(CoolbitsError, match="no such artifact"):
+        export_model(tmp_path, "gptq", tmp_path / "out")
+
+
+def test_the_models_own_directory_stays_as_it_is(models, quantized, tmp_path):
+    model = models("llama")
+    before = describe_files(model)
+    write_export(Source(quantized(model, GRID), model, {}), FORMATS["gptq"], tmp_path / "out")
+    assert describe_files(model) == before
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(CoolbitsError, match="'awq': no such format; allowed are compressed-tensors, gptq"):
+        export_model(tmp_path, "awq", tmp_path / "out")

@@ -1,0 +1,70 @@
+"""From a quantized artifact back to the model it was made from."""
+
+import pytest
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import write_json
+from coolbits.artifacts.manifest import Manifest, write_manifest
+from coolbits.ptq.export.source import find_source, weight_files, weights_digests
+
+
+def artifact(root, kind, name, parents=None, summary=None):
+    directory = root / kind / name
+    directory.mkdir(parents=True)
+    made = Manifest(kind, name, "f", {"method": "rtn"}, parents or {}, {}, summary or {})
+    write_manifest(directory, made, {})
+    return directory, made
+
+
+def reference(made):
+    return {"kind": made.kind, "name": made.name, "fingerprint": "f", "digest": made.digest}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return artifact(tmp_path / "results", "checkpoint", "run/step_0000100")
+
+
+@pytest.fixture
+def quantized(tmp_path, checkpoint):
+    directory, _ = artifact(tmp_path / "results", "quantized", "rtn-run", {"model": reference(checkpoint[1])})
+    return directory
+
+
+def test_the_parent_is_found_below_the_same_results_folder(quantized, checkpoint):
+    source = find_source(quantized, None)
+    assert source.model == checkpoint[0]
+    assert source.provenance["recipe"] == {"method": "rtn"}
+    assert source.provenance["model"]["name"] == "run/step_0000100"
+
+
+def test_a_model_that_was_moved_is_named(quantized, checkpoint, tmp_path):
+    moved = checkpoint[0].rename(tmp_path / "moved")
+    with pytest.raises(CoolbitsError, match="say with --model"):
+        find_source(quantized, None)
+    assert find_source(quantized, moved).model == moved
+
+
+def test_another_model_is_refused(quantized, tmp_path):
+    other, _ = artifact(tmp_path, "checkpoint", "other")
+    with pytest.raises(CoolbitsError, match=r"another model than the one .* was made from \(run/step_0000100\)"):
+        find_source(quantized, other)
+
+
+def test_artifacts_of_other_kinds_and_diverged_ones_have_nothing_to_export(checkpoint, tmp_path):
+    with pytest.raises(CoolbitsError, match="kind 'checkpoint'; only quantized"):
+        find_source(checkpoint[0], None)
+    diverged, _ = artifact(tmp_path, "quantized", "lost", summary={"outcome": "diverged"})
+    with pytest.raises(CoolbitsError, match="diverged, so there are no weights"):
+        find_source(diverged, None)
+
+
+def test_weights_in_several_files_are_those_that_the_index_names(tmp_path):
+    for name in ("model-1.safetensors", "model-2.safetensors", "state.safetensors"):
+        (tmp_path / name).write_bytes(name.encode())
+    write_json(
+        tmp_path / "model.safetensors.index.json",
+        {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors"}},
+    )
+    assert [path.name for path in weight_files(tmp_path)] == ["model-1.safetensors", "model-2.safetensors"]
+    assert len(set(weights_digests(tmp_path).values())) == 2

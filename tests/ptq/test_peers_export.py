@@ -1,0 +1,176 @@
+"""Exported models opened by transformers, with compressed-tensors and with GPTQModel: logits and weights are ours.
+
+vLLM, which needs a GPU, is not among the readers here.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from coolbits.models.activations import TokenRounding
+from coolbits.models.blocks import decoder_linears
+from coolbits.models.files import load_model
+from coolbits.models.quantized import QuantizedModel, apply_quantized, read_quantized, weight_matrix, write_quantized
+from coolbits.ptq.export.model import FORMATS, write_export
+from coolbits.ptq.export.source import Source
+from coolbits.ptq.gptq import gptq
+from coolbits.ptq.rtn import round_to_nearest
+from coolbits.study.recipes.ptq import GPTQ, Grid
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+TOKENS = torch.arange(48)[None] * 5 % 96
+
+
+def build(architecture: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    if architecture == "neox":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES))
+    return LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2, tie_word_embeddings=True))
+
+
+def export(
+    form: str,
+    architecture: str,
+    grid: Grid,
+    folder: Path,
+    order: str = "natural",
+    activations: TokenRounding | None = None,
+) -> Path:
+    """Quantize a model with outliers, by GPTQ if in activation order, and export it."""
+    model = build(architecture)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter) ** 3)
+    model.save_pretrained(folder / "model")
+    layers = {}
+    for name, module in decoder_linears(model).items():
+        weight = weight_matrix(module).float()
+        inputs = weight.shape[1]
+        vectors = torch.randn(4 * inputs, inputs, dtype=torch.float64) * torch.rand(inputs, dtype=torch.float64)
+        recipe = GPTQ(grid=grid, order="activation", static_groups=order == "static")
+        by_gptq = gptq(weight, 2 * vectors.T @ vectors / len(vectors), recipe).layer
+        layers[name] = round_to_nearest(weight, grid) if order == "natural" else by_gptq
+    (folder / "codes").mkdir()
+    write_quantized(QuantizedModel(layers, activations=activations), folder / "codes")
+    write_export(Source(folder / "codes", folder / "model", {}), FORMATS[form], folder / "out")
+    return folder / "out"
+
+
+def our_logits(folder: Path) -> torch.Tensor:
+    model = load_model(folder / "model")
+    apply_quantized(model, folder / "codes")
+    with torch.inference_mode():
+        return model(input_ids=TOKENS).logits
+
+
+def their_logits(model: nn.Module) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=TOKENS).logits.float()
+
+
+COMPRESSED = [
+    *product(("neox", "llama"), (2, 3, 4, 8), (64, None), (True, False), ("natural",)),
+    ("neox", 3, 64, True, "static"),
+    ("llama", 4, 64, False, "static"),
+    ("neox", 3, None, False, "activation"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "bits", "group_size", "symmetric", "order"), COMPRESSED)
+def test_transformers_opens_compressed_tensors(architecture, bits, group_size, symmetric, order, tmp_path):
+    pytest.importorskip("llmcompressor", reason="llm-compressor is in the peers' environment")
+    grid = Grid(bits=bits, group_size=group_size, symmetric=symmetric)
+    out = export("compressed-tensors", architecture, grid, tmp_path, order)
+    theirs = AutoModelForCausalLM.from_pretrained(out)
+    torch.testing.assert_close(their_logits(theirs), our_logits(tmp_path), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(8, None), (4, 64)], ids=["w8a8", "w4a8"])
+@pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
+def test_transformers_rounds_activations_as_we_do(bits, group_size, symmetric, tmp_path):
+    pytest.importorskip("llmcompressor", reason="llm-compressor is in the peers' environment")
+    rounding = TokenRounding(bits=8, symmetric=symmetric)
+    grid = Grid(bits=bits, group_size=group_size, symmetric=symmetric)
+    out = export("compressed-tensors", "llama", grid, tmp_path, activations=rounding)
+    theirs = AutoModelForCausalLM.from_pretrained(out)
+    torch.testing.assert_close(their_logits(theirs), our_logits(tmp_path), rtol=1e-4, atol=1e-4)
+
+
+def test_the_config_is_the_one_that_llm_compressor_writes(tmp_path, monkeypatch):
+    llmcompressor = pytest.importorskip("llmcompressor", reason="llm-compressor is in the peers' environment")
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    monkeypatch.chdir(tmp_path)  # it writes logs where it runs
+    out = export("compressed-tensors", "neox", Grid(bits=3, group_size=64, symmetric=False), tmp_path)
+    weights = {"num_bits": 3, "type": "int", "symmetric": False, "strategy": "group", "group_size": 64}
+    recipe = QuantizationModifier(
+        config_groups={"group_0": {"targets": ["Linear"], "weights": weights}}, ignore=["lm_head"]
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    llmcompressor.oneshot(model=model, recipe=recipe)
+    model.save_pretrained(tmp_path / "theirs", save_compressed=True)
+    theirs = AutoConfig.from_pretrained(tmp_path / "theirs").quantization_config
+    ours = AutoConfig.from_pretrained(out).quantization_config
+    for config in (theirs, ours):
+        config["config_groups"]["group_0"]["weights"].pop("observer")
+        config.pop("ignore")  # theirs has the head's name in the file, `embed_out`, which readers do not look for
+    assert ours == theirs
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """Keep GPTQModel from compiling what runs once."""
+    os.environ["GPTQMODEL_CPU_WORKERS"] = "2"
+    compiled, torch.compile = torch.compile, lambda function, **_: function
+    yield
+    torch.compile = compiled
+
+
+GPTQ_CASES = [
+    ("neox", 3, 64, True, "activation"),
+    ("llama", 4, 64, False, "activation"),
+    ("llama", 2, 64, True, "natural"),
+    ("neox", 8, None, False, "natural"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "bits", "group_size", "symmetric", "order"), GPTQ_CASES)
+def test_transformers_opens_the_gptq_format(architecture, bits, group_size, symmetric, order, tmp_path, eager):
+    pytest.importorskip("gptqmodel", reason="GPTQModel is in an environment of its own")
+    from transformers import GPTQConfig
+
+    grid = Grid(bits=bits, group_size=group_size, symmetric=symmetric)
+    out = export("gptq", architecture, grid, tmp_path, order)
+    plain = GPTQConfig(bits=bits, backend="gptq_torch")
+    theirs = AutoModelForCausalLM.from_pretrained(out, quantization_config=plain, dtype=torch.float32)
+    for name, layer in read_quantized(tmp_path / "codes").layers.items():
+        module = theirs.get_submodule(name)
+        weight = type(module).dequantize_weight(module).T.float()
+        torch.testing.assert_close(
+            weight, layer.weight(), rtol=2**-10, atol=1e-6, msg=name
+        )  # it keeps scales in float16
+    ours = our_logits(tmp_path)
+    assert (their_logits(theirs) - ours).abs().max() < 5e-3 * ours.abs().max()

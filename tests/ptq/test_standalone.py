@@ -1,0 +1,226 @@
+"""Quantizing without a study: what it writes, and that what cannot work leaves nothing behind."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.hashing import file_digest
+from coolbits.models.files import load_model
+from coolbits.models.quantized import apply_quantized, read_quantized
+from coolbits.ptq import standalone
+from coolbits.ptq.export.model import export_model
+from coolbits.ptq.standalone import Order, quantize_standalone, read_recipe
+from coolbits.ptq.standalone_calibration import Wish
+from coolbits.ptq.tokens import read_tokens
+from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Quantized
+
+RECIPE = "gptq-w3-g32"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A GPT-NeoX of width 32 with a tokenizer of bytes."""
+    directory = tmp_path / "checkpoint"
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=300,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(directory)
+    vocabulary = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocabulary | {"<end>": 256}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def order(checkpoint: Path, tmp_path: Path) -> Order:
+    return Order(str(checkpoint), RECIPE, tmp_path / "out", Wish(sequences=6))
+
+
+def test_codes_ledger_calibration_and_origin_are_written(order, checkpoint):
+    outcome = quantize_standalone(order)
+    made = json.loads((order.out / "quantization.json").read_text())
+    assert made["summary"] == outcome.summary
+    assert (made["summary"]["modules"], made["summary"]["fallbacks"]) == (8, 0)
+    assert len(pd.read_parquet(order.out / "ledger.parquet")) == 8
+    assert made["model"]["sha256"] == {"model.safetensors": file_digest(checkpoint / "model.safetensors")}
+    assert made["calibration"]["source"] == "embedded"
+    assert made["calibration"]["sha256"] == file_digest(order.out / "calibration" / "tokens.safetensors")
+    assert read_tokens(order.out / "calibration").count == made["calibration"]["tokens"] == 6 * 48
+
+
+def test_the_recipe_that_is_written_makes_the_same_again(order, tmp_path):
+    quantize_standalone(order)
+    made = json.loads((order.out / "quantization.json").read_text())
+    recipe = Quantized.read(made["recipe"])
+    assert isinstance(recipe.method, GPTQ)
+    assert (recipe.method.calibration.sequences, recipe.method.calibration.sequence_length) == (6, 48)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made["recipe"]))
+    again = Order(order.model, str(tmp_path / "recipe.yaml"), tmp_path / "again")
+    quantize_standalone(again)
+    assert file_digest(again.out / "codes.safetensors") == file_digest(order.out / "codes.safetensors")
+
+
+def test_the_listed_files_are_those_that_were_made(order):
+    quantize_standalone(order)
+    files = json.loads((order.out / "quantization.json").read_text())["files"]
+    assert files.keys() >= {"codes.safetensors", "layout.json", "ledger.parquet", "calibration/tokens.safetensors"}
+    assert {name: file["sha256"] for name, file in files.items()} == {
+        name: file_digest(order.out / name) for name in files
+    }
+
+
+def test_a_method_without_calibration_needs_no_tokenizer(order, checkpoint):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (checkpoint / name).unlink()
+    outcome = quantize_standalone(replace(order, recipe="rtn-w4-g32"))
+    assert outcome.calibration is None
+    assert json.loads((order.out / "quantization.json").read_text())["calibration"] is None
+
+
+def test_sizes_are_of_the_whole_model(order, checkpoint):
+    outcome = quantize_standalone(order)
+    assert outcome.bytes_before == (checkpoint / "model.safetensors").stat().st_size
+    quantized = sum(layer.codes.numel() for layer in read_quantized(order.out).layers.values())
+    assert outcome.bytes_after == outcome.bytes_before - 4 * quantized + outcome.summary["bytes"]
+
+
+def test_the_saved_and_the_exported_model_lie_beside_the_codes(order, checkpoint):
+    outcome = quantize_standalone(replace(order, save_model=True, export="gptq"))
+    expected = load_model(checkpoint)
+    apply_quantized(expected, order.out)
+    tokens = torch.arange(30)[None]
+    with torch.inference_mode():
+        assert torch.equal(load_model(order.out / "model")(tokens).logits, expected(tokens).logits)
+    assert outcome.exported is not None
+    assert outcome.exported.modules == 8
+    assert json.loads((order.out / "gptq" / "coolbits.json").read_text())["recipe"]["method"]["kind"] == "gptq"
+
+
+def test_what_was_written_can_be_exported_later(order, tmp_path):
+    quantize_standalone(order)
+    assert export_model(order.out, "gptq", tmp_path / "exported").modules == 8
+
+
+def test_an_export_of_another_models_codes_is_refused(order, checkpoint, tmp_path):
+    quantize_standalone(order)
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CoolbitsError, match="other weights than those that"):
+        export_model(order.out, "gptq", tmp_path / "exported")
+
+
+def test_a_recipe_is_a_preset_or_a_file(tmp_path):
+    assert read_recipe("rtn-w3-g64") == Quantized(method=RTN(grid=Grid(bits=3, group_size=64)))
+    (tmp_path / "own.yaml").write_text("method: {kind: rtn, grid: {bits: 5}}")
+    assert read_recipe(str(tmp_path / "own.yaml")) == Quantized(method=RTN(grid=Grid(bits=5)))
+    (tmp_path / "own.json").write_text('{"method": {"kind": "rtn", "grid": {"bits": 6}}}')
+    assert read_recipe(str(tmp_path / "own.json")).method.bits == 6
+
+
+def test_a_model_of_the_hub_is_downloaded_with_its_tokenizer(order, checkpoint, monkeypatch):
+    asked = []
+
+    def download(*arguments, **keywords):
+        asked.append((arguments, keywords))
+        return checkpoint
+
+    monkeypatch.setattr(standalone, "download_model", download)
+    quantize_standalone(replace(order, model="own/er", revision="v1"))
+    assert asked == [(("own/er", "v1"), {"tokenizer": True, "code": False})]
+    assert json.loads((order.out / "quantization.json").read_text())["model"]["revision"] == "v1"
+
+
+REFUSED = {
+    "no such preset": ({"recipe": "gptq-w4"}, "no such preset"),
+    "no recipe file": ({"recipe": "none.yaml"}, "--recipe none.yaml: no such file"),
+    "no model": ({"model": "none"}, "--model none: no such folder, and no hub id"),
+    "groups": ({"recipe": "gptq-w3-g48"}, "48 does not divide the 32 inputs"),
+    "too little calibration": ({"calibration": Wish(sequences=1)}, "48 in all, are fewer than the 64 inputs"),
+    "too long": ({"calibration": Wish(sequence_length=49)}, "49 tokens, but the model has 48 positions"),
+    "no calibration file": ({"calibration": Wish("none.txt")}, "--calibration none.txt: no such file"),
+    "export": ({"export": "compressed-tensors"}, "not neighbouring inputs .*; gptq can"),
+    "device": ({"device": "cuda"}, "no CUDA device"),
+}
+
+
+@pytest.mark.parametrize(("changes", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_work_is_refused_and_leaves_nothing(changes, reason, order, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CoolbitsError, match=reason):
+        quantize_standalone(replace(order, **changes))
+    assert [path.name for path in order.out.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_recipe_file_says_what_is_wrong_in_it(tmp_path):
+    (tmp_path / "own.yaml").write_text("method: {kind: rtn, grid: {bits: 33}}")
+    with pytest.raises(CoolbitsError, match=r"own\.yaml: method\.rtn\.grid\.bits: .* found 33"):
+        read_recipe(str(tmp_path / "own.yaml"))
+
+
+def test_what_stands_at_out_is_left_alone(order):
+    order.out.mkdir()
+    with pytest.raises(CoolbitsError, match="exists already"):
+        quantize_standalone(order)
+    assert list(order.out.iterdir()) == []
+
+
+def test_an_unreachable_hub_is_told_from_a_missing_folder(order, monkeypatch):
+    def unreachable(*_arguments, **_keywords):
+        raise CoolbitsError("model own/er: the Hugging Face hub cannot be reached")
+
+    monkeypatch.setattr(standalone, "download_model", unreachable)
+    with pytest.raises(CoolbitsError, match=r"--model own/er: no such folder; as a hub id, .* cannot be reached"):
+        quantize_standalone(replace(order, model="own/er"))
+
+
+def test_what_is_quantized_already_is_refused(order, checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(CoolbitsError, match="quantized already"):
+        quantize_standalone(order)
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_models_own_code_runs_only_if_trusted(order, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, **sizes)).save_pretrained(checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    own = {"model_type": "own", "auto_map": classes}
+    (checkpoint / "config.json").write_text(json.dumps(config | own))
+    (checkpoint / "own.py").write_text(CODE)
+    plain = replace(order, recipe="rtn-w4-g32")
+    with pytest.raises(CoolbitsError, match="trust_remote_code"):
+        quantize_standalone(plain)
+    with pytest.raises(CoolbitsError, match="neither saved nor exported"):
+        quantize_standalone(replace(plain, trust_remote_code=True, save_model=True))
+    assert quantize_standalone(replace(plain, trust_remote_code=True)).summary["modules"] == 7
