@@ -165,7 +165,7 @@ class Worker:
         """Return the seconds of one quantization.
 
         Raises:
-            SystemExit: if the process ended.
+            ChildProcessError: if the process ended: the library refuses the model, or is not there.
         """
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write("go\n")
@@ -173,7 +173,7 @@ class Worker:
         for line in self._process.stdout:
             if line.startswith("seconds "):
                 return float(line.split()[1])
-        raise SystemExit(f"{self.name}: the process ended; run it alone with --work {self.name}")
+        raise ChildProcessError(self.name)
 
     def close(self) -> None:
         """End the process."""
@@ -189,10 +189,13 @@ def work(run: Run) -> None:
 
 
 def contest(first: Worker, second: Worker, rounds: int) -> list[tuple[float, float]]:
-    """Return the seconds of both, round by round, in turns."""
+    """Return the seconds of both, round by round, in turns; none if one of them cannot do it."""
     try:
         first.seconds(), second.seconds()
         return [(first.seconds(), second.seconds()) for _ in range(rounds)]
+    except ChildProcessError as error:
+        print(f"{error} ended: its reason is in --logs", file=sys.stderr)
+        return []
     finally:
         first.close()
         second.close()
@@ -200,6 +203,8 @@ def contest(first: Worker, second: Worker, rounds: int) -> list[tuple[float, flo
 
 def line(name: str, times: list[tuple[float, float]], peer: str) -> str:
     """Return a line of the table: medians, and the ratio's median and range."""
+    if not times:
+        return f"| {name} | | {peer} | cannot | |"
     mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     ratios = sorted(second / first for first, second in times)
     spread = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
