@@ -49,6 +49,7 @@ CONTESTS = (
 def ours(model: Path, calibration: Path, *methods: dict[str, Any]) -> Run:
     """Return a run of our own code by these methods."""
     import torch
+
     from coolbits.models.files import load_model
     from coolbits.ptq.checkpoint import Request, quantize_model
     from coolbits.study.recipes.ptq import Quantized

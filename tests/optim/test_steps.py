@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coolbits.optim import compiled, native, reference
 from coolbits.optim.adam import Adam
+from coolbits.optim.codebook import middles
 from coolbits.optim.codecs import Blockwise
 from coolbits.optim.sgd import SGD
 from coolbits.optim.steps import choose_steps
@@ -71,6 +72,20 @@ def run_momentum(steps: ModuleType, kind: str, nesterov: bool, block_size: int) 
     for step in range(1, STEPS + 1):
         directions = steps.momentum_step(tensors(step), momenta, codec, 0.95, nesterov)
     return collect(directions=directions, momenta=momenta)
+
+
+def borders(kind: str, signed: bool, scale: float) -> Tensor:
+    """The scale, and the float32 numbers around those where its block's code changes, three on either side."""
+    codec = Blockwise(kind, signed)
+    halves = torch.arange(-codec.levels if signed else 0, codec.levels) + 0.5
+    places = middles(signed) if kind == "dynamic" else halves / codec.levels
+    values = [places * scale]
+    for direction in (-torch.inf, torch.inf):
+        value = values[0]
+        for _ in range(3):
+            value = value.nextafter(torch.tensor(direction))
+            values.append(value)
+    return torch.cat([torch.tensor([scale]), *values]).clamp(-scale if signed else 0, scale)
 
 
 def assert_same(one: Run, other: Run) -> None:
@@ -149,6 +164,28 @@ class TestCompiled:
         rule = Adam(0.9, 0.95, 1e-8, 0.1, corrected_by=0.05)
         assert_same(*(run_adam(steps, "dynamic", "dynamic", 256, rule) for steps in (reference, compiled)))
 
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("exponent", [-140, -101, -99, -30, 0, 60])
+    def test_codes_are_the_references_where_the_last_bit_of_a_quotient_decides(self, kind: str, exponent: int) -> None:
+        """Among them scales whose inverse is no normal number; without memory a state is the gradient or its square."""
+        codecs, rule = (Blockwise(kind, True), Blockwise(kind, False)), Adam(0.0, 0.0, 1e-8, 0.1)
+        scales = torch.rand(20, generator=torch.Generator().manual_seed(exponent)).add(1).ldexp(torch.tensor(exponent))
+        gradients = [borders(kind, True, scale) for scale in scales.tolist()]
+        gradients += [borders(kind, False, scale).sqrt() for scale in scales.tolist()]
+        runs = []
+        for steps in (reference, compiled):
+            weights = [torch.zeros_like(gradient) for gradient in gradients]
+            states = [[codec.encode(weight) for weight in weights] for codec in codecs]
+            steps.adam_step(weights, gradients, *states, codecs, rule, torch.tensor(1.0), LR)
+            runs.append(collect(weights=weights, averages=states[0], squares=states[1]))
+        assert_same(*runs)
+
+    @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+    def test_no_cell_of_the_look_up_has_more_than_two_codes(self, signed: bool) -> None:
+        cells = compiled._cells(signed)
+        near, far = cells & 255, cells >> 8 & 255
+        assert (near != far).sum() == 255 and (near - far).abs().max() == 1
+
     @pytest.mark.parametrize("run", [run_sgd, run_momentum])
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("nesterov", [False, True])
@@ -164,7 +201,7 @@ class TestCompiled:
         try:
             for threads in (1, 3):
                 torch.set_num_threads(threads)
-                runs.append(run_adam(compiled, kind, kind, 100))
+                runs.append(run_adam(compiled, kind, kind, 10))
         finally:
             torch.set_num_threads(before)
         assert_same(*runs)

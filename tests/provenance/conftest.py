@@ -99,7 +99,7 @@ def build_study(lab: Laboratory, study: str = "tiny", **options: Any) -> None:
     """Make a study: one trajectory of two checkpoints, one of them quantized, scored, tabulated and drawn.
 
     Options: `bits`, `peak_lr`, `losses` (of the two evaluations), `diverged` (the second checkpoint and what is made
-    from it), `fallbacks`, `said` (what the table says of both).
+    from it), `fallbacks`, `said` (what the table says of both), `run` (its name).
     """
     bits, peak_lr = options.get("bits", 3), options.get("peak_lr", 0.01)
     losses, lost, fallbacks = (
@@ -149,14 +149,21 @@ def build_study(lab: Laboratory, study: str = "tiny", **options: Any) -> None:
         files={"n": str(losses)},
         summary=outcome,
     )
-    columns = {"run": "trunk", "trajectory": track, "peak_lr": peak_lr, "seed": 0, "step": 20, "source": "checkpoint"}
+    columns = {
+        "run": options.get("run", "trunk"),
+        "trajectory": track,
+        "peak_lr": peak_lr,
+        "seed": 0,
+        "step": 20,
+        "source": "checkpoint",
+    }
     rows = [
         {"evaluation": "evaluation.0", "base": None, "columns": columns | {"quantizer": "none", "bits": None}},
         {"evaluation": "evaluation.1", "base": "evaluation.0", "columns": columns | {"quantizer": "q", "bits": bits}},
     ]
     said = options.get("said", ("diverged" if lost else "complete", 0 if lost else fallbacks))
     frame = pd.DataFrame([row["columns"] for row in rows])
-    frame = frame.assign(loss=losses, outcome=said[0], fallbacks=[0, said[1]])
+    frame = frame.assign(measurement=range(2), loss=losses, outcome=said[0], fallbacks=[0, said[1]])
     table = lab.named(
         "table",
         f"{study}/loss",

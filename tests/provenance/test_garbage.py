@@ -166,7 +166,7 @@ def test_a_training_that_runs_refuses(lab):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(CoolbitsError) as error:
             demand_idle(lab.root)
-    assert str(error.value) == f"{folder}/lock: process 123 trains here now; wait for it, or stop it"
+    assert str(error.value) == f"{folder}/lock: process 123 works here now; wait for it, or stop it"
     demand_idle(lab.root)
     assert (folder / "lock").read_text() == "123"
 

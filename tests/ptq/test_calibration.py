@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_blocks, decoder_linears
-from coolbits.ptq.calibration import check_calibration, gather_hessian, gather_hessians
+from coolbits.ptq.calibration import check_calibration, gather_hessian, gather_hessians, run_quantizing
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, trace_model
 
@@ -78,3 +78,32 @@ def test_the_outputs_of_a_block_are_the_inputs_of_the_next(model: PreTrainedMode
         states = model(TOKENS, output_hidden_states=True).hidden_states
         final = model.gpt_neox.final_layer_norm(torch.cat([chunk.hidden for chunk in inputs]))
     torch.testing.assert_close(final, states[-1])
+
+
+def test_one_run_of_a_block_gives_the_hessians_of_as_many_runs_as_it_has_groups(
+    model: PreTrainedModel, trace: Trace
+) -> None:
+    linears = decoder_linears(model)
+    block, (chunk,) = trace.blocks[0], trace.inputs
+    met: dict[tuple[str, ...], torch.Tensor] = {}
+    output = run_quantizing(block, chunk, linears, lambda group, hessian: met.update({tuple(group): hessian}))
+    assert list(met) == list(block.groups)
+    for group, hessian in met.items():
+        assert torch.equal(hessian, gather_hessian(block, [chunk], linears[group[0]]))
+    assert torch.equal(output.hidden, gather_hessians(block, [chunk], {})[1][0].hidden)
+
+
+def test_a_layer_reads_what_the_layers_quantized_before_it_give(model: PreTrainedModel, trace: Trace) -> None:
+    linears = decoder_linears(model)
+    block, (chunk,) = trace.blocks[0], trace.inputs
+    met: dict[tuple[str, ...], torch.Tensor] = {}
+
+    def halve(group, hessian: torch.Tensor) -> None:
+        met[tuple(group)] = hessian
+        for name in group:
+            linears[name].weight.data.mul_(0.5)
+
+    run_quantizing(block, chunk, linears, halve)
+    last = block.groups[-1]
+    assert torch.equal(met[last], gather_hessian(block, [chunk], linears[last[0]]))
+    assert not torch.equal(met[block.groups[0]], torch.zeros_like(met[block.groups[0]]))

@@ -4,9 +4,10 @@ import pytest
 
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import make_node
 from coolbits.artifacts.store import Store
-from coolbits.study.times import put_in_order
+from coolbits.study.times import put_in_order, put_pages_in_order
 
 PARENT = make_node("corpus", "parent", {"text": "old"}, {})
 CHILD = make_node("shards", "child", {"size": 1}, {"corpus": PARENT.ref})
@@ -90,3 +91,27 @@ def test_what_is_missing_is_no_error(store, missing):
     (store.directory(missing) / "manifest.json").unlink()
     settle(store, CHILD)
     assert (store.directory(missing) / "manifest.json").exists() is False
+
+
+def test_a_page_about_the_figure_as_it_is_gets_its_time_and_one_about_another_does_not(store, tmp_path):
+    figure, page = store.directory(FIGURE), tmp_path / "page.html"
+    for text, seconds in ((read_manifest(figure).digest, 100), ("of another figure", 50)):
+        page.write_text(text)
+        os.utime(page, (50, 50))
+        put_pages_in_order({page: figure})
+        assert page.stat().st_mtime == seconds
+    page.write_text("newer than the figure")
+    before = page.stat().st_mtime
+    put_pages_in_order({page: figure})
+    assert page.stat().st_mtime == before
+
+
+def test_pages_of_what_is_lost_or_damaged_keep_their_times(store, tmp_path):
+    figure, page = store.directory(FIGURE), tmp_path / "page.html"
+    put_pages_in_order({page: figure})
+    assert not page.exists()
+    page.write_text("")
+    os.utime(page, (50, 50))
+    (figure / "manifest.json").write_text("{")
+    put_pages_in_order({page: figure})
+    assert page.stat().st_mtime == 50

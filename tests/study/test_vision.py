@@ -155,13 +155,13 @@ def test_what_it_costs_is_said_before(study, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("data", {"kind": "mnist"}, "vision.digits.data: input tag 'mnist'"),
+        ("data", {"kind": "mnist"}, "vision.digits.data.kind: should be one of 'digits'"),
         ("model", "resnet-9000", "vision.digits.model: vision model 'resnet-9000': no such preset; there are"),
         ("optimizer", "SGD-8L", "optimizer 'SGD-8L': no such name; allowed are"),
-        ("schedule", {"kind": "wsd", "warmup": 1}, "vision.digits.schedule.kind: input should be 'constant', 'cosine'"),
-        ("schedule", {"kind": "cosine", "warmup": 4}, "vision.digits: a warmup of 4 epochs in a run of 4"),
-        ("batch_images", 1, "vision.digits.batch_images: input should be greater than 1; found 1"),
-        ("epoch", 3, "vision.digits.unknown key 'epoch'; allowed: data, model"),
+        ("schedule", {"kind": "wsd", "warmup": 1}, "vision.digits.schedule.kind: should be 'constant', 'cosine'"),
+        ("schedule", {"kind": "cosine", "warmup": 4}, "vision.digits.schedule.warmup: 4 epochs, but the run has 4"),
+        ("batch_images", 1, "vision.digits.batch_images: should be greater than 1; found 1"),
+        ("epoch", 3, "vision.digits: unknown key 'epoch'; allowed: data, model"),
         ("data", {"kind": "folder", "path": "gone", "size": 8}, "gone/train: no such folder"),
     ],
 )

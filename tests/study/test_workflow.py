@@ -86,9 +86,9 @@ def test_what_makes_a_task_run_again_is_its_code_and_for_own_results_their_recip
 def test_threads_come_from_the_study(flow, tiny):
     workflow = flow(tiny | {"threads": {"data": 3, "training": 4, "measuring": 5}})
     threads = {task.job.kind: task.threads for task in tasks(workflow)}
-    assert threads == dict.fromkeys(("corpus", "tokenizer", "shards", "calibration"), 3) | {"checkpoint": 4} | dict.fromkeys(
-        ("average", "quantized", "evaluation"), 5
-    ) | dict.fromkeys(("table", "figure"), 1)
+    assert threads == dict.fromkeys(("corpus", "tokenizer", "shards", "calibration"), 3) | {
+        "checkpoint": 4
+    } | dict.fromkeys(("average", "quantized", "evaluation"), 5) | dict.fromkeys(("table", "figure"), 1)
 
 
 def test_the_longest_task_has_the_highest_priority_and_enough_minutes(flow):
@@ -108,8 +108,17 @@ def test_all_asks_for_pictures_and_pages_beside_manifests(flow, tiny, tmp_path):
             "figure/tiny/tokens/tokens.png",
             "claims/tiny/claims/manifest.json",
             "claims/tiny/claims/claims.html",
+            "lineage/tiny/tokens.html",
+            "settings/tiny.html",
         )
     ]
+
+
+def test_pages_are_made_again_by_other_code_scripts_and_styles_and_of_other_settings(flow, tiny):
+    modules = code_slice("coolbits.provenance.pages.lineage_page").modules
+    assert {f"coolbits.provenance.pages.lineage_page:{name}" for name in ("page.css", "page.js")} <= set(modules)
+    assert flow().page_code("lineage_page") != flow().page_code("settings")
+    assert flow().identity != flow(tiny | {"threads": {"data": 3}}).identity
 
 
 def test_the_start_of_a_run_writes_every_recipe_and_the_board(flow):

@@ -242,7 +242,7 @@ def test_one_process_at_a_time_trains_a_trajectory(lab: Any, recipe: Recipe) -> 
     nodes = lab.nodes(recipe(), 2)
     with (
         alone_in(lab.store.work_directory(nodes[0]).parent),
-        pytest.raises(CoolbitsError, match="trains here now"),
+        pytest.raises(CoolbitsError, match="works here now"),
     ):
         lab.train(nodes)
 

@@ -20,6 +20,7 @@ from coolbits.study.plan import Plan, make_plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = "src/coolbits/data/english.jsonl.xz"
+PAGES = ("lineage", "settings")
 PARTS = ("Snakefile", "workflow", "profiles", "envs", "src/coolbits")
 
 STUDY: dict[str, Any] = {
@@ -99,16 +100,32 @@ class Project:
         shutil.copytree(self.folder, folder, symlinks=True, copy_function=shutil.copyfile)
         return Project(folder)
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command with the folder's own code, whatever coolbits is installed."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a command run with the folder's own code, whatever coolbits is installed."""
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SNAKEMAKE", "PYTEST"))
         }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = kept | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
+        return kept | {"PATH": path, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
         return subprocess.run(
-            [sys.executable, "-m", *command], cwd=self.folder, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", *command], cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command as the first of a group of processes; what it says is added to `said.txt`."""
+        with (self.folder / "said.txt").open("ab") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
 
     def snakemake(self, *arguments: str) -> str:
         """Run Snakemake, which must succeed; return all it said."""
@@ -118,7 +135,14 @@ class Project:
         return output
 
     def planned(self, *arguments: str) -> list[str]:
-        """Return the names of the rules that a dry run would run, sorted; `all` is not work."""
+        """Return the names of the rules that a dry run would run to make artifacts, sorted."""
+        return [name for name in self._rules(*arguments) if name not in PAGES]
+
+    def pages(self, *arguments: str) -> list[str]:
+        """Return the names of the rules that a dry run would run to make pages about artifacts, sorted."""
+        return [name for name in self._rules(*arguments) if name in PAGES]
+
+    def _rules(self, *arguments: str) -> list[str]:
         table = self.snakemake("--dry-run", *arguments).partition("Job stats:")[2].partition("\ntotal ")[0]
         names = [name for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE) for _ in range(int(count))]
         return sorted(name for name in names if name != "all")

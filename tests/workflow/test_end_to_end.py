@@ -54,7 +54,20 @@ def test_the_report_shows_figures_with_captions_and_the_page_of_claims(project):
     assert {name: caption[:40] in entry["caption"] for name, entry in results.items()} == {
         "results/figure/tiny/tokens/tokens.svg": True,
         "results/claims/tiny/claims/claims.html": False,
+        "results/lineage/tiny/tokens.html": False,
+        "results/settings/tiny.html": False,
     }
+    figure, page = (
+        results[f"results/{path}"] for path in ("figure/tiny/tokens/tokens.svg", "lineage/tiny/tokens.html")
+    )
+    assert 'href="lineage/tiny/tokens.html"' in figure["caption"]
+    assert (figure["labels"], page["labels"]) == (
+        {"figure": "tokens", "show": "figure"},
+        {"figure": "tokens", "show": "lineage"},
+    )
+    assert page["data_uri"].startswith("data:text/html")
+    # A browser opens no longer one.
+    assert len(page["data_uri"]) < 1 << 21
 
 
 def test_progress_says_how_far_the_study_is(finished):

@@ -59,6 +59,23 @@ def test_results_alone_copied_elsewhere_with_times_upside_down_have_nothing_to_d
     assert project.kinds() == []
 
 
+def test_pages_stay_when_everything_is_copied_and_come_back_when_lost(project):
+    for age, path in enumerate(sorted(project.results.rglob("*.html"))):
+        os.utime(path, (1e9 + age, 1e9 + age))
+    assert project.pages() == []
+    (project.results / "lineage" / "tiny" / "tokens.html").unlink()
+    (project.results / "settings" / "tiny.html").unlink()
+    assert project.pages() == ["lineage", "settings"] and project.kinds() == []
+
+
+def test_the_page_of_settings_follows_the_study_and_that_of_lineage_the_figure(project):
+    study = project.study()
+    project.write_study(study | {"threads": {"measuring": 2}})
+    assert project.pages() == ["settings"]
+    project.write_study(study | {"bootstrap_samples": 7})
+    assert project.pages() == ["lineage", "settings"]
+
+
 def test_execution_settings_change_nothing(project):
     assert set(EXECUTION) == set(Execution.model_fields)
     assert set(THREADS) == set(Threads.model_fields)

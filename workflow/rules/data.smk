@@ -24,8 +24,8 @@ for task in flow.tasks("corpus"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits corpus {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits corpus {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
 
 
 for task in flow.tasks("tokenizer"):
@@ -52,8 +52,8 @@ for task in flow.tasks("tokenizer"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits tokenizer {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits tokenizer {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
 
 
 for task in flow.tasks("shards"):
@@ -80,5 +80,5 @@ for task in flow.tasks("shards"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits shards {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits shards {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"

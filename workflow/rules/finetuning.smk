@@ -24,8 +24,8 @@ for task in flow.tasks("conversations"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits conversations {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits conversations {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
 
 
 for task in flow.tasks("finetuned"):
@@ -52,5 +52,5 @@ for task in flow.tasks("finetuned"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits finetuned {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits finetuned {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"

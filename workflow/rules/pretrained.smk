@@ -24,5 +24,5 @@ for task in flow.tasks("pretrained"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits pretrained {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits pretrained {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"

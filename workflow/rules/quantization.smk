@@ -24,8 +24,8 @@ for task in flow.tasks("calibration"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits calibration {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits calibration {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
 
 
 for task in flow.tasks("quantized"):
@@ -52,5 +52,5 @@ for task in flow.tasks("quantized"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits quantized {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits quantized {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"

@@ -1,4 +1,4 @@
-"""A study's own results: tables, figures, claims."""
+"""A study's own results: tables, figures, claims; and pages about them, of lineage and of settings."""
 
 for task in flow.tasks("table"):
 
@@ -24,8 +24,8 @@ for task in flow.tasks("table"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits table {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits table {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
 
 
 for task in flow.tasks("figure"):
@@ -41,7 +41,7 @@ for task in flow.tasks("figure"):
                 task.file(f"{task.figure}.svg"),
                 caption=task.caption,
                 category="Figures",
-                labels={"figure": task.figure},
+                labels={"figure": task.title, "show": "figure"},
             ),
             print=task.file(f"{task.figure}.png"),
         log:
@@ -59,8 +59,8 @@ for task in flow.tasks("figure"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits figure {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits figure {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
 
 
 for task in flow.tasks("claims"):
@@ -92,5 +92,53 @@ for task in flow.tasks("claims"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits claims {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits claims {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
+
+
+figures = list(flow.tasks("figure"))
+
+if figures:
+
+    rule lineage:
+        input:
+            [manifest for task in figures for manifest in task.output],
+        output:
+            [
+                report(
+                    task.page,
+                    caption="../report/lineage.rst",
+                    category="Figures",
+                    labels={"figure": task.title, "show": "lineage"},
+                )
+                for task in figures
+            ],
+        log:
+            flow.root / "logs" / f"lineage-{flow.plan.study.study}.log",
+        conda:
+            "../../envs/coolbits.yaml"
+        params:
+            root=flow.root,
+            code=flow.page_code("lineage_page"),
+        shell:
+            "coolbits lineage {input:q} --out {params.root:q}/lineage > {log:q} 2>&1"
+
+
+rule settings:
+    output:
+        report(
+            flow.settings,
+            caption="../report/settings.rst",
+            category="Study",
+            labels={"page": "settings"},
+        ),
+    log:
+        flow.root / "logs" / f"settings-{flow.plan.study.study}.log",
+    conda:
+        "../../envs/coolbits.yaml"
+    params:
+        study=flow.source,
+        identity=flow.identity,
+        code=flow.page_code("settings"),
+    shell:
+        "coolbits settings {params.study:q} --out {output:q} > {log:q} 2>&1"

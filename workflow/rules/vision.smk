@@ -24,8 +24,8 @@ for task in flow.tasks("images"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits images {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits images {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"
 
 
 for task in flow.tasks("classifier"):
@@ -52,5 +52,5 @@ for task in flow.tasks("classifier"):
             code=task.code,
             identity=task.identity,
         shell:
-            "coolbits classifier {params.recipe} {params.root} --threads {threads}"
-            " --log {log} --board {params.board} 2>> {log}"
+            "coolbits classifier {params.recipe:q} {params.root:q} --threads {threads}"
+            " --log {log:q} --board {params.board:q} 2>> {log:q}"

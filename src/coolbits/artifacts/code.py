@@ -11,7 +11,7 @@ from coolbits.artifacts.hashing import file_digest
 
 PACKAGE = "coolbits"
 _SOURCE = Path(__file__).resolve().parents[1]
-_FOREIGN = (".cpp", ".cu")
+_FOREIGN = (".cpp", ".cu", ".css", ".js")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Files that are either whole or absent: temporary name, sync, rename."""
 
+import errno
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,14 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def json_text(value: Any) -> str:
+    """Return `value` as the text that `write_json` writes: of equal values of equal order it is the same."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, keys in the given order, atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def sync_tree(root: Path) -> None:
@@ -59,20 +65,36 @@ def sync_tree(root: Path) -> None:
 def replacing(target: Path) -> Iterator[Path]:
     """Give an empty directory beside `target` that becomes `target`, whole, when the block ends without an error.
 
-    What stood at `target` is moved aside first and removed last; after an error it stays as it was.
+    What stood at `target` is moved aside first and removed last; after an error it stays as it was. Of several
+    processes that do this at once, the last one's directory stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    staging = target.with_name(f".{target.name}.{mark}.new")
-    retired = target.with_name(f".{target.name}.{mark}.old")
+    staging = _beside(target, "new")
     staging.mkdir()
+    retired: list[Path] = []
     try:
         yield staging
         sync_tree(staging)
-        if target.exists():
-            target.replace(retired)
-        staging.replace(target)
+        while not _moved(staging, target):
+            retired.append(_beside(target, "old"))
+            with suppress(FileNotFoundError):  # another process was faster
+                target.replace(retired[-1])
         sync_directory(target.parent)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        for left in (staging, *retired):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.{what}")
+
+
+def _moved(staging: Path, target: Path) -> bool:
+    """Move a directory to where none is yet, or say that one is."""
+    try:
+        staging.replace(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def _refuse_unstable(value: Any) -> None:
 def digest_of(value: Any) -> str:
     """Return the SHA-256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def known_digest(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes; one that nobody has written to since is hashed once a process."""
+    state = path.stat()
+    return _digest_as_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _digest_as_of(path: Path, _inode: int, _size: int, _mtime: int) -> str:
+    return file_digest(path)
 
 
 def file_digest(path: Path) -> str:

@@ -31,12 +31,19 @@ class Job:
         """Read a RECIPE file.
 
         Raises:
-            CoolbitsError: if it is missing or not a job.
+            CoolbitsError: if it is missing or not a job, or has nodes of other kinds.
         """
         try:
             value = json.loads(path.read_text())
-            return cls(**value | {"nodes": tuple(Node.from_json(node) for node in value["nodes"])})
+            job = cls(**value | {"nodes": tuple(Node.from_json(node) for node in value["nodes"])})
         except FileNotFoundError:
             raise CoolbitsError(f"{path}: no such recipe file") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise CoolbitsError(f"{path}: not a recipe file ({error!r}); `snakemake` writes these, one a job") from None
+        except OSError as error:
+            raise CoolbitsError(f"{path}: not a recipe file ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            raise CoolbitsError(f"{path}: not a recipe file ({reason}); `snakemake` writes these, one a job") from None
+        for node in job.nodes:
+            if node.kind != job.kind:
+                raise CoolbitsError(f"{path}: {node.name} is of kind {node.kind!r} in a job of kind {job.kind!r}")
+        return job

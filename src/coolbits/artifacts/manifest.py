@@ -12,7 +12,7 @@ from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
-from coolbits.artifacts.hashing import digest_of, file_digest
+from coolbits.artifacts.hashing import digest_of, file_digest, known_digest
 from coolbits.artifacts.node import Node
 
 MANIFEST = "manifest.json"
@@ -83,17 +83,23 @@ def read_manifest(directory: Path) -> Manifest:
         return Manifest.from_json(json.loads(path.read_text()))
     except FileNotFoundError:
         raise CoolbitsError(f"{path}: no such artifact; it was not made yet, or was removed") from None
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CoolbitsError(f"{path}: not a readable manifest ({error}); delete it to have it made again") from None
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
-    """Return the record of an artifact, or None if there is no readable one."""
+    """Return the record of an artifact, or None if there is none, or it is not as it was written."""
+    return read_sealed(directory / RECORD)
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Return the values of a sealed JSON file, or None if there is none, or it says something else than it did."""
     try:
-        record: dict[str, Any] = json.loads((directory / RECORD).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(values, dict) and values == sealed(values)
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return record
+    return values if whole else None
 
 
 def sealed(values: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +116,35 @@ def damaged_files(directory: Path, manifest: Manifest) -> list[str]:
         if not path.is_file() or path.stat().st_size != expected["bytes"] or file_digest(path) != expected["sha256"]:
             damaged.append(name)
     return damaged
+
+
+def damaged_beside(directory: Path, record: dict[str, Any]) -> list[str]:
+    """Return the names of files beside the content that are missing or not those that the record vouches for."""
+    return [name for name, digest in record.get("beside", {}).items() if _differs(directory / name, digest)]
+
+
+def demand_whole(directory: Path, fingerprint: str) -> None:
+    """Demand that an artifact is what its record says, to the byte, and was made by the recipe of `fingerprint`.
+
+    Files that nobody has written to since are hashed once a process.
+
+    Raises:
+        CoolbitsError: naming what is not so, and what to do.
+    """
+    manifest, record = read_manifest(directory), read_record(directory)
+    remedy = f"delete {directory} and run `snakemake` to have it made again"
+    if record is None or Manifest.from_json(record["manifest"]) != manifest:
+        raise CoolbitsError(f"{directory}: damaged: {MANIFEST} and {RECORD} do not fit each other; {remedy}")
+    if manifest.fingerprint != fingerprint:
+        raise CoolbitsError(f"{directory}: made by another recipe than the one that is asked for; run `snakemake`")
+    stated = {name: entry["sha256"] for name, entry in manifest.files.items()} | record.get("beside", {})
+    for name, digest in stated.items():
+        if _differs(directory / name, digest):
+            raise CoolbitsError(f"{directory / name}: damaged: not the bytes that were written; {remedy}")
+
+
+def _differs(path: Path, digest: str) -> bool:
+    return not path.is_file() or known_digest(path) != digest
 
 
 def compose(node: Node, root: Path, directory: Path, summary: dict[str, Any]) -> Manifest:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import digest_of
 
 
@@ -44,7 +45,15 @@ class Node:
         return self.ref.directory(root)
 
     def parent_directory(self, root: Path, role: str) -> Path:
-        """Return the directory of the parent that fills `role`."""
+        """Return the directory of the parent that fills `role`.
+
+        Raises:
+            CoolbitsError: if there is none.
+        """
+        if role not in self.parents:
+            raise CoolbitsError(
+                f"{self.kind}/{self.name}: no parent {role!r}, only {', '.join(self.parents) or 'none'}"
+            )
         return self.parents[role].directory(root)
 
     def to_json(self) -> dict[str, Any]:
@@ -59,10 +68,25 @@ class Node:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Node":
-        """Read a node back from `to_json`; the fingerprint is computed again, not believed."""
+        """Read a node back from `to_json`; the fingerprint is computed again, not believed.
+
+        Raises:
+            ValueError: if the kind or a name, its own or a parent's, leads out of the results folder.
+        """
         parents = {role: Ref(**ref) for role, ref in value["parents"].items()}
+        for name in (
+            value["kind"],
+            value["name"],
+            *(part for ref in parents.values() for part in (ref.kind, ref.name)),
+        ):
+            _demand_inside(name)
         fingerprint = fingerprint_of(value["kind"], value["recipe"], parents)
         return cls(value["kind"], value["name"], value["recipe"], parents, fingerprint)
+
+
+def _demand_inside(name: str) -> None:
+    if any(not part or part.startswith(".") for part in name.split("/")):
+        raise ValueError(f"the name {name!r} leads out of the results folder")
 
 
 def fingerprint_of(kind: str, recipe: dict[str, Any], parents: dict[str, Ref]) -> str:

@@ -1,6 +1,5 @@
 """The results folder: makes the artifacts that are missing and keeps those that are whole and current."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,14 +9,18 @@ from typing import Any
 
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.environment import capture_environment
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import replacing, write_json
 from coolbits.artifacts.manifest import (
     MANIFEST,
     Manifest,
     compose,
+    damaged_beside,
     damaged_files,
+    demand_whole,
     read_manifest,
     read_record,
+    read_sealed,
     sealed,
     write_manifest,
 )
@@ -74,27 +77,37 @@ class Store:
         for role, ref in node.parents.items():
             if manifest.parents.get(role, {}).get("digest") != read_manifest(ref.directory(self.root)).digest:
                 return None
-        return None if damaged_files(directory, manifest) else manifest
+        return None if damaged_files(directory, manifest) or damaged_beside(directory, record) else manifest
 
     def _by_this_code(self, node: Node, record: dict[str, Any]) -> bool:
         if record.get("code", {}).get("digest") == self.code.digest:
             return True
-        try:
-            accepted = json.loads((self.directory(node) / ACCEPTED).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return False
-        return bool(accepted["digest"] == self.code.digest)
+        accepted = read_sealed(self.directory(node) / ACCEPTED)
+        return accepted is not None and accepted["digest"] == self.code.digest
+
+    def demand_parents(self, node: Node) -> None:
+        """Demand that every parent of the node is whole, before it is read: damage must not become a result.
+
+        Raises:
+            CoolbitsError: naming what is damaged.
+        """
+        for ref in node.parents.values():
+            demand_whole(ref.directory(self.root), ref.fingerprint)
 
     def ensure(self, node: Node, build: Build) -> bool:
         """Make the node's artifact with `build(directory) -> summary` unless it can be kept; say if it was made.
 
         `build` gets an empty directory; it becomes the artifact only when it is whole.
+
+        Raises:
+            CoolbitsError: if a parent is missing or damaged.
         """
         manifest = self.kept(node)
         if manifest is not None:
-            if not (self.directory(node) / MANIFEST).exists():
+            if not _says(self.directory(node), manifest):
                 write_json(self.directory(node) / MANIFEST, manifest.to_json())
             return False
+        self.demand_parents(node)
         started, clock = datetime.now(UTC), monotonic()
         with replacing(self.directory(node)) as directory:
             summary = build(directory)
@@ -111,6 +124,13 @@ class Store:
             "started": started.isoformat(),
             "seconds": round(seconds, 3),
         }
+
+
+def _says(directory: Path, manifest: Manifest) -> bool:
+    try:
+        return read_manifest(directory) == manifest
+    except CoolbitsError:
+        return False
 
 
 def accept(directory: Path, code: Slice, who: str, why: str) -> None:

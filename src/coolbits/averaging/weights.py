@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
+from coolbits.models.files import reading
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 # What the library notes about the file, not about the model.
@@ -29,10 +30,11 @@ def average_weights(members: Sequence[Path], shares: Sequence[float], out: Path)
     of integers must be equal in all. Memory holds one average and one tensor of a member.
 
     Raises:
-        CoolbitsError: if members differ in the names, shapes or dtypes of their tensors, or one is not finite.
+        CoolbitsError: if a file cannot be read, members differ in the names, shapes or dtypes of their tensors, or one
+            is not finite.
     """
     with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(member / WEIGHTS, framework="pt")) for member in members]
+        files = [stack.enter_context(_opened(member / WEIGHTS)) for member in members]
         _check_names(members, [set(file.keys()) for file in files])
         averaged = {}
         for name in sorted(files[0].keys()):
@@ -44,6 +46,11 @@ def average_weights(members: Sequence[Path], shares: Sequence[float], out: Path)
                 total = total + tensor.to(torch.float64) * share
             averaged[name] = total.to(first.dtype) if first.is_floating_point() else first
         save_file(averaged, out / WEIGHTS, metadata=files[0].metadata())
+
+
+def _opened(path: Path) -> Any:
+    with reading(path):
+        return safe_open(path, framework="pt")
 
 
 def _check_names(members: Sequence[Path], names: Sequence[set[str]]) -> None:
@@ -83,8 +90,9 @@ def check_alike(members: Sequence[Path]) -> None:
 
 
 def _config(member: Path) -> dict[str, Any]:
-    config = json.loads((member / CONFIG).read_text())
-    return {key: value for key, value in config.items() if key not in _NOTES}
+    with reading(member / CONFIG):
+        config = json.loads((member / CONFIG).read_text())
+        return {key: value for key, value in config.items() if key not in _NOTES}
 
 
 def _digest(path: Path) -> str | None:

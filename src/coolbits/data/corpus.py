@@ -59,11 +59,12 @@ def build_corpus(recipe: Corpus, locations: list[str], out: Path) -> dict[str, A
     ):
         _write_pieces(_distinct(_followed(documents, progress), recipe, is_new, tally), out)
     if not tally["documents"]:
-        raise CoolbitsError(f"corpus.source: the {recipe.source.kind} source holds no document")
+        names = getattr(recipe.source, "names", (recipe.source.kind,))
+        raise CoolbitsError(f"data.corpus: no document that is not blank in {', '.join(names)}")
     for split in ("train", "validation"):
         if not tally[f"{split}_documents"]:
             raise CoolbitsError(
-                f"corpus.validation_fraction: at {recipe.validation_fraction} none of {tally['documents']} documents "
+                f"data.validation_fraction: at {recipe.validation_fraction} none of {tally['documents']} documents "
                 f"is in {split}; take another fraction or salt, or more documents"
             )
     names = ("documents", "train_documents", "validation_documents", "bytes", "duplicates", "blank")

@@ -92,6 +92,8 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise CoolbitsError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    except (RecursionError, ValueError):
+        raise CoolbitsError(f"{where}: JSON of too many levels, or with too long a number") from None
     if not isinstance(value, dict):
         raise CoolbitsError(f"{where}: holds {type(value).__name__}, not a JSON object")
     return value

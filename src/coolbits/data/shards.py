@@ -52,6 +52,7 @@ def write_shard(path: Path, pieces: Iterable[np.ndarray], vocabulary_size: int) 
     """
     dtype = token_dtype(vocabulary_size)
     digest, count = hashlib.sha256(), 0
+    path.unlink(missing_ok=True)  # rather than write into bytes that an artifact may share
     with path.open("wb") as stream:
         stream.write(bytes(_HEADER.size))
         for piece in pieces:

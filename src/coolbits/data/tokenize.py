@@ -5,7 +5,6 @@ is all that has to be known to go on. The threads are the tokenizers library's o
 and a killed job leaves none behind.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,6 +19,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import read_sealed, sealed
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
@@ -27,10 +27,11 @@ from coolbits.data import Split
 from coolbits.data.documents import count_documents, read_documents
 from coolbits.data.shards import INDEX, read_header, verify_shard, write_shard
 from coolbits.data.tokenizers import load_tokenizer, use_threads, vocabulary_size
+from coolbits.loops.locks import alone_in
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.data import Shards
 
-_PROGRESS = "progress.json"
+_FINISHED, _PROGRESS = "finished", "progress.json"
 _SPLITS: tuple[Split, ...] = get_args(Split)
 _BATCH_CHARACTERS = 1 << 20
 
@@ -46,20 +47,28 @@ class Encoded(NamedTuple):
 
 
 def run(job: Job, store: Store) -> int:
-    """Make the token shards of a job; return how many artifacts were not there yet."""
+    """Make the token shards of a job; return how many artifacts were not there yet.
+
+    Raises:
+        CoolbitsError: if another process makes one of them, or as `build_shards`.
+    """
     workers = Execution.read(job.execution).tokenizer_workers
 
     def make(node: Node) -> Callable[[Path], dict[str, Any]]:
         recipe = Shards.read(node.recipe)
         corpus, tokenizer = (node.parent_directory(store.root, role) for role in ("corpus", "tokenizer"))
         parents = [store.manifest(node, role).digest for role in ("corpus", "tokenizer")]
-        origin = digest_of([node.fingerprint, store.code.digest, *parents])
-        return lambda out: build_shards(recipe, corpus, tokenizer, store.work_directory(node), workers, out, origin)
+        origin, work = (
+            digest_of([node.fingerprint, store.code.digest, *parents]),
+            store.work_directory(node) / _FINISHED,
+        )
+        return lambda out: build_shards(recipe, corpus, tokenizer, work, workers, out, origin)
 
     made = 0
     for node in job.nodes:
-        made += store.ensure(node, make(node))
-        shutil.rmtree(store.work_directory(node), ignore_errors=True)
+        with alone_in(store.work_directory(node)):
+            made += store.ensure(node, make(node))
+            shutil.rmtree(store.work_directory(node), ignore_errors=True)
     return made
 
 
@@ -93,7 +102,7 @@ def build_shards(
                 _encode(texts, backend, end), split, len(finished[split]), recipe, vocabulary, work, progress
             ):
                 finished[split].append(entry)
-                write_json(work / _PROGRESS, {"origin": origin, "finished": finished})
+                write_json(work / _PROGRESS, sealed({"origin": origin, "finished": finished}))
     _publish(finished, work, out)
     index = _index(finished, end, vocabulary)
     write_json(out / INDEX, index)
@@ -170,10 +179,7 @@ def _fill(documents: Iterator[Encoded], entry: Entry, shard_tokens: int, progres
 
 def _resume(work: Path, origin: str) -> Finished:
     """Return the finished shards of a killed run of the same origin, of each split up to the first that is damaged."""
-    try:
-        state = json.loads((work / _PROGRESS).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        state = {}
+    state = read_sealed(work / _PROGRESS) or {}
     if state.get("origin") == origin:
         return {split: list(takewhile(partial(_is_whole, work), state["finished"][split])) for split in _SPLITS}
     shutil.rmtree(work, ignore_errors=True)

@@ -139,7 +139,7 @@ def _train(recipe: TrainedTokenizer, corpus: Path) -> PreTrainedTokenizerFast:
     backend.train_from_iterator(training_texts(corpus, recipe.training_bytes), trainer)
     if backend.get_vocab_size() < recipe.vocabulary_size:
         raise CoolbitsError(
-            f"tokenizer.vocabulary_size: the training text gives {backend.get_vocab_size()} entries of "
+            f"data.tokenizer.vocabulary_size: the training text gives {backend.get_vocab_size()} entries of "
             f"{recipe.vocabulary_size}; lower it, raise `training_bytes` or take a larger corpus"
         )
     return PreTrainedTokenizerFast(

@@ -104,6 +104,7 @@ def _prepare(nodes: Iterable[Node], store: Store) -> Suites:
 def _suite(node: Node, store: Store) -> "Suite":
     from coolbits.evaluation.tasks import load_suite
 
+    store.demand_parents(node)
     recipe = Tasks.read(node.recipe["measure"])
     corpus = node.parent_directory(store.root, "corpus") if "corpus" in node.parents else None
     return load_suite(recipe, corpus, node.parent_directory(store.root, "tokenizer"))
@@ -127,7 +128,8 @@ def _measured(node: Node) -> tuple[str, ...]:
 
 
 def _precision(node: Node) -> str:
-    return str(node.recipe["measure"].get("precision", "float32"))
+    measure = Evaluation.read(node.recipe).measure
+    return measure.precision if isinstance(measure, Loss | Tasks) else "float32"
 
 
 def _load(node: Node, store: Store, device: str, roles: tuple[str, ...]) -> nn.Module:

@@ -19,5 +19,25 @@ FIGURES = {
     "telemetry": ("telemetry",),
 }
 
+# What a figure's `options` may name.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "tokens": ("quantizers",),
+    "peak-rate": ("quantizers",),
+    "schedules": ("quantizers",),
+    "averages": ("quantizers",),
+    "optimizers": ("quantizers", "model"),
+    "states": ("model",),
+    "tasks": ("quantizers",),
+    "quantizers": ("runs", "quantizers"),
+    "curvature": (),
+    "prediction": ("quantizers",),
+    "landscape": ("quantizers",),
+    "vision": ("images", "model"),
+    "finetuning": ("run",),
+    "memory": ("models", "optimizers"),
+    "theory": (),
+    "telemetry": ("runs",),
+}
+
 # Tables that a figure shows besides, where the study has them.
 BESIDES = {"quantizers": ("tasks",)}

@@ -39,7 +39,7 @@ PLOTS = {
     module.NAME: Plot(module.draw, module.caption, documents=module is states)
     for module in (
         *(tokens, peak_rate, schedules, averages, optimizers, states, tasks),
-        *(curvature, prediction, landscape, quantizers),
+        *(quantizers, curvature, prediction, landscape),
         *(vision, finetuning, memory, theory, telemetry),
     )
 }

@@ -1,11 +1,12 @@
 """What figures share before drawing: options, the choice of quantizer, words for captions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.names import OPTIONS
 from coolbits.figures.style import Look, optimizer_look, variant_look
 from coolbits.rows import VARIANT, of_quantizer, quantizers
 from coolbits.study.optimizer_names import display_name
@@ -14,15 +15,15 @@ Tables = Mapping[str, pd.DataFrame]
 Options = Mapping[str, Any]
 
 
-def check_options(figure: str, options: Options, allowed: Sequence[str]) -> None:
+def check_options(figure: str, options: Options) -> None:
     """Refuse an option that the figure does not know.
 
     Raises:
         CoolbitsError: naming it and those allowed.
     """
     for name in options:
-        if name not in allowed:
-            raise CoolbitsError(f"figure {figure}: no option {name!r}; it takes {', '.join(allowed)}")
+        if name not in OPTIONS[figure]:
+            raise CoolbitsError(f"figure {figure}: no option {name!r}; it takes {', '.join(OPTIONS[figure]) or 'none'}")
 
 
 def chosen_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int) -> list[str]:
@@ -43,15 +44,13 @@ def chosen_quantizers(figure: str, table: pd.DataFrame, options: Options, most: 
     return list(asked)
 
 
-def of_quantizers(
-    figure: str, table: pd.DataFrame, options: Options, most: int = 1, others: Sequence[str] = ()
-) -> list[pd.DataFrame]:
-    """Return the rows of each quantizer to draw; the figure takes the option `quantizers` and `others`.
+def of_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int = 1) -> list[pd.DataFrame]:
+    """Return the rows of each quantizer to draw, as the figure's option `quantizers` says.
 
     Raises:
         CoolbitsError: for an unknown option, or a quantizer that the table lacks.
     """
-    check_options(figure, options, ["quantizers", *others])
+    check_options(figure, options)
     return [of_quantizer(table, name) for name in chosen_quantizers(figure, table, options, most)]
 
 

@@ -19,6 +19,7 @@ from coolbits.figures.tables import DOCUMENTS, TABLE
 from coolbits.study.recipes.results import Figure
 
 CAPTION, REPORT_CAPTION = "caption.txt", "caption.rst"
+_LINK = '\n\n`Runs and files behind each mark <{}>`__; here, switch from "figure" to "lineage".'
 _MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\*`|_{}%#"})
 
 
@@ -30,7 +31,8 @@ def run(job: Job, store: Store) -> int:
 def _make(node: Node, store: Store) -> bool:
     tables = {role: ref.directory(store.root) / TABLE for role, ref in node.parents.items()}
     lineage = lineage_digest(node, store)
-    return store.ensure(node, lambda out: build_figure(Figure.read(node.recipe), tables, lineage, out))
+    page = f"lineage/{node.name}.html"
+    return store.ensure(node, lambda out: build_figure(Figure.read(node.recipe), tables, lineage, out, page))
 
 
 def lineage_digest(node: Node, store: Store) -> str:
@@ -39,10 +41,13 @@ def lineage_digest(node: Node, store: Store) -> str:
     return digest_of({"fingerprint": node.fingerprint, "parents": parents})
 
 
-def build_figure(recipe: Figure, tables: Mapping[str, Path], lineage: str, out: Path) -> dict[str, Any]:
+def build_figure(
+    recipe: Figure, tables: Mapping[str, Path], lineage: str, out: Path, page: str | None = None
+) -> dict[str, Any]:
     """Draw a figure from the tables, by role, into `out`; return the summary.
 
-    A figure that asks for them gets the documents beside the table of losses as a table `documents`.
+    A figure that asks for them gets the documents beside the table of losses as a table `documents`. `page` is where
+    the page of its lineage will be, beside the report.
 
     Raises:
         CoolbitsError: if there is no such figure or option, or the study lacks rows that it needs.
@@ -57,7 +62,7 @@ def build_figure(recipe: Figure, tables: Mapping[str, Path], lineage: str, out: 
         write_text(out / MARKS, canonical_json(find_marks(drawn, frames)) + "\n")
     caption = figure.caption(frames | documents, recipe.options, recipe.scale)
     write_text(out / CAPTION, caption + "\n")
-    write_text(out / REPORT_CAPTION, escaped(caption) + "\n")
+    write_text(out / REPORT_CAPTION, escaped(caption) + (_LINK.format(page) if page else "") + "\n")
     return {"lineage": lineage, "figure": recipe.figure}
 
 

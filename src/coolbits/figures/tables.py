@@ -123,13 +123,20 @@ def _measurement(row: Row, directories: Mapping[str, Path], root: Path, manifest
     own = manifest(directories[row.evaluation])
     base = directories[row.base] if row.base else None
     quantized = own.parents.get("quantized")
-    fallbacks = manifest(root / quantized["kind"] / quantized["name"]).summary.get("fallbacks", 0) if quantized else 0
+    fallbacks = _fallbacks(manifest(root / quantized["kind"] / quantized["name"]), quantized) if quantized else 0
     diverged = own if own.diverged else manifest(base) if base and manifest(base).diverged else None
     return Measurement(
         place=directories[row.evaluation],
         base=base,
         summary=own.summary,
-        fallbacks=int(fallbacks),
+        fallbacks=fallbacks,
         outcome="diverged" if diverged else "complete",
         diverged_step=diverged.summary.get("diverged_step") if diverged else None,
     )
+
+
+def _fallbacks(quantized: Manifest, stated: Mapping[str, str]) -> int:
+    """Return how many modules fell back, of the quantized model that an evaluation states to have measured."""
+    if quantized.digest != stated["digest"]:
+        raise CoolbitsError(f"quantized/{quantized.name}: not what its evaluation measured; run `snakemake`")
+    return int(quantized.summary.get("fallbacks", 0))

@@ -1,4 +1,4 @@
-"""One process a training: a lock that goes with the process that holds it, however that ends."""
+"""One process a piece of long work: a lock that goes with the process that holds it, however that ends."""
 
 import fcntl
 import os
@@ -44,4 +44,4 @@ def _take(lock: TextIO, place: Path) -> None:
     except BlockingIOError:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
-        raise CoolbitsError(f"{place}: process {holder} trains here now; wait for it, or stop it") from None
+        raise CoolbitsError(f"{place}: process {holder} works here now; wait for it, or stop it") from None

@@ -1,5 +1,7 @@
 """Models from recipes, with random weights by seed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 import torch
@@ -43,11 +45,8 @@ def build_config(recipe: Model) -> PreTrainedConfig:
         if key.endswith(("dropout", "pdrop")) and value:
             raise CoolbitsError(f"model.config.{key} is {value}; models are trained without dropout, give 0")
     neutral = {key: value for key, value in _NEUTRAL.items() if key in allowed}
-    try:
+    with _refused(recipe):
         return AutoConfig.for_model(recipe.architecture, **neutral | recipe.config)
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CoolbitsError(f"model.config of {recipe.architecture} is refused: {reason}") from None
 
 
 def build_model(recipe: Model, seed: int) -> PreTrainedModel:
@@ -60,7 +59,7 @@ def build_model(recipe: Model, seed: int) -> PreTrainedModel:
         CoolbitsError: as `build_config`.
     """
     config = build_config(recipe)
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _refused(recipe):
         torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
     model.generation_config.use_cache = True  # unlike training, `generate` reads the cache
@@ -73,10 +72,19 @@ def outline_model(recipe: Model) -> PreTrainedModel:
     Raises:
         CoolbitsError: as `build_config`.
     """
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            build_config(recipe), dtype=torch.float32, attn_implementation=ATTENTION
-        )
+    config = build_config(recipe)
+    with torch.device("meta"), _refused(recipe):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
+
+
+@contextmanager
+def _refused(recipe: Model) -> Iterator[None]:
+    """Say in one sentence why the library refuses an argument of the config; a name it does not know is a KeyError."""
+    try:
+        yield
+    except (StrictDataclassError, KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is no name that it knows" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise CoolbitsError(f"model.config of {recipe.architecture} is refused: {reason}") from None
 
 
 def _config_keys(architecture: str) -> set[str]:

@@ -17,6 +17,8 @@ from coolbits.models.build import ATTENTION
 from coolbits.models.tokenizer_files import copy_tokenizer
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_OF_LIBRARIES = (SafetensorError, StrictDataclassError)
+_SAID = 200
 
 
 def save_model(
@@ -45,14 +47,15 @@ def load_model(
     Code that it may hold runs only with `trust_remote_code`.
 
     Raises:
-        CoolbitsError: if a file is missing or unreadable, or if weights and config do not fit each other.
+        CoolbitsError: if a file is missing or unreadable, if weights and config do not fit each other, or a weight is
+            not finite.
     """
     for name in (_CONFIG, _WEIGHTS):
         if not (directory / name).is_file() and not (directory / f"{name}.index.json").is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a model is saved as {_CONFIG} and {_WEIGHTS}")
-    with _reading(directory / _CONFIG):
+    with reading(directory / _CONFIG):
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
-    with _reading(directory / _WEIGHTS), no_progress_bars():
+    with reading(directory / _WEIGHTS), no_progress_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
@@ -65,10 +68,18 @@ def load_model(
             output_loading_info=True,
         )
     model, report = loaded
-    misfits = {key: sorted(map(str, found)) for key, found in report.items() if found}
+    misfits = [_misfit(kind, sorted(map(str, found))) for kind, found in report.items() if found]
     if misfits:
-        raise CoolbitsError(f"{directory / _WEIGHTS}: does not fit {_CONFIG} beside it: {misfits}")
+        raise CoolbitsError(f"{directory / _WEIGHTS}: does not fit {_CONFIG} beside it: {'; '.join(misfits)}")
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise CoolbitsError(f"{directory / _WEIGHTS}: {name} holds values that are not finite")
     return model.to(device).eval()
+
+
+def _misfit(kind: str, found: list[str]) -> str:
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{kind.replace('_', ' ')} {found[0]}{more}"
 
 
 def _stored_dtype(directory: Path) -> torch.dtype:
@@ -83,13 +94,14 @@ def _stored_dtype(directory: Path) -> torch.dtype:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise for an unreadable file into one sentence that names it."""
+def reading(path: Path, what: str = "part of a model") -> Iterator[None]:
+    """Turn what the libraries raise for an unreadable file into one sentence that names it, and what it should be."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, *_OF_LIBRARIES) as error:
         reason = " ".join(str(error).split())
-        raise CoolbitsError(f"{path}: cannot be read as part of a model ({reason})") from None
+        said = reason if len(reason) <= _SAID else f"{reason[:_SAID]}..."
+        raise CoolbitsError(f"{path}: cannot be read as {what} ({said})") from None
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def preset(name: str, vocabulary_size: int, sequence_length: int, **overrides: A
         CoolbitsError: if there is no preset of that name; the message lists those there are.
     """
     if name not in PRESETS:
-        raise CoolbitsError(f"model preset {name!r} is unknown; there are {', '.join(PRESETS)}")
+        raise CoolbitsError(f"model: the preset {name!r} is unknown; there are {', '.join(PRESETS)}")
     architecture, config = PRESETS[name]
     context = GPT2_NAMES["max_position_embeddings"] if architecture == "gpt2" else "max_position_embeddings"
     sizes = {"vocab_size": vocabulary_size, context: sequence_length}

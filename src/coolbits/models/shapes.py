@@ -68,6 +68,33 @@ def shape_of(model: Model) -> Shape:
     )
 
 
+def check_fits(model: Model, vocabulary_size: int, sequence_length: int) -> None:
+    """Refuse a model with too few rows for a tokenizer, too few positions for a sequence, or heads it cannot rotate.
+
+    Raises:
+        CoolbitsError: as `shape_of`, and naming the argument that is too small or odd.
+    """
+    shape = shape_of(model)
+    for key, size, needed, what in (
+        ("vocab_size", shape.vocabulary, vocabulary_size, "rows that data.tokenizer needs"),
+        ("max_position_embeddings", shape.positions, sequence_length, "tokens of a sequence"),
+    ):
+        if size < needed:
+            name = _name(model, key)
+            raise CoolbitsError(
+                f"model.config.{name} of {model.architecture} is {size}; it must be at least the {needed} {what}"
+            )
+    if model.architecture != "gpt2":
+        rope = model.config.get("rope_parameters")
+        share = rope.get("partial_rotary_factor", 1.0) if isinstance(rope, dict) else 1.0
+        rotated = int(shape.head_width * share) if isinstance(share, int | float) else 0
+        if rotated % 2 or not 2 <= rotated <= shape.head_width:
+            raise CoolbitsError(
+                f"model.config of {model.architecture} rotates {rotated} of the {shape.head_width} inputs of a head; "
+                "it must be an even number of them, at least 2: change hidden_size, the heads or rope_parameters"
+            )
+
+
 def _name(model: Model, key: str) -> str:
     return GPT2_NAMES.get(key, key) if model.architecture == "gpt2" else key
 

@@ -83,7 +83,7 @@ def _momentum(
 
 
 def _run(function: Callable[..., Any], rows: Sequence[list[Tensor]], block_size: int, *arguments: Any) -> None:
-    """Call `function` on all blocks, shared out over PyTorch's threads."""
+    """Call `function` on all blocks, in parts that PyTorch's threads take one after the other: not all run as fast."""
     if not all(tensor.is_contiguous() for row in rows for tensor in row):
         raise ValueError("weights and states must be contiguous")
     sizes = [tensor.numel() for tensor in rows[0]]
@@ -94,16 +94,18 @@ def _run(function: Callable[..., Any], rows: Sequence[list[Tensor]], block_size:
     table = (pointer * len(columns))(*(ctypes.cast(column, pointer) for column in columns))
     blocks = sum(-(-size // block_size) for size in sizes)
     threads = min(torch.get_num_threads(), blocks)
-    edges = [blocks * thread // max(threads, 1) for thread in range(threads + 1)]
+    parts = max(threads, min(8 * threads, blocks // 64))
+    edges = [blocks * part // max(parts, 1) for part in range(parts + 1)]
 
-    def part(thread: int) -> None:
-        begin, end = map(ctypes.c_int64, edges[thread : thread + 2])
+    def run(part: int) -> None:
+        begin, end = map(ctypes.c_int64, edges[part : part + 2])
         function(table, begin, end, ctypes.c_int64(block_size), *arguments)
 
     if threads > 1:
-        list(_pool(threads).map(part, range(threads)))
-    elif threads:
-        part(0)
+        list(_pool(threads).map(run, range(parts)))
+    else:
+        for part in range(parts):
+            run(part)
 
 
 def _library() -> ctypes.CDLL:
@@ -127,8 +129,31 @@ def _tables(codec: Blockwise) -> ctypes.c_void_p:
 
 @cache
 def _lookups(signed: bool) -> Tensor:
-    """Return the codebook's entries and the middles between them, float32 [511]."""
-    return torch.cat([dynamic_codebook(signed), middles(signed)])
+    """Return what `Dynamic` in codecs.cpp looks up: entries, middles above them (the last infinite), cells, as int32."""
+    above = torch.cat([middles(signed), torch.tensor([torch.inf])])
+    return torch.cat([dynamic_codebook(signed).view(torch.int32), above.view(torch.int32), _cells(signed)])
+
+
+def _cells(signed: bool) -> Tensor:
+    """Return a cell for all float32 with the same leading bits, 15 (16 if unsigned), int32 [2^15 or 2^16].
+
+    A ratio is looked up times 379 / 256: so no cell has two middles, and every middle is a thousand float32 away from
+    its cell's edges. Without that factor some would be edges. A cell has 8 bits each for the code of its smallest and
+    of its largest magnitudes, the same code where there is no middle, then 16 for those that follow the middle's
+    leading ones. From these, five float32 are taken: the middle is somewhere in the next ten.
+    """
+    leading = 15 if signed else 16
+    entries = dynamic_codebook(signed).double()
+    bits = ((entries[1:] + entries[:-1]) / 2 * (379 / 256)).float().view(torch.int32).long() % 2**32
+    cell, count = bits >> 32 - leading, 2**leading
+    middle = torch.zeros(count, dtype=torch.int64).index_fill(0, cell, 1)
+    rising = torch.cat([torch.arange(count // 2, count).flip(0), torch.arange(count // 2)])  # the first bit is the sign
+    low = torch.empty_like(middle)
+    low[rising] = middle[rising].cumsum(0) - middle[rising]
+    negative = torch.arange(count) >= count // 2
+    near, far = low + middle * negative, low + middle * ~negative
+    middle[cell] = bits % 2 ** (32 - leading) - 5 >> 16 - leading
+    return (middle << 16 | far << 8 | near).to(torch.int32)
 
 
 @cache

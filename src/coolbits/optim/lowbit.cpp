@@ -1,81 +1,36 @@
 // Fused updates with 8-bit states for CPUs, the same arithmetic as optim/reference.py, bit for bit: no multiplication
-// and addition may be contracted to one (-ffp-contract=off), nothing is reordered. See optim/codecs.py for the codes.
+// and addition may be contracted to one (-ffp-contract=off), nothing is reordered. See codecs.cpp for the codes.
 //
-// A call makes the blocks `begin` to `end` of all tensors together, counted one tensor after the other; every block is
-// read once, updated and encoded while it is in the cache. `table` holds rows of addresses, one column a tensor.
+// A call makes the blocks `begin` to `end` of all tensors together, counted one tensor after the other. The codes of a
+// block need its largest magnitude: one loop over its chunks decodes and updates the states, a second one, while they
+// are in the cache, encodes them. `table` holds rows of addresses, one column a tensor.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include <type_traits>
 #include <vector>
 
+#include "codecs.cpp"
+
 namespace {
-
-int32_t bits_of(float value) {
-  int32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-float float_of(int32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// The magnitude's bits: their order is that of the magnitudes, with NaN on top.
-int32_t magnitude(float value) { return bits_of(value) & 0x7fffffff; }
-
-template <class Integer, int levels>
-struct Linear {
-  using Code = Integer;
-  explicit Linear(const void*) {}
-  float unit(float scale) const { return scale / levels; }
-  float decode(Code code, float unit) const { return float(code) * unit; }
-  Code encode(float ratio) const { return Code(int32_t(__builtin_rintf(ratio * levels))); }
-};
-
-// `tables` holds the 256 entries of the codebook, then the 255 middles between them, rounded down: optim/codebook.py,
-// which also says how `encode` works.
-template <bool is_signed>
-struct Dynamic {
-  using Code = uint8_t;
-  const float *codebook, *middles;
-  explicit Dynamic(const void* tables)
-      : codebook(static_cast<const float*>(tables)), middles(static_cast<const float*>(tables) + 256) {}
-  float unit(float scale) const { return scale; }
-  float decode(Code code, float unit) const { return codebook[code] * unit; }
-  Code encode(float ratio) const {
-    const float size = std::fabs(ratio);
-    float position = size * (1e6f / 0.9f) + 8 / 9.0f;
-    position = std::min(position, size * (2e5f / 0.9f) + 16 / 9.0f);
-    position = std::min(position, size * (4e4f / 0.9f) + 32 / 9.0f);
-    position = std::min(position, size * (8e3f / 0.9f) + 64 / 9.0f);
-    position = std::min(position, size * (16e2f / 0.9f) + 128 / 9.0f);
-    position = std::min(position, size * (32e1f / 0.9f) + 256 / 9.0f);
-    position = std::min(position, size * (64.0f / 0.9f) + 512 / 9.0f);
-    int32_t below = int32_t(is_signed ? position - 0.5f : 2 * position - 1.5f);
-    below = std::min(std::max(below, 0), is_signed ? 127 : 254);  // of a NaN, anything that is in the table
-    if (is_signed) below = std::max(127 + (below ^ (bits_of(ratio) >> 31)), 0);  // 127 + below or 126 - below
-    return Code(below + (ratio > middles[below]));
-  }
-};
 
 using LinearSigned = Linear<int8_t, 127>;
 using LinearUnsigned = Linear<uint8_t, 255>;
 using DynamicSigned = Dynamic<true>;
 using DynamicUnsigned = Dynamic<false>;
 
-// Codes are bytes, which may alias everything: the loops become vector code only in functions of their own, which are
-// not inlined and whose pointers are __restrict.
-template <class Codec>
-[[gnu::noinline]] void encode_block(const Codec codec, const float* __restrict values, int32_t largest,
-                                    typename Codec::Code* __restrict codes, float* scale, int64_t count) {
-  *scale = float_of(largest);
-  const float divisor = largest == 0 ? 1.0f : float_of(largest);
-  for (int64_t i = 0; i < count; ++i) codes[i] = codec.encode(values[i] / divisor);
+// Calls visit(first element, number of elements); but for a short last chunk the compiler knows the number.
+template <class Visit>
+[[gnu::always_inline]] inline void for_chunks(int64_t count, Visit visit) {
+  int64_t start = 0;
+  for (; start + chunk <= count; start += chunk) visit(start, std::integral_constant<int64_t, chunk>());
+  if (start < count) visit(start, count - start);
 }
+
+// The largest magnitude of what it has seen, chunk by chunk.
+struct Largest {
+  int32_t bits[chunk] = {};  // of each place in a chunk: reduced at the end only
+  void see(int64_t place, float value) { bits[place] = std::max(bits[place], magnitude(value)); }
+  float value() const { return float_of(*std::max_element(bits, bits + chunk)); }
+};
 
 template <class T>
 T* at(int64_t address, int64_t index) {
@@ -100,6 +55,8 @@ struct AdamNumbers {
   float beta1, rest1, beta2, rest2, shrink, size, inverse_root, eps;
 };
 
+// What is read next is fetched meanwhile; past the end of a tensor that does nothing. The loops become vector code only in
+// a function of their own, which is not inlined and whose pointers are __restrict.
 template <class First, class Second>
 [[gnu::noinline]] void adam_block(float* __restrict weight, const float* __restrict gradient,
                                   typename First::Code* __restrict codes1, float* scale1,
@@ -107,18 +64,33 @@ template <class First, class Second>
                                   float* __restrict average, float* __restrict square, const First first,
                                   const Second second, const AdamNumbers n) {
   const float unit1 = first.unit(*scale1), unit2 = second.unit(*scale2);
-  int32_t largest1 = 0, largest2 = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float m = first.decode(codes1[i], unit1) * n.beta1 + gradient[i] * n.rest1;
-    const float v = second.decode(codes2[i], unit2) * n.beta2 + gradient[i] * n.rest2 * gradient[i];
-    weight[i] = weight[i] * n.shrink - m / (std::sqrt(v) * n.inverse_root + n.eps) * n.size;
-    average[i] = m;
-    square[i] = v;
-    largest1 = std::max(largest1, magnitude(m));
-    largest2 = std::max(largest2, magnitude(v));
-  }
-  encode_block(first, average, largest1, codes1, scale1, count);
-  encode_block(second, square, largest2, codes2, scale2, count);
+  Largest largest1, largest2;
+  for_chunks(count, [&](int64_t start, auto size) {
+    for (int64_t i = 0; i < size; i += 16) __builtin_prefetch(weight + start + i, 1);
+    float old1[chunk], old2[chunk];
+    first.decode(codes1 + start, unit1, old1, size);
+    second.decode(codes2 + start, unit2, old2, size);
+    for (int64_t i = 0; i < size; ++i) {
+      const float g = gradient[start + i];
+      const float m = old1[i] * n.beta1 + g * n.rest1;
+      const float v = old2[i] * n.beta2 + g * n.rest2 * g;
+      average[start + i] = m;
+      square[start + i] = v;
+      largest1.see(i, m);
+      largest2.see(i, v);
+    }
+  });
+  *scale1 = largest1.value();
+  *scale2 = largest2.value();
+  for_chunks(count, [&](int64_t start, auto size) {
+    for (int64_t i = 0; i < size; i += 16) __builtin_prefetch(gradient + count + start + i);
+    __builtin_prefetch(codes1 + count + start, 1);
+    __builtin_prefetch(codes2 + count + start, 1);
+    encode(first, average + start, *scale1, codes1 + start, size);
+    encode(second, square + start, *scale2, codes2 + start, size);
+    for (int64_t i = start; i < start + size; ++i)
+      weight[i] = weight[i] * n.shrink - average[i] / (std::sqrt(square[i]) * n.inverse_root + n.eps) * n.size;
+  });
 }
 
 template <class First, class Second>
@@ -143,15 +115,23 @@ template <bool update, bool nesterov, class Codec>
                                       typename Codec::Code* __restrict codes, float* scale, int64_t count,
                                       float* __restrict momentum, const Codec codec, const MomentumNumbers n) {
   const float unit = codec.unit(*scale);
-  int32_t largest = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float m = codec.decode(codes[i], unit) * n.momentum + gradient[i];
-    const float direction = nesterov ? m * n.momentum + gradient[i] : m;
-    output[i] = update ? output[i] * n.shrink - direction * n.lr : direction;
-    momentum[i] = m;
-    largest = std::max(largest, magnitude(m));
-  }
-  encode_block(codec, momentum, largest, codes, scale, count);
+  Largest largest;
+  for_chunks(count, [&](int64_t start, auto size) {
+    float old[chunk];
+    codec.decode(codes + start, unit, old, size);
+    for (int64_t i = 0; i < size; ++i) {
+      const float g = gradient[start + i];
+      const float m = old[i] * n.momentum + g;
+      const float direction = nesterov ? m * n.momentum + g : m;
+      output[start + i] = update ? output[start + i] * n.shrink - direction * n.lr : direction;
+      momentum[start + i] = m;
+      largest.see(i, m);
+    }
+  });
+  *scale = largest.value();
+  for_chunks(count, [&](int64_t start, auto size) {
+    encode(codec, momentum + start, *scale, codes + start, size);
+  });
 }
 
 template <bool update, bool nesterov, class Codec>

@@ -1,4 +1,4 @@
-"""Compiles lowbit.cpp for the processor at hand, once, and loads it."""
+"""Compiles lowbit.cpp and codecs.cpp for the processor at hand, once, and loads them."""
 
 import ctypes
 import hashlib
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
-_SOURCE = Path(__file__).with_name("lowbit.cpp")
+_SOURCE, _INCLUDED = (Path(__file__).with_name(name) for name in ("lowbit.cpp", "codecs.cpp"))
 # Nothing that changes a result: only that no one reads errno or floating-point exceptions.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
 _WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
@@ -23,7 +23,7 @@ def library() -> ctypes.CDLL | None:
     """Return the compiled functions, from the cache if they are there; None if there is no compiler or it fails.
 
     The cache is TORCHINDUCTOR_CACHE_DIR, where PyTorch's compiler has its own, or else the user's cache folder. Names
-    of files tell source, compiler, its version and the processor's instructions: unlike machines can share them.
+    of files tell sources, compiler, its version and the processor's instructions: unlike machines can share them.
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
@@ -31,7 +31,8 @@ def library() -> ctypes.CDLL | None:
     command = [compiler, *_FLAGS, *_WIDE]
     try:
         macros = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
-        key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), macros, " ".join(command).encode()])).hexdigest()
+        sources = [path.read_bytes() for path in (_SOURCE, _INCLUDED)]
+        key = hashlib.sha256(b"\0".join([*sources, macros, " ".join(command).encode()])).hexdigest()
         path = _cache_folder() / f"lowbit-{key[:16]}.so"
         if not path.is_file():
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:

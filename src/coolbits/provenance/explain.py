@@ -13,7 +13,7 @@ from coolbits.provenance.recipes import Contrast, Fields, contrast, flatten
 CAPTION = "caption.txt"
 _ROWS = "rows"
 _LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numpy", "scipy", "pandas", "pyarrow")
-_PACKAGES = (*_LIBRARIES, "matplotlib", "lm_eval")
+PACKAGES = (*_LIBRARIES, "matplotlib", "lm_eval")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _versions(made: Iterable[Artifact]) -> dict[str, list[str]]:
         environment = record.environment
         versions["Python"].add(environment.python)
         versions["lock file"].add(environment.lock or "none")
-        for name in _PACKAGES:
+        for name in PACKAGES:
             if name in environment.packages:
                 versions[name].add(environment.packages[name])
     return {name: sorted(found) for name, found in versions.items()}

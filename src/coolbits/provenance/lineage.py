@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.manifest import MANIFEST, RECORD, Manifest
 from coolbits.provenance.findings import Finding
-from coolbits.provenance.records import Record, parse, parse_manifest, read_sealed, read_values
+from coolbits.provenance.records import Record, demand_written, parse, parse_manifest, read_sealed, read_values
 from coolbits.stages import STAGES
 
 Key = tuple[str, str]
@@ -154,6 +154,9 @@ def read_artifact(root: Path, key: Key) -> Artifact:
     record = attempt(RECORD, lambda: parse(Record, read_sealed(directory / RECORD)))
     copy = attempt(RECORD, lambda: _digested(record.manifest)) if record else None
     found = attempt(MANIFEST, lambda: _digested(read_values(directory / MANIFEST)))
+    if found:
+        stated = found[0].to_json()
+        attempt(MANIFEST, lambda: demand_written(directory / MANIFEST, stated))
     if found and copy and found != copy:
         faults.append(Finding("changed", (f"{label}/{MANIFEST}",), "not the manifest that record.json has a copy of"))
     manifest, digest = found or copy or (None, None)

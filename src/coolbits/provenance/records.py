@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from coolbits.artifacts.files import json_text
 from coolbits.artifacts.manifest import Manifest, sealed
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -109,6 +110,16 @@ def read_values(path: Path) -> Any:
         raise ValueError(f"not readable ({error})") from None
 
 
+def demand_written(path: Path, values: Any) -> None:
+    """Demand that a JSON file which says `values` is to the byte as `write_json` writes them.
+
+    Raises:
+        ValueError: if it says the same in other bytes.
+    """
+    if path.read_bytes() != json_text(values).encode():
+        raise ValueError("not as it was written: the same, but in other bytes")
+
+
 def read_sealed(path: Path) -> Any:
     """Return the values of a JSON file that carries its own digest.
 
@@ -119,6 +130,7 @@ def read_sealed(path: Path) -> Any:
     values = read_values(path)
     if not isinstance(values, dict) or values != sealed(values):
         raise ValueError("not as it was written: its seal does not fit")
+    demand_written(path, values)
     return values
 
 

@@ -1,6 +1,6 @@
 """What a model's layers see of the calibration: their Hessians."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,6 +60,38 @@ def gather_hessian(block: Block, inputs: Sequence[Chunk], module: nn.Module) -> 
         with full_precision(device), hooked({module: _adding(total, chunk.real, stop=True)}):
             block.forward(chunk.hidden)
     return total.hessian()
+
+
+@torch.inference_mode()
+def run_quantizing(
+    block: Block,
+    chunk: Chunk,
+    linears: Mapping[str, nn.Module],
+    quantize: Callable[[Sequence[str], torch.Tensor], None],
+) -> Chunk:
+    """Run a block once, and as soon as a group of layers is reached, `quantize(group, Hessian)` it; return the output.
+
+    With all of the calibration in one chunk this gives the bits of `gather_hessian` group by group, without running
+    the block from its start for each.
+    """
+    waiting = list(block.groups)
+
+    def reaching(group: tuple[str, ...]) -> Hook:
+        def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
+            if group in waiting:
+                waiting.remove(group)
+                total = _sum_for(linears[group[0]], block.device)
+                total.add(arguments[0] if chunk.real is None else arguments[0][chunk.real])
+                quantize(group, total.hessian())
+
+        return hook
+
+    hooks = {linears[name]: reaching(group) for group in block.groups for name in group}
+    with full_precision(block.device), hooked(hooks):
+        output = block.forward(chunk.hidden)
+    for group in waiting:  # the forward pass never came to these
+        quantize(group, _sum_for(linears[group[0]], block.device).hessian())
+    return Chunk(output, chunk.real)
 
 
 def _sum_for(module: nn.Module, device: torch.device) -> HessianSum:

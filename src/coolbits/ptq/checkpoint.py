@@ -90,7 +90,9 @@ def quantize_model(
         for index, request in enumerate(requests):
             method = request.recipe.method
             if not isinstance(method, GPTQ | AWQ):
-                made[index] = Quantization(plain_pass(linears, method, progress.advance, request.recipe.rotation, device))
+                made[index] = Quantization(
+                    plain_pass(linears, method, progress.advance, request.recipe.rotation, device)
+                )
         for directory, recipes in _by_calibration(requests, name).items():
             made |= _calibrated(model, recipes, calibrations[directory], progress.advance, device)
     return [made[index] for index in range(len(requests))]

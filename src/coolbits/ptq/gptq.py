@@ -104,6 +104,7 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
         index = _restored(members, order)
     swept, groups = sweep(columns[order], spread, tops, grid, members.tolist(), known, recipe.block_size)
     if recipe.order == "group-aware" and known is None:
+        # Whole groups were visited in another order: give each its place back, and members lie as they did.
         visited = order[::size] // size
         groups, index = Groups(*(_restored(part, visited) for part in groups)), members
     codes = _restored(swept, order)

@@ -9,6 +9,7 @@ from coolbits.ptq.grids import group_size_for
 from coolbits.study.recipes.ptq import GPTQ
 
 _POWER_ITERATIONS = 12
+_STRIP = 256  # columns of the sum computed at once
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class HessianSum:
     def add(self, vectors: torch.Tensor) -> None:
         """Add vectors [..., inputs]."""
         rows = vectors.detach().reshape(-1, vectors.shape[-1]).to(self._sum.dtype)
-        self._sum.addmm_(rows.T, rows)
+        for start in range(0, rows.shape[1], _STRIP):  # what lies below the diagonal is known from what lies above
+            strip = slice(start, start + _STRIP)
+            self._sum[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
         self._count += rows.shape[0]
 
     def hessian(self) -> torch.Tensor:
         """Return 2 * mean(x x^T), float64 [inputs, inputs]; zeros if nothing was added."""
-        return self._sum.to(torch.float64) * (2 / max(self._count, 1))
+        upper = self._sum.to(torch.float64, copy=True).triu_().mul_(2 / max(self._count, 1))
+        return upper + upper.triu(1).T
 
 
 def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:

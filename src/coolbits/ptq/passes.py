@@ -9,7 +9,7 @@ from torch import nn
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.calibration import gather_hessian, gather_hessians
+from coolbits.ptq.calibration import gather_hessian, gather_hessians, run_quantizing
 from coolbits.ptq.gptq import gptq_together
 from coolbits.ptq.grids import group_size_for
 from coolbits.ptq.int8 import check_rows
@@ -107,19 +107,26 @@ def sequential_pass(
     """
     results: Results = {}
     inputs: Sequence[Chunk] = trace.inputs
+
+    def quantize(group: Sequence[str], hessian: torch.Tensor) -> None:
+        weights = [rotate_weight(weight_matrix(linears[name]).float(), rotation) for name in group]
+        made = gptq_together([(weight, recipe) for weight in weights], rotate_hessian(hessian, rotation))
+        for name, rotated in zip(group, made, strict=True):
+            result = restore_basis(rotated, rotation)
+            weight_matrix(linears[name]).copy_(result.layer.weight())
+            results[name] = result.packed()
+        advance(len(group))
+
     for block in trace.blocks:
         readers = {group[0]: linears[group[0]] for group in block.groups}
         with block.placed(), _put_back(linears[name] for group in block.groups for name in group):
+            if recipe.sequential == "layer" and len(inputs) == 1:
+                inputs = [run_quantizing(block, inputs[0], linears, quantize)]
+                continue
             known = gather_hessians(block, inputs, readers)[0] if recipe.sequential == "block" else {}
             for group in block.groups:
                 hessian = known.pop(group[0]) if known else gather_hessian(block, inputs, readers[group[0]])
-                weights = [rotate_weight(weight_matrix(linears[name]).float(), rotation) for name in group]
-                made = gptq_together([(weight, recipe) for weight in weights], rotate_hessian(hessian, rotation))
-                for name, rotated in zip(group, made, strict=True):
-                    result = restore_basis(rotated, rotation)
-                    weight_matrix(linears[name]).copy_(result.layer.weight())
-                    results[name] = result.packed()
-                advance(len(group))
+                quantize(group, hessian)
             if block is not trace.blocks[-1]:
                 _, inputs = gather_hessians(block, inputs, {})
     return results
@@ -134,4 +141,3 @@ def _put_back(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for weight, original in originals:
             weight.copy_(original)
-

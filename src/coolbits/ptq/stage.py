@@ -40,6 +40,8 @@ def _run_together(nodes: list[Node], store: Store, device: str) -> int:
         return sum(store.ensure(node, partial(_build_diverged, parent)) for node in nodes)
     model = nodes[0].parent_directory(store.root, "model")
     missing = [node for node in nodes if not store.is_current(node)]
+    for node in missing:
+        store.demand_parents(node)
     made = quantize_checkpoint([_request(node, store) for node in missing], model, device) if missing else []
     results = dict(zip((node.name for node in missing), made, strict=True))
     return sum(store.ensure(node, partial(_build, node, results, model)) for node in nodes)

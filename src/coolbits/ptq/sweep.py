@@ -76,6 +76,7 @@ def sweep(
     for start, stop in blocks(inputs, size, block_size):
         visit(start, stop)
         spread_errors(start, stop, inputs)
+    del visit  # it names itself: a cycle, which would keep the matrices until the collector comes by
     groups = known or Groups(*(torch.stack(part) for part in zip(*found, strict=True)))
     codes += groups.zeros[torch.tensor(members, device=codes.device)]
     return Swept(codes.to(torch.uint8), groups)

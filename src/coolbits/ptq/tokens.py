@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.models.files import reading
 
 TOKENS = "tokens.safetensors"
 
@@ -49,9 +50,10 @@ def read_tokens(directory: Path) -> Tokens:
     """Read back what `write_tokens` wrote.
 
     Raises:
-        CoolbitsError: if the file is missing.
+        CoolbitsError: if the file is missing, or is not such a file.
     """
     if not (directory / TOKENS).is_file():
         raise CoolbitsError(f"{directory / TOKENS}: no such file; a calibration artifact holds {TOKENS}")
-    parts = load_file(directory / TOKENS)
-    return Tokens(parts["tokens"].long(), parts["lengths"].long())
+    with reading(directory / TOKENS, "the tokens of a calibration"):
+        parts = load_file(directory / TOKENS)
+        return Tokens(parts["tokens"].long(), parts["lengths"].long())

@@ -154,9 +154,7 @@ def _watch_blocks(
     hooks = {module: watch_block(name) for name, module in blocks}
     with hooked(hooks | {module: watch_linear(name) for name, module in linears.items()}):
         body(input_ids=chunk, use_cache=False)
-    return tuple(
-        Block(module, *others[name], _groups(name, reads, linears), chunk.device) for name, module in blocks
-    )
+    return tuple(Block(module, *others[name], _groups(name, reads, linears), chunk.device) for name, module in blocks)
 
 
 def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:

@@ -11,6 +11,7 @@ from coolbits.study.measurements import Point
 from coolbits.study.recipes.averaging import Average
 from coolbits.study.schema import Ema, Lawa, Merge, Soup, Study
 from coolbits.study.track import Track
+from coolbits.study.units import si
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,13 @@ def _windows(name: str, choice: Lawa | Ema, of_run: list[Track]) -> list[tuple[P
     made = []
     for track in (track for track in of_run if track.columns["schedule"] == "constant"):
         batch = track.recipe.batch_tokens
-        stride, end = max(1, round(choice.every / batch)), track.steps[-1]
+        stride, end = round(choice.every / batch), track.steps[-1]
+        if stride == 0:
+            raise CoolbitsError(f"averages.{name}.every: {choice.every} tokens is less than a step of {batch}")
         places = {end} | {round(tokens / batch) for tokens in choice.checkpoints.at}
+        if max(places) > end:
+            beyond = f"{si(max(choice.checkpoints.at))} tokens is beyond the trunk's end at {si(end * batch)}"
+            raise CoolbitsError(f"averages.{name}.checkpoints.at: {beyond}")
         if choice.checkpoints.every is not None:
             places.update(range(0, end, max(1, round(choice.checkpoints.every / batch))))
         full = sorted(place for place in places if place - (choice.window - 1) * stride > 0)

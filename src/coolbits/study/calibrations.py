@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.study.measurements import FULL
 from coolbits.study.quantizer_choices import DocumentsChoice, Quantizer
 from coolbits.study.recipes.data import FileSource
 from coolbits.study.recipes.ptq import CALIBRATED, Calibration, Documents, Quantized
@@ -27,6 +28,8 @@ def quantizers(study: Study, folder: Path) -> Quantizers:
             by digest alone.
     """
     made = Quantizers({}, {})
+    if FULL in study.quantizers:
+        raise CoolbitsError(f"quantizers.{FULL}: the name of the full-precision model in tables; choose another")
     for name, choice in study.quantizers.items():
         made.recipes[name] = _resolved(choice, folder, f"quantizers.{name}", made.locations)
     return made

@@ -179,6 +179,7 @@ def job_seconds(job: Job, plan: Plan) -> float:
         read = _CALIBRATION_PASSES * sum(_calibration_tokens(node) for node in job.nodes)
         seconds += 2 * _largest_model(plan) * read / speed
     elif job.kind == "evaluation":
+        largest = _largest_model(plan)
         for node in job.nodes:
             measure = Evaluation.read(node.recipe).measure
             if isinstance(measure, Tasks):
@@ -186,7 +187,7 @@ def job_seconds(job: Job, plan: Plan) -> float:
                 read = len(measure.tasks) * (measure.limit or _TASK_QUESTIONS) * _QUESTION_TOKENS
             else:
                 read = forward_tokens(measure)
-            seconds += 2 * _largest_model(plan) * read / speed
+            seconds += 2 * largest * read / speed
     return seconds
 
 

@@ -4,7 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.base import HubId, Recipe
+
+# A token is stored in 32 bits at most.
+MOST_ENTRIES = 1 << 32
+SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
 
 
 class EmbeddedCorpus(Recipe):
@@ -25,7 +29,7 @@ class HubCorpus(Recipe):
     """A Hugging Face dataset, streamed."""
 
     kind: Literal["hub"] = "hub"
-    id: str = Field(description="for example HuggingFaceFW/fineweb-edu")
+    id: HubId = Field(description="for example HuggingFaceFW/fineweb-edu")
     config: str | None = Field(None, description="for example sample-10BT")
     split: str = "train"
     revision: str = Field("main", description="a commit makes the study reproducible; a branch moves")
@@ -40,7 +44,7 @@ class TrainedTokenizer(Recipe):
     """Byte-level BPE trained on the corpus."""
 
     kind: Literal["bpe"] = "bpe"
-    vocabulary_size: int = Field(ge=257, description="entries, end-of-text included")
+    vocabulary_size: int = Field(ge=257, le=MOST_ENTRIES, description="entries, end-of-text included")
     training_bytes: int = Field(50_000_000, gt=0, description="at most so many bytes of training text are read")
 
 
@@ -48,9 +52,11 @@ class HubTokenizer(Recipe):
     """A Hugging Face tokenizer by id."""
 
     kind: Literal["hub"] = "hub"
-    id: str = Field(description="for example EleutherAI/gpt-neox-20b or gpt2")
+    id: HubId = Field(description="for example EleutherAI/gpt-neox-20b or gpt2")
     revision: str = "main"
-    vocabulary_size: int | None = Field(None, gt=0, description="rows of the model's embedding; known for those two")
+    vocabulary_size: int | None = Field(
+        None, gt=0, le=MOST_ENTRIES, description="rows of the model's embedding; known for those two"
+    )
 
 
 class LocalTokenizer(Recipe):
@@ -58,7 +64,9 @@ class LocalTokenizer(Recipe):
 
     kind: Literal["local"] = "local"
     path: str = Field(description="a relative one starts at the study file's folder")
-    vocabulary_size: int = Field(gt=0, description="rows of the model's embedding: at least the tokenizer's entries")
+    vocabulary_size: int = Field(
+        gt=0, le=MOST_ENTRIES, description="rows of the model's embedding: at least the tokenizer's entries"
+    )
 
 
 TokenizerChoice = TrainedTokenizer | HubTokenizer | LocalTokenizer

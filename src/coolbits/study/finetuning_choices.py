@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.base import HubId, Recipe
 from coolbits.study.recipes.finetuning import LossOn, Template
 from coolbits.study.recipes.training import Divergence, Optimizer
 from coolbits.study.units import Tokens, parse_length
@@ -34,7 +34,7 @@ Share = Annotated[
 class HubStart(Recipe):
     """A pretrained model of the Hugging Face hub; the study's `data.tokenizer` must be its own."""
 
-    id: str = Field(description="for example meta-llama/Llama-3.2-3B")
+    id: HubId = Field(description="for example meta-llama/Llama-3.2-3B")
     revision: str = Field("main", description="a commit makes the study reproducible; a branch moves")
     parameters: int = Field(gt=0, description="weights, tied ones once; compared with the model that is loaded")
     tokens: Tokens = Field(description="tokens of its pretraining, for the tables")
@@ -80,7 +80,7 @@ class HubConversationsChoice(Recipe):
     """A Hugging Face dataset with a column `messages`, streamed."""
 
     kind: Literal["hub"] = "hub"
-    id: str = Field(description="for example allenai/tulu-3-sft-mixture")
+    id: HubId = Field(description="for example allenai/tulu-3-sft-mixture")
     config: str | None = None
     split: str = "train"
     revision: str = Field("main", description="a commit makes the study reproducible; a branch moves")

@@ -6,13 +6,14 @@ from coolbits.models.counts import parameter_counts
 from coolbits.models.shapes import shape_of
 from coolbits.study.measure_cost import kept_vectors
 from coolbits.study.plan import Plan
+from coolbits.study.quantization_memory import peak_bytes, sizes_of
 from coolbits.study.recipes.evaluation import Curvature, Evaluation, Prediction
-from coolbits.study.recipes.ptq import CALIBRATED, Quantized
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.recipes.training import Trajectory
 
 _LIBRARIES_MB = 2500  # torch, transformers and the allocator's slack
 _MARGIN = 1.3  # a job killed for memory costs more than one that asked for too much
-_FLOAT32, _FLOAT64 = 4, 8
+_FLOAT32 = 4
 _VOCABULARY, _QUESTION_TOKENS = 1 << 17, 512  # of a model and a task that the plan has not read
 _LOGIT_COPIES = 3  # logits, their logarithms, their gradient
 _GRAPH_COPIES = 6  # of activations, where the gradient is differentiated again, in float32
@@ -24,8 +25,10 @@ def job_megabytes(job: Job, plan: Plan) -> int:
     Training on a CPU keeps weights, gradients, optimizer states and activations; on an accelerator the host only loads
     and saves. A token's activations take 34 * width + 5 * heads * length bytes a layer (Korthikanti et al. 2022).
     """
-    known = {(node.kind, node.name): node for node in plan.nodes}
-    largest = max((_node_bytes(node, known, plan) for node in job.nodes), default=0)
+    if job.kind == "quantized":
+        largest = max(_quantized_bytes(nodes, plan) for nodes in _by_model(job))
+    else:
+        largest = max((_node_bytes(node, plan.known, plan) for node in job.nodes), default=0)
     return _LIBRARIES_MB + round(_MARGIN * largest / 1e6)
 
 
@@ -44,15 +47,25 @@ def _node_bytes(node: Node, known: dict[tuple[str, str], Node], plan: Plan) -> i
             kept = (1 + kept_vectors(measure)) * weights + _LOGIT_COPIES * _FLOAT32 * scored * shape.vocabulary
             twice = isinstance(measure, Curvature | Prediction)
             return kept + (_GRAPH_COPIES * scored * _layer_bytes(recipe) * shape.layers if twice else 0)
-        case "quantized":
-            method = Quantized.read(node.recipe).method
-            if not isinstance(method, CALIBRATED):
-                return 2 * weights
-            calibrated = method.calibration.sequences * method.calibration.sequence_length
-            hessians = 4 * _FLOAT64 * max(shape.inner_width, shape.width) ** 2
-            return 2 * weights + hessians + 2 * _FLOAT32 * calibrated * shape.width
         case _:
             return 3 * weights
+
+
+def _by_model(job: Job) -> list[list[Node]]:
+    """Group quantizations by their models: those of one are made at once."""
+    groups: dict[str, list[Node]] = {}
+    for node in job.nodes:
+        groups.setdefault(str(node.parents["model"]), []).append(node)
+    return list(groups.values())
+
+
+def _quantized_bytes(nodes: list[Node], plan: Plan) -> int:
+    recipe = _trajectory_of(nodes[0], plan.known)
+    if recipe is None:
+        return _foreign_bytes(nodes[0], plan.known)
+    quantizers = [Quantized.read(node.recipe) for node in nodes]
+    on_accelerator = plan.study.execution.device == "cuda"
+    return peak_bytes(sizes_of(recipe.model), quantizers, _FLOAT32, on_accelerator).host
 
 
 def _foreign_bytes(node: Node, known: dict[tuple[str, str], Node]) -> int:

@@ -1,15 +1,25 @@
 """Grids: any field of a run may be a list, and the run then stands for every combination."""
 
 from itertools import product
+from math import prod
 from typing import Any
+
+from coolbits.artifacts.errors import CoolbitsError
+
+MOST = 10_000
 
 
 def expand(value: dict[str, Any], whole: frozenset[str]) -> list[dict[str, Any]]:
     """Return every combination of the lists in `value`, at any depth, in the order written, the last key fastest.
 
     Keys in `whole` keep their value as it is: a list there is one value.
+
+    Raises:
+        CoolbitsError: if a list is empty, or there are more than `MOST` combinations, naming the key below `value`.
     """
     choices = [_choices(key, item, whole) for key, item in value.items()]
+    if (points := prod(map(len, choices))) > MOST:
+        raise CoolbitsError(f": a grid of {points:,} points; at most {MOST:,} are allowed")
     return [dict(zip(value, combination, strict=True)) for combination in product(*choices)]
 
 
@@ -17,7 +27,12 @@ def _choices(key: str, item: Any, whole: frozenset[str]) -> list[Any]:
     if key in whole:
         return [item]
     if isinstance(item, dict):
-        return list(expand(item, whole))
+        try:
+            return list(expand(item, whole))
+        except CoolbitsError as error:
+            raise CoolbitsError(f".{key}{error}") from None
+    if item == []:
+        raise CoolbitsError(f".{key}: an empty list, which leaves nothing to run; give a value, or several")
     if isinstance(item, list):
         return [choice for element in item for choice in _choices(key, element, whole)]
     return [item]

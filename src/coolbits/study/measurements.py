@@ -64,8 +64,9 @@ def measure(study: Study, quantizers: dict[str, Quantized], points: list[Point],
     rows: list[Measurement] = []
     families: list[tuple[Node, str]] = []
     calibrations: list[Node] = []
+    seeds = {point.columns["seed"] for point in points} - {None}
     for name, choice in study.evaluations.items():
-        _check_names(study, name, choice)
+        _check_names(study, name, choice, seeds)
         for point in points:
             if _wanted(study, choice, point):
                 base, read = None, point.data or data
@@ -73,7 +74,7 @@ def measure(study: Study, quantizers: dict[str, Quantized], points: list[Point],
                     base = _evaluation(choice.measure, point, None, read)
                     rows.append(Measurement(name, choice.measure, base, None, None, full_precision(point)))
                     families.append((base, point.family))
-                for key, quantizer in _chosen(quantizers, choice).items():
+                for key, quantizer in chosen_quantizers(quantizers, choice).items():
                     calibration = _calibration(quantizer, read)
                     calibrations += [calibration] if calibration else []
                     quantized = _quantized(quantizer, point.node, calibration)
@@ -84,17 +85,19 @@ def measure(study: Study, quantizers: dict[str, Quantized], points: list[Point],
     return Measured(rows, [*calibrations, *(node for node, _ in families)], families)
 
 
-def _check_names(study: Study, name: str, choice: EvaluationChoice) -> None:
-    known: dict[str, list[str]] = {
+def _check_names(study: Study, name: str, choice: EvaluationChoice, seeds: set[int]) -> None:
+    known: dict[str, list[Any]] = {
         "quantizers": list(study.quantizers),
         "runs": [*study.runs, *study.finetuning, *study.pretrained],
         "averages": list(study.averages),
+        "seeds": sorted(seeds),
     }
     for key, allowed in known.items():
         wanted = getattr(choice, key)
         for item in () if wanted in ("all", None) else wanted:
             if item not in allowed:
-                raise CoolbitsError(f"evaluations.{name}.{key}: no {item!r}; there are {', '.join(allowed) or 'none'}")
+                there = ", ".join(map(str, allowed)) or "none"
+                raise CoolbitsError(f"evaluations.{name}.{key}: no {item!r}; there are {there}")
 
 
 def _wanted(study: Study, choice: EvaluationChoice, point: Point) -> bool:
@@ -112,7 +115,8 @@ def _on_stride(stride: int | None, columns: dict[str, Any]) -> bool:
     return stride is None or columns["step"] % max(1, round(stride * columns["step"] / columns["tokens"])) == 0
 
 
-def _chosen(quantizers: dict[str, Quantized], choice: EvaluationChoice) -> dict[str, Quantized]:
+def chosen_quantizers(quantizers: dict[str, Quantized], choice: EvaluationChoice) -> dict[str, Quantized]:
+    """Return the quantizers, by name, whose models an evaluation measures."""
     names = choice.quantizers
     if names is None:
         names = () if isinstance(choice.measure, Curvature) else "all"

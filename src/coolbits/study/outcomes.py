@@ -6,7 +6,7 @@ from typing import Any
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node, Ref, fingerprint_of
 from coolbits.claims.names import CLAIMS
-from coolbits.figures.names import BESIDES, FIGURES
+from coolbits.figures.names import BESIDES, FIGURES, OPTIONS
 from coolbits.study.analyses import ANALYSES, analyses
 from coolbits.study.finetuning import Finetunings
 from coolbits.study.measurements import Measured, Measurement, full_precision
@@ -54,6 +54,7 @@ def _needed(study: Study, name: str) -> tuple[str, ...]:
 
 def _figure(study: Study, name: str, tables: dict[str, Ref], scale: str) -> Node:
     choice, needed = study.figures[name], _needed(study, name)
+    _check_options(study, name)
     for table in needed:
         if table not in tables and table in ANALYSES:
             raise CoolbitsError(f"figures.{name}: needs an analysis of kind {table!r}; add one to `analyses`")
@@ -62,6 +63,21 @@ def _figure(study: Study, name: str, tables: dict[str, Ref], scale: str) -> Node
     recipe = Figure(figure=choice.figure, options=choice.options, scale=scale).identity()
     shown = (*needed, *(table for table in BESIDES.get(choice.figure, ()) if table in tables))
     return _named(study, "figure", name, recipe, {table: tables[table] for table in shown})
+
+
+def _check_options(study: Study, name: str) -> None:
+    """Refuse options that the figure has not, and names of quantizers or runs that the study has not."""
+    choice, known = study.figures[name], {"quantizers": [*study.quantizers]}
+    known["runs"] = known["run"] = [*study.runs, *study.finetuning, *study.pretrained]
+    for key, value in choice.options.items():
+        allowed = OPTIONS[choice.figure]
+        if key not in allowed:
+            takes = ", ".join(allowed) or "none"
+            raise CoolbitsError(f"figures.{name}.options: no option {key!r}; {choice.figure} takes {takes}")
+        for item in (value if isinstance(value, list) else [value]) if key in known else ():
+            if item not in known[key]:
+                there = ", ".join(known[key]) or "none"
+                raise CoolbitsError(f"figures.{name}.options.{key}: no {item!r}; there are {there}")
 
 
 def _tables(study: Study, tracks: list[Track], measured: Measured, vision: Vision, tuned: Finetunings) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -10,6 +11,7 @@ from coolbits.artifacts.node import Node
 from coolbits.study.averages import averages
 from coolbits.study.calibrations import quantizers
 from coolbits.study.finetuning import finetunings
+from coolbits.study.fits import check_fits
 from coolbits.study.load import load_study
 from coolbits.study.measurements import Point, measure
 from coolbits.study.outcomes import outcomes
@@ -56,7 +58,19 @@ class Plan:
 
     def of_kind(self, kind: str) -> list[Node]:
         """Return the nodes of one kind."""
-        return [node for node in self.nodes if node.kind == kind]
+        return list(self._of_kinds.get(kind, ()))
+
+    @cached_property
+    def _of_kinds(self) -> dict[str, list[Node]]:
+        kinds: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            kinds.setdefault(node.kind, []).append(node)
+        return kinds
+
+    @cached_property
+    def known(self) -> dict[tuple[str, str], Node]:
+        """The nodes by kind and name."""
+        return {(node.kind, node.name): node for node in self.nodes}
 
     def targets(self) -> list[Node]:
         """Return the nodes that no other needs: making these makes all."""
@@ -106,6 +120,7 @@ def resolve(study: Study, folder: Path) -> Plan:
     read = [*data.nodes, *given.data]
     nodes = _unique([*read, *averaged.members, *tuned.conversations, *(point.node for point in points)])
     measured = measure(study, quantized.recipes, points, data)
+    check_fits(study, quantized.recipes, found)
     owned = [
         *((node, node.name.partition("/")[0]) for node in nodes if node.kind == "checkpoint"),
         *((point.node, point.family) for point in points if point.node.kind == "average"),

@@ -1,8 +1,9 @@
 """The study file, as a person writes it: everything wanted, lengths in tokens, lists as grids."""
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coolbits.study.data_choices import Data
 from coolbits.study.execution import Execution, Threads
@@ -17,7 +18,8 @@ from coolbits.study.units import Length, Tokens
 from coolbits.study.vision_choices import VisionRun
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
-Name = Annotated[str, Field(pattern=NAME, max_length=60)]
+MAX_NAME = 60
+Name = Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]
 
 
 class ModelChoice(Recipe):
@@ -35,6 +37,15 @@ class ScheduleChoice(Recipe):
     decay: Length | None = Field(None, description="length of the decay; wsd only")
     shape: Literal["linear", "sqrt", "cosine"] = Field("linear", description="of the decay; wsd only")
     final_fraction: float = Field(0.0, ge=0, le=1, description="share of the peak rate left at the end")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind != "wsd" and (self.decay is not None or "shape" in self.model_fields_set):
+            key = "shape" if self.decay is None else "decay"
+            raise ValueError(f"{key}: belongs to a wsd schedule; this is a {self.kind} one, so leave it out")
+        if self.kind == "constant" and self.final_fraction:
+            raise ValueError("final_fraction: a constant schedule never falls; leave it out, or add cooldowns")
+        return self
 
 
 class Saved(Recipe):
@@ -119,6 +130,12 @@ class Merge(Recipe):
     run: str
     over: Literal["data_seed", "peak_lr", "seed"] = "data_seed"
     weights: tuple[float, ...] = Field(min_length=2, description="one a member, summing to 1")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not math.isclose(sum(self.weights), 1, abs_tol=1e-6):
+            raise ValueError(f"weights: should sum to 1; found a sum of {sum(self.weights):g}")
+        return self
 
 
 AverageChoice = Annotated[Lawa | Ema | Soup | Merge, Field(discriminator="kind")]

@@ -7,6 +7,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, Ref, make_node
 from coolbits.study.data_choices import (
+    SUFFIXES,
     Data,
     EmbeddedCorpus,
     FileCorpus,
@@ -85,6 +86,9 @@ def text_source(
     """
     if isinstance(choice, FileCorpus):
         paths = [_existing(folder / path, key) for path in choice.paths]
+        for path in paths:
+            if not path.name.endswith(SUFFIXES):
+                raise CoolbitsError(f"{key}: {path.name} ends in none of {', '.join(SUFFIXES)}")
         names, digests = tuple(path.name for path in paths), tuple(file_digest(path) for path in paths)
         source = recipes.FileSource(names=names, sha256=digests, text_field=choice.text_field)
         return source, slug(paths[0].stem), paths
@@ -122,9 +126,12 @@ def _vocabulary_size(choice: TokenizerChoice) -> int:
 
 
 def _existing(path: Path, key: str) -> Path:
-    if not path.is_file():
-        raise CoolbitsError(f"{key}: {path} is no file")
-    return path.resolve()
+    try:
+        if path.is_file():
+            return path.resolve()
+    except OSError as error:
+        raise CoolbitsError(f"{key}: {str(path)[:80]!r} is no path ({error.strerror})") from None
+    raise CoolbitsError(f"{key}: {path} is no file")
 
 
 def _label(node: Node) -> str:

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
-from coolbits.artifacts.manifest import MANIFEST
+from coolbits.artifacts.manifest import MANIFEST, read_manifest
 from coolbits.artifacts.store import Store
 
 
@@ -21,6 +22,29 @@ def put_in_order(job: Job, store: Store) -> None:
     if late and all(path.exists() for path in inputs) and all(map(store.is_current, job.nodes)):
         for path in late:
             os.utime(path, ns=(newest, newest))
+
+
+def put_pages_in_order(pages: dict[Path, Path]) -> None:
+    """Give pages the time of the newest artifact that one of them is about, if some look older but none is.
+
+    Args:
+        pages: the artifact's folder of each page, in which the digest of that artifact's manifest stands
+    """
+    manifests = [directory / MANIFEST for directory in pages.values()]
+    if not all(path.exists() for path in (*pages, *manifests)):
+        return
+    newest = max((path.stat().st_mtime_ns for path in manifests), default=0)
+    late = [page for page in pages if page.stat().st_mtime_ns < newest]
+    if late and all(_is_about(page, directory) for page, directory in pages.items()):
+        for page in late:
+            os.utime(page, ns=(newest, newest))
+
+
+def _is_about(page: Path, directory: Path) -> bool:
+    try:
+        return read_manifest(directory).digest in page.read_text(encoding="utf-8", errors="replace")
+    except CoolbitsError:
+        return False
 
 
 def _files(job: Job, root: Path) -> Iterator[Path]:

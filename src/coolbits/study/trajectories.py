@@ -6,8 +6,8 @@ from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Ref, fingerprint_of
-from coolbits.models.presets import preset
 from coolbits.study.columns import decay_columns, run_columns
+from coolbits.study.model_choice import chosen_model
 from coolbits.study.optimizer_names import optimizer_name
 from coolbits.study.recipes.training import (
     WSD,
@@ -25,6 +25,8 @@ from coolbits.study.schema import CooldownChoice, Run, Saved
 from coolbits.study.track import Track
 from coolbits.study.units import length_in_tokens, si
 
+_MOST_KEPT = 100_000
+
 
 def tracks(name: str, run: Run, vocabulary_size: int, data: dict[str, Ref]) -> list[Track]:
     """Resolve one run (a point of a grid) into trajectories: one, or a trunk and its branches.
@@ -34,7 +36,10 @@ def tracks(name: str, run: Run, vocabulary_size: int, data: dict[str, Ref]) -> l
     Raises:
         CoolbitsError: if lengths contradict each other, naming the run and the key.
     """
-    model = preset(run.model.preset, vocabulary_size, run.sequence_length, **run.model.config)
+    try:
+        model = chosen_model(run.model, vocabulary_size, run.sequence_length)
+    except CoolbitsError as error:
+        raise CoolbitsError(f"runs.{name}.{error}") from None
     if run.batch_tokens % run.sequence_length:
         raise CoolbitsError(
             f"runs.{name}.batch_tokens: {run.batch_tokens} is no multiple of sequence_length {run.sequence_length}"
@@ -158,6 +163,8 @@ def _kept(saved: Saved, steps: _Steps, start: int, end: int, key: str) -> list[i
     kept = {end}
     if saved.every is not None:
         stride = steps.of(saved.every, f"{key}.every")
+        if (count := (end - start) // stride) > _MOST_KEPT:
+            raise CoolbitsError(f"{steps.where}.{key}.every: would keep {count:,} checkpoints, at most {_MOST_KEPT:,}")
         kept.update(range(start + stride, end, stride))
     for tokens in saved.at:
         step = steps.of(tokens, f"{key}.at")

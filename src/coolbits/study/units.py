@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kMBT]?)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+# Far more than any corpus has, and little enough for exact arithmetic in floating point.
+MOST_TOKENS = 10**15
 _COUNT_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kMBT]?$"}]
 }
@@ -33,13 +35,17 @@ def parse_length(value: Any) -> Any:
     """Read a length: tokens as in `parse_tokens`, or a share of the run such as `20%`, which becomes 0.2."""
     percent = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
     is_share = percent is not None or (isinstance(value, float) and value < 1)
-    length = float(percent[1]) / 100 if percent else value if is_share else parse_tokens(value)
-    if not isinstance(length, int | float) or length < 0 or (length >= 1 and not isinstance(length, int)):
+    try:
+        length = float(percent[1]) / 100 if percent else value if is_share else parse_tokens(value)
+    except ValueError:
+        length = None
+    whole = isinstance(length, int) and 0 <= length <= MOST_TOKENS
+    if not whole and not (isinstance(length, float) and 0 <= length < 1):
         raise ValueError(f"{value!r} is no length; write tokens (200k) or a percentage of the run below 100 (20%)")
     return length
 
 
-Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0), WithJsonSchema(_COUNT_SCHEMA)]
+Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0, le=MOST_TOKENS), WithJsonSchema(_COUNT_SCHEMA)]
 Length = Annotated[
     int | float,
     BeforeValidator(parse_length),

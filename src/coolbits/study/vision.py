@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, make_node
+from coolbits.study.mistakes import sentence
 from coolbits.study.optimizer_names import optimizer_name, states_label
 from coolbits.study.recipes import vision as recipes
 from coolbits.study.schema import Study
@@ -107,7 +108,10 @@ def _source(run: VisionRun, folder: Path, key: str) -> tuple[recipes.ImageSource
             return recipes.IdxFiles(sha256=digests), _slug(Path(path).name), paths
         case FolderChoice(path=path, train=train, test=test, size=size):
             root = (folder / path).resolve()
-            digest = listing_digest(root, (train, test))
+            try:
+                digest = listing_digest(root, (train, test))
+            except CoolbitsError as error:
+                raise CoolbitsError(f"{key}.path: {error}") from None
             source = recipes.ImageFolder(train=train, test=test, size=size, sha256=digest)
             return source, f"{_slug(root.name)}-{size}", [root]
         case recipes.HubImages() as source:
@@ -131,7 +135,7 @@ def _classifier(name: str, run: VisionRun, images: Node) -> Node:
             **{key: getattr(run, key) for key in _SAME},
         )
     except ValidationError as error:
-        raise CoolbitsError(f"vision.{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        raise CoolbitsError(sentence(error, {}, f"vision.{name}")) from None
     except CoolbitsError as error:
         raise CoolbitsError(f"vision.{name}.model: {error}") from None
     optimizer = optimizer_name(run.optimizer).lower().replace("+", "-").replace("/", "-")

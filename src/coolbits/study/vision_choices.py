@@ -44,7 +44,9 @@ class EpochScheduleChoice(Recipe):
     """A learning-rate schedule over the epochs of the run."""
 
     kind: Literal["constant", "cosine", "linear"]
-    warmup: float | Share = Field(description="linear from 0: epochs, or a share of the run such as 5%")
+    warmup: Annotated[float, Field(ge=0)] | Share = Field(
+        description="linear from 0: epochs, or a share of the run such as 5%"
+    )
     final_fraction: float = Field(0.0, ge=0, le=1, description="share of the peak rate left at the end")
 
 

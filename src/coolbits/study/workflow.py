@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coolbits.artifacts.code import code_slice
 from coolbits.artifacts.files import write_json
+from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
 from coolbits.artifacts.node import Node
@@ -16,7 +17,7 @@ from coolbits.study.board import Board
 from coolbits.study.cost import job_seconds
 from coolbits.study.footprint import job_megabytes
 from coolbits.study.plan import KINDS, Plan, make_plan
-from coolbits.study.times import put_in_order
+from coolbits.study.times import put_in_order, put_pages_in_order
 
 _MARGIN = 3
 
@@ -85,6 +86,16 @@ class Task:
         return str(Path(self.file("caption.rst")).resolve())
 
     @property
+    def title(self) -> str:
+        """What the study calls the job's first artifact."""
+        return self.job.nodes[0].name.partition("/")[2]
+
+    @property
+    def page(self) -> Path:
+        """The page of the lineage of the job's first artifact."""
+        return self.root / "lineage" / f"{self.job.nodes[0].name}.html"
+
+    @property
     def resources(self) -> dict[str, int]:
         """Memory in MB and minutes, for a cluster."""
         return {"mem_mb": self.megabytes, "runtime": max(10, round(_MARGIN * self.seconds / 60))}
@@ -97,15 +108,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A plan as the rules see it; `root` is the results folder."""
+    """A plan as the rules see it; `root` is the results folder, `source` the study file."""
 
     plan: Plan
     root: Path
+    source: Path = Path("config.yaml")
 
     @classmethod
     def read(cls, study: str | Path, root: str | Path = "results") -> "Workflow":
         """Resolve the study file."""
-        return cls(make_plan(Path(study)), Path(root))
+        return cls(make_plan(Path(study)), Path(root), Path(study))
 
     @cached_property
     def _threads(self) -> dict[str, int]:
@@ -130,13 +142,29 @@ class Workflow:
 
     def targets(self) -> list[str]:
         """Return the files that `all` asks for: manifests of what no other node needs, and what people look at."""
-        return [str(node.directory(self.root) / file) for node in self.plan.targets() for file in _wanted(node)]
+        made = [str(node.directory(self.root) / file) for node in self.plan.targets() for file in _wanted(node)]
+        return [*made, *(str(task.page) for task in self.tasks("figure")), str(self.settings)]
+
+    @property
+    def settings(self) -> Path:
+        """The page of the study's settings."""
+        return self.root / "settings" / f"{self.plan.study.study}.html"
+
+    @property
+    def identity(self) -> str:
+        """What makes the page of settings again."""
+        return digest_of(self.plan.study.identity())
+
+    def page_code(self, module: str) -> str:
+        """Return the digest of the code that makes a kind of page."""
+        return code_slice(f"coolbits.provenance.pages.{module}").digest[:16]
 
     def settle(self) -> None:
         """Put the times of what is there in order, so that only contents decide what is made again."""
         for kind in KINDS:
             for job in self.plan.jobs(kind):
                 put_in_order(job, self._stores[kind])
+        put_pages_in_order({task.page: Path(task.output[0]).parent for task in self.tasks("figure")})
 
     @property
     def board(self) -> Board:

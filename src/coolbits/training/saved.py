@@ -117,7 +117,10 @@ def _read_weights(training: Training, directory: Path) -> None:
     # The library knows by which names a model's weights are written, and which of them are tied.
     saved = load_model(directory)
     with torch.no_grad():
-        for parameter, given in zip(training.model.parameters(), saved.parameters(), strict=True):
+        for (name, parameter), given in zip(training.model.named_parameters(), saved.parameters(), strict=True):
+            if given.shape != parameter.shape:
+                shapes = f"{list(given.shape)}, but {list(parameter.shape)}"
+                raise CoolbitsError(f"{path}: {name} has the shape {shapes} in this trajectory's model")
             parameter.copy_(given)
 
 

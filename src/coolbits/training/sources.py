@@ -8,7 +8,7 @@ from coolbits.artifacts.files import replacing
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.node import Node, fingerprint_of
 from coolbits.artifacts.store import Store
-from coolbits.loops.ownership import Owner, belongs, mark, owner_of
+from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
 from coolbits.training.loop import Training
 from coolbits.training.saved import write_training
 
@@ -29,7 +29,7 @@ class Sources:
     """The sources of the trajectory that the checkpoint `node` belongs to.
 
     They are its checkpoints in the results folder, whatever study wanted them, if whole and current; and its saved
-    states, if this code wrote them, from the parents as they are now.
+    states, if this code wrote them, from the parents as they are now, and nothing in them changed since.
     """
 
     node: Node
@@ -97,7 +97,8 @@ class Sources:
 
     def _source(self, directory: Path) -> Source | None:
         if directory.parent == self._states:
-            return Source(_step_of(directory), directory) if self._is_own(directory) else None
+            usable = self._is_own(directory) and is_whole(directory)
+            return Source(_step_of(directory), directory) if usable else None
         manifest = self.store.kept(self._checkpoint(_step_of(directory)))
         if manifest is None:
             return None

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
@@ -79,7 +80,13 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
     optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision, execution.compile)
     _LOG.info(describe_states(optimizer.stored_states()))
     sequences = recipe.batch_tokens // recipe.sequence_length
-    batches = Batches(open_stream(shards, "train"), recipe.sequence_length, sequences, recipe.data_seed)
+    stream = open_stream(shards, "train")
+    if stream.vocabulary_size > model.config.vocab_size:
+        raise CoolbitsError(
+            f"{shards}: tokens of a vocabulary of {stream.vocabulary_size}, but the model embeds "
+            f"{model.config.vocab_size}; raise data.tokenizer.vocabulary_size"
+        )
+    batches = Batches(stream, recipe.sequence_length, sequences, recipe.data_seed)
     compiled = execution.compile and can_compile(device)
     if execution.compile and not compiled:
         _LOG.warning("not compiled, hence slower: there is no C++ compiler, or there are no headers of Python")

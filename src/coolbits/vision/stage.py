@@ -20,7 +20,7 @@ from coolbits.artifacts.store import Store
 from coolbits.loops.allocator import keep_freed_memory
 from coolbits.loops.guards import hearing_signals, make_reproducible
 from coolbits.loops.locks import alone_in
-from coolbits.loops.ownership import Owner, belongs, mark, owner_of
+from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
 from coolbits.study.execution import Execution
@@ -99,7 +99,7 @@ class _State:
         return self.store.work_directory(self.node)
 
     def read(self, training: Training) -> None:
-        if belongs(self.work / _STATE, self._owner):
+        if belongs(self.work / _STATE, self._owner) and is_whole(self.work / _STATE):
             read_state(training, self.work / _STATE)
 
     def save(self, training: Training) -> None:

@@ -72,7 +72,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _table(tables: Tables, options: Options) -> pd.DataFrame:
-    check_options(NAME, options, [])
+    check_options(NAME, options)
     table = tables["curvature"]
     return table[table.quantizer == "none"]
 

@@ -64,7 +64,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     """Return the losses of one fine-tuning of the study, each variant in the setting of its lowest mean final loss."""
-    check_options(NAME, options, ["run"])
+    check_options(NAME, options)
     table = demand(NAME, tables["finetuning"], "fine-tuned models")
     counts = table.groupby("run", sort=False).trajectory.nunique()
     names = list(counts.sort_values(ascending=False, kind="stable").index)

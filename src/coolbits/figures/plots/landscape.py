@@ -1,5 +1,7 @@
 """The loss on the plane of a checkpoint, the one before it and its quantized form (paper A, Figures 8 and 25)."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -101,5 +103,5 @@ def _points(axes: Axes, grid: pd.DataFrame) -> None:
     model = first.iloc[0]
     places = [(0, 0), (model.previous_distance, 0), (0, model.quantized_distance)]
     for (x, y), marker in zip(places, _MARKS.values(), strict=True):
-        face = {"color": "black", "markerfacecolor": "white", "markersize": 4.5}
+        face: dict[str, Any] = {"color": "black", "markerfacecolor": "white", "markersize": 4.5}
         stand_for(axes.plot(x, y, marker, clip_on=False, zorder=4, **face), first)

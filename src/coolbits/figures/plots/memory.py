@@ -54,7 +54,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
-    check_options(NAME, options, ["models", "optimizers"])
+    check_options(NAME, options)
     table = tables["memory"]
     for column, key in (("model", "models"), ("optimizer", "optimizers")):
         if options.get(key):

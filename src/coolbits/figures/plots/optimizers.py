@@ -52,7 +52,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _compared(tables: Tables, options: Options) -> variants.Compared:
-    (rows,) = selection.of_quantizers(NAME, tables["loss"], options, others=["model"])
+    (rows,) = selection.of_quantizers(NAME, tables["loss"], options)
     return variants.compared(NAME, selection.of_model(NAME, rows, options))
 
 

@@ -70,7 +70,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _errors(tables: Tables, options: Options) -> pd.DataFrame:
-    check_options(NAME, options, ["runs", "quantizers"])
+    check_options(NAME, options)
     return _chosen(demand(NAME, tables["loss"], "loss evaluations"), options)
 
 

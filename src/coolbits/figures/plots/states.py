@@ -62,7 +62,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _compared(tables: Tables, options: Options) -> variants.Compared:
-    selection.check_options(NAME, options, ["model"])
+    selection.check_options(NAME, options)
     rows = full_precision(tables["loss"].reset_index(names="position"))
     return variants.compared(NAME, selection.of_model(NAME, rows, options))
 

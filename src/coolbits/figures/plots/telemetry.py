@@ -98,7 +98,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     Column `variant` is the optimizer's name in paper B; `lost` and `turned` are the share of zeros and the change of
     Newton-Schulz under the variant's own codes, or under linear ones if its states are float32.
     """
-    check_options(NAME, options, ["runs"])
+    check_options(NAME, options)
     rows = demand(NAME, tables["telemetry"], "runs with telemetry")
     if "runs" in options:
         asked = [options["runs"]] if isinstance(options["runs"], str) else list(options["runs"])

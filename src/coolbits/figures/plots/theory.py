@@ -74,7 +74,7 @@ def _lent(table: pd.DataFrame) -> str:
 
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
-    check_options(NAME, options, [])
+    check_options(NAME, options)
     table = tables["theory"]
     return table.assign(look=table.source.where(table.trajectory.isna(), "runs"))
 

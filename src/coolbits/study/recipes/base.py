@@ -1,23 +1,38 @@
 """What all recipes share."""
 
-from typing import Any, Self
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+_HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+
+
+def _hub_id(value: str) -> str:
+    if not _HUB_ID.fullmatch(value) or ".." in value:
+        raise ValueError(f"{value!r} is no id of the Hugging Face hub; write owner/name")
+    return value
+
+
+HubId = Annotated[str, AfterValidator(_hub_id)]
 
 
 class Recipe(BaseModel):
-    """Base of every recipe and of every part of the study file: frozen, unknown keys refused."""
+    """Base of every recipe and of every part of the study file: frozen, unknown keys refused, all numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        """Name the allowed keys beside an unknown one, which pydantic alone does not."""
-        if isinstance(value, dict):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}; allowed: {', '.join(cls.model_fields) or 'none'}")
+    def _explained(cls, value: Any) -> Any:
+        """Name the allowed keys beside an unknown one, and refuse `true` for a number: pydantic alone does neither."""
+        for key, item in value.items() if isinstance(value, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}; allowed: {', '.join(cls.model_fields) or 'none'}")
+            found = [one for one in (item if isinstance(item, list) else [item]) if isinstance(one, bool)]
+            if found and not any(kind in (bool, Any) for kind in _types(cls.model_fields[key].annotation)):
+                raise ValueError(f"{key}: neither true nor false (nor yes, no, on, off) is allowed; found {found[0]}")
         return value
 
     def identity(self) -> dict[str, Any]:
@@ -28,3 +43,10 @@ class Recipe(BaseModel):
     def read(cls, identity: dict[str, Any]) -> Self:
         """Read back what `identity` gave."""
         return cls.model_validate(identity)
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """Yield what an annotation is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)

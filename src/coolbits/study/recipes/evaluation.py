@@ -40,7 +40,6 @@ class OnWindows(Recipe):
     windows: int = Field(100, gt=0, description="evenly spaced windows; fewer if the validation set is smaller")
     sequence_length: int = Field(128, gt=1)
     batch_size: int = Field(16, gt=0, description="identity, as of loss; fewer windows take less memory")
-    seed: int = Field(0, ge=0, description="of random directions")
 
 
 class Curvature(OnWindows):
@@ -52,6 +51,7 @@ class Curvature(OnWindows):
     eigenvalues: int = Field(20, gt=0, description="number of them, from the largest")
     tolerance: float = Field(1e-3, gt=0, description="residual as a share of the largest eigenvalue")
     iterations: int = Field(100, gt=0, description="Lanczos vectors at most; all are kept in memory")
+    seed: int = Field(0, ge=0, description="of random directions")
 
 
 class Prediction(OnWindows):
@@ -59,6 +59,7 @@ class Prediction(OnWindows):
 
     kind: Literal["prediction"] = "prediction"
     probes: int = Field(8, gt=0, description="random errors of the same size, for comparison")
+    seed: int = Field(0, ge=0, description="of random directions")
 
 
 class Landscape(OnWindows):

@@ -4,14 +4,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.base import HubId, Recipe
 
 
 class HubWeights(Recipe):
     """A model of the Hugging Face hub, from its safetensors. Code that it may bring is never run."""
 
     kind: Literal["hub"] = "hub"
-    id: str = Field(description="for example HuggingFaceTB/SmolLM2-135M")
+    id: HubId = Field(description="for example HuggingFaceTB/SmolLM2-135M")
     revision: str = Field("main", description="a commit makes the study reproducible; a branch moves")
 
 

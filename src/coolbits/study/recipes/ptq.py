@@ -256,5 +256,7 @@ class Quantized(Recipe):
         if own and self.activations is not None:
             raise ValueError("activations: the method int8 has a rule of its own for them; leave them out")
         if self.save_model and (own or self.activations is not None):
-            raise ValueError("save_model: a plain model cannot round activations; leave it out with int8 or activations")
+            raise ValueError(
+                "save_model: a plain model cannot round activations; leave it out with int8 or activations"
+            )
         return self

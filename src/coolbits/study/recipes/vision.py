@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.base import HubId, Recipe
 from coolbits.study.recipes.training import Divergence, Optimizer
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -43,7 +43,7 @@ class HubImages(Recipe):
     """A Hugging Face dataset of pictures, streamed once."""
 
     kind: Literal["hub"] = "hub"
-    id: str = Field(description="for example ILSVRC/imagenet-1k, which asks for a login")
+    id: HubId = Field(description="for example ILSVRC/imagenet-1k, which asks for a login")
     config: str | None = None
     revision: str = Field("main", description="a commit, tag or branch; a commit makes the recipe reproducible")
     train: str = Field("train", description="split of the training images")
@@ -135,5 +135,5 @@ class Classifier(Recipe):
     @model_validator(mode="after")
     def _warmup_within(self) -> Self:
         if self.schedule.warmup_epochs >= self.epochs:
-            raise ValueError(f"a warmup of {self.schedule.warmup_epochs:g} epochs in a run of {self.epochs}")
+            raise ValueError(f"schedule.warmup: {self.schedule.warmup_epochs:g} epochs, but the run has {self.epochs}")
         return self

@@ -1,0 +1,55 @@
+"""What can be told before any job: whether groups and sequences fit the models that are to be quantized and scored."""
+
+from collections.abc import Iterator
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.hashing import canonical_json
+from coolbits.models.shapes import Shape, shape_of
+from coolbits.study.measurements import chosen_quantizers
+from coolbits.study.recipes.ptq import CALIBRATED, OnGrid, Quantized
+from coolbits.study.recipes.training import Model
+from coolbits.study.schema import Study
+from coolbits.study.track import Track
+
+
+def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Track]) -> None:
+    """Refuse what each job would refuse only after the training.
+
+    Raises:
+        CoolbitsError: if a group of weights does not divide a layer's inputs, or a sequence is longer than the
+            positions that a model has learned; naming the key.
+    """
+    for run, model in _models(tracks):
+        shape = shape_of(model)
+        for name, choice in study.evaluations.items():
+            if choice.runs == "all" or run in choice.runs:
+                length = getattr(choice.measure, "sequence_length", 0)
+                _check_length(model, shape, length, f"evaluations.{name}.measure.sequence_length", run)
+                for key, quantizer in chosen_quantizers(quantizers, choice).items():
+                    _check_quantizer(quantizer, model, shape, f"quantizers.{key}", run)
+
+
+def _models(tracks: list[Track]) -> Iterator[tuple[str, Model]]:
+    """Yield each model that is trained once, and the name of a run that trains it."""
+    models = {(track.columns["run"], canonical_json(track.recipe.model.identity())): track for track in tracks}
+    yield from ((run, track.recipe.model) for (run, _), track in models.items())
+
+
+def _check_quantizer(quantizer: Quantized, model: Model, shape: Shape, where: str, run: str) -> None:
+    method = quantizer.method
+    if isinstance(method, OnGrid) and method.group_size is not None:
+        for inputs in sorted({shape.width, shape.heads * shape.head_width, shape.inner_width}):
+            if inputs % method.group_size:
+                raise CoolbitsError(
+                    f"{where}.method.grid.group_size: {method.group_size} does not divide the {inputs} inputs of a "
+                    f"layer of run {run!r}; take a divisor, or null for one scale a row"
+                )
+    if isinstance(method, CALIBRATED):
+        length = method.calibration.sequence_length
+        _check_length(model, shape, length, f"{where}.method.calibration.sequence_length", run)
+
+
+def _check_length(model: Model, shape: Shape, length: int, where: str, run: str) -> None:
+    """Refuse positions for which a model has no embedding; rotations go on for ever."""
+    if model.architecture == "gpt2" and length > shape.positions:
+        raise CoolbitsError(f"{where}: {length} tokens, but the model of run {run!r} has {shape.positions} positions")

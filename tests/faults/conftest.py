@@ -1,0 +1,213 @@
+"""A finished micro study to spoil, and processes to kill: forked, so that none of them imports everything again."""
+
+import errno
+import importlib
+import importlib.util
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.environment import capture_environment
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import damaged_files, read_manifest
+from coolbits.cli import main
+from coolbits.provenance.lineage import artifacts_below
+from coolbits.stages import STAGES
+from coolbits.study.plan import KINDS, Plan
+
+# Forked processes compute as those that Snakemake starts: with one thread.
+torch.set_num_threads(1)
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("project_of_workflow", path)
+    assert spec and spec.loader
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+project_of_workflow = _load(Path(__file__).parents[1] / "workflow" / "conftest.py")
+finished = project_of_workflow.finished
+
+DONE = 0
+Before = Callable[[], Any]
+_CHANGES = ("open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir")
+
+
+class Lab:
+    """A results folder in which the jobs of the micro study are run by forked processes.
+
+    `whole` has the results of the study that nothing happened to: how it must end.
+    """
+
+    def __init__(self, root: Path, plan: Plan, whole: Path) -> None:
+        self.root, self.plan, self.whole = root, plan, whole
+        # States are saved all the time, so that many a fault hits a save.
+        self.jobs = [replace(job, execution=job.execution | {"state_every_seconds": 0.01}) for job in _jobs(plan)]
+        self._said, self._recipe = root.parent / "said.txt", root.parent / "recipe.json"
+
+    def job(self, kind: str, nodes: int | None = None, number: int = 0) -> Job:
+        """The job of a kind, cut down to its first nodes."""
+        job = [job for job in self.jobs if job.kind == kind][number]
+        return replace(job, nodes=job.nodes[:nodes])
+
+    def start(self, job: Job, before: Before = lambda: None) -> BaseProcess:
+        """Start a process that does `before`, then what `coolbits KIND RECIPE OUT` does for a job."""
+        self._recipe.write_text(json.dumps(job.to_json()))
+        recipe = self._recipe.rename(self._recipe.with_name(f"{job.name}.json"))
+
+        def work() -> None:
+            with self._said.open("a") as said:
+                for descriptor in (1, 2):
+                    os.dup2(said.fileno(), descriptor)
+            sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
+            before()
+            os._exit(main([job.kind, str(recipe), str(self.root)]))
+
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        return process
+
+    def run(self, job: Job, before: Before = lambda: None) -> int:
+        """Run a job in a process of its own; return its status, or minus the number of the signal that ended it."""
+        process = self.start(job, before)
+        process.join()
+        assert process.exitcode is not None
+        return process.exitcode
+
+    def said(self) -> list[str]:
+        """Return the lines that jobs said since this was last asked."""
+        lines = self._said.read_text().splitlines() if self._said.exists() else []
+        self._said.unlink(missing_ok=True)
+        return lines
+
+    def finish(self) -> None:
+        """Run all jobs; the study must then be the one that nothing happened to, and nothing be left to do."""
+        for job in self.jobs:
+            assert self.run(job) == DONE, self.said()
+        self.demand_whole(every=True)
+        self.said()
+        for job in self.jobs:
+            assert self.run(job) == DONE
+        assert [line for line in self.said() if " made, " in line] == [
+            f"{job.name}: 0 made, {len(job.nodes)} kept" for job in self.jobs
+        ]
+
+    def demand_whole(self, every: bool = False) -> None:
+        """Demand that each artifact that a reader can see, or `every` one of the study, is whole and as it must be."""
+        found, expected = manifests(self.root), manifests(self.whole)
+        assert found == expected if every else found.items() <= expected.items()
+        for name in found:
+            assert damaged_files(self.root / name, read_manifest(self.root / name)) == []
+
+    def forget(self, job: Job) -> None:
+        """Remove what a job made."""
+        for node in job.nodes:
+            shutil.rmtree(node.directory(self.root), ignore_errors=True)
+
+    def kill_at(self, number: int) -> Before:
+        """Return what ends a process, as a power cut would, before its change of that number to the results."""
+        return self._at_change(lambda count: count == number and os.kill(os.getpid(), signal.SIGKILL))
+
+    def fill_from(self, number: int) -> Before:
+        """Return what has the disk be full from a process's change of that number to the results on."""
+
+        def refuse(count: int) -> None:
+            if count >= number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return self._at_change(refuse, _takes_space)
+
+    def _at_change(self, act: Callable[[int], Any], of_interest: Callable[..., bool] = lambda *_: True) -> Before:
+        """Return what has a process `act`, given how many there were, just before each change to the results.
+
+        Opening an unfinished file counts as one: so a file is written, read back to be hashed, and synced.
+        """
+
+        def before() -> None:
+            counts = itertools.count(1)
+
+            def hook(event: str, arguments: tuple[Any, ...]) -> None:
+                if (
+                    event in _CHANGES
+                    and _is_change(event, arguments[0], str(self.root))
+                    and of_interest(event, *arguments)
+                ):
+                    act(next(counts))
+
+            sys.addaudithook(hook)
+
+        return before
+
+    def seconds(self, job: Job) -> float:
+        """How long a job took in the study that nothing happened to."""
+        return sum(
+            json.loads((node.directory(self.whole) / "record.json").read_text())["seconds"] for node in job.nodes
+        )
+
+
+def manifests(root: Path) -> dict[str, bytes]:
+    """Return the manifests of the artifacts that can be seen, by name."""
+    return {"/".join(key): (root.joinpath(*key) / "manifest.json").read_bytes() for key in artifacts_below(root, root)}
+
+
+def _jobs(plan: Plan) -> Iterator[Job]:
+    for kind in KINDS:
+        yield from sorted(plan.jobs(kind), key=lambda job: any("start" in node.parents for node in job.nodes))
+
+
+def _is_change(event: str, place: Any, root: str) -> bool:
+    path = os.fsdecode(place) if isinstance(place, str | bytes | os.PathLike) else ""
+    if event == "open":
+        return path.startswith(root) and ("/." in path or "/work/" in path)
+    # Whole trees are removed by names relative to open folders.
+    return path.startswith(root) or not path.startswith("/")
+
+
+def _takes_space(event: str, _place: Any, *details: Any) -> bool:
+    return event in ("os.mkdir", "os.link") or (event == "open" and bool(details[1] & (os.O_WRONLY | os.O_RDWR)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everything_imported() -> None:
+    """Import, and look up once, what every forked process would."""
+    for module in STAGES.values():
+        importlib.import_module(module)
+        code_slice(module)
+    capture_environment()
+
+
+@pytest.fixture
+def empty(finished, tmp_path) -> Lab:
+    """A results folder with nothing in it."""
+    (tmp_path / "results").mkdir()
+    return Lab(tmp_path / "results", finished.plan(), finished.results)
+
+
+@pytest.fixture
+def lab(finished, tmp_path) -> Lab:
+    """The results of the finished study, to spoil."""
+    kinds = {node.kind for node in finished.plan().nodes}
+    for kind in kinds:
+        shutil.copytree(finished.results / kind, tmp_path / "results" / kind)
+    return Lab(tmp_path / "results", finished.plan(), finished.results)
+
+
+@pytest.fixture
+def project_anywhere(tmp_path):
+    """A project in which nothing was made yet, in a folder whose name shells and encodings may stumble over."""
+    return project_of_workflow.new_project(tmp_path / "Größe & 'Maß' $HOME; 量子")

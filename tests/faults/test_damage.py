@@ -1,0 +1,170 @@
+"""Damage: one flipped bit anywhere is found by the audit, and no stage makes a result of a damaged input."""
+
+import itertools
+import os
+import shutil
+from random import Random
+
+import pytest
+
+from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.manifest import read_manifest
+from coolbits.artifacts.store import accept
+from coolbits.provenance.audit import audit
+from coolbits.provenance.lineage import artifacts_below, trace
+from coolbits.stages import STAGES
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+
+FLIPS = 200
+ABOUT_THE_TREE = ("dirty", "environment")
+CHILDREN = ("tokenizer", "shards", "checkpoint", "average", "calibration", "quantized", "evaluation", "table", "figure")
+_times = itertools.count(1)
+
+
+def spoil(path, change):
+    """Change a file's bytes at a moment of its own."""
+    path.write_bytes(change(path.read_bytes()))
+    os.utime(path, (next(_times), 0))
+
+
+def flipped(content, random):
+    place = random.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :]
+
+
+def found(root):
+    """The files and artifacts that the audit names."""
+    findings = audit(trace(root, artifacts_below(root, root)))
+    held = [finding for finding in findings if not finding.information and finding.what not in ABOUT_THE_TREE]
+    return {place for finding in held for place in finding.where}
+
+
+def kind_of_file(path, root):
+    """Say what a file is: the kind of its artifact and its name, without a number."""
+    return path.relative_to(root).parts[0], path.name.rstrip("0123456789")
+
+
+def test_two_hundred_flipped_bits_are_each_found(lab):
+    random, root = Random(2), lab.root
+    for job in (lab.job("checkpoint"), lab.job("evaluation")):
+        for node in job.nodes:
+            accept(node.directory(root), code_slice(STAGES[node.kind]), "me", "nothing changed")
+    assert found(root) == set()
+    artifacts = [root.joinpath(*key) for key in artifacts_below(root, root)]
+    kinds, flips = set(), 0
+    while flips < FLIPS:
+        # One bit in each artifact: a damaged manifest may hide what else is wrong with its own.
+        spoiled = {random.choice([path for path in place.rglob("*") if path.is_file()]) for place in artifacts}
+        whole = {path: path.read_bytes() for path in spoiled if path.stat().st_size}
+        for path in whole:
+            spoil(path, lambda content: flipped(content, random))
+        missed = {path.relative_to(root).as_posix() for path in whole} - found(root)
+        assert missed == set()
+        for path, content in whole.items():
+            path.write_bytes(content)
+        flips += len(whole)
+        kinds |= {kind_of_file(path, root) for path in whole}
+    names = {name for _, name in kinds}
+    assert {kind for kind, _ in kinds} == {node.kind for node in lab.plan.nodes}
+    assert names >= {"manifest.json", "record.json", "accepted.json", "throughput.parquet", "seconds.parquet"}
+    assert found(root) == set()
+
+
+@pytest.mark.parametrize("kind", [*CHILDREN, "claims"])
+def test_no_stage_makes_anything_of_a_damaged_parent(lab, kind):
+    random, job = Random(kind), lab.job(kind, nodes=1)
+    (node,) = job.nodes
+    lab.forget(job)
+    parents = {ref.directory(lab.root) for ref in node.parents.values()}
+    parents = set(random.sample(sorted(parents), min(4, len(parents))))
+    for path in sorted(path for parent in parents for path in parent.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        spoil(path, lambda content: flipped(content, random))
+        assert lab.run(job) == 2, path
+        (said,) = [line for line in lab.said() if line.startswith("coolbits: ")]
+        assert str(path.parent) in said or "not a readable manifest" in said
+        assert not node.directory(lab.root).exists()
+        spoil(path, lambda _, whole=whole: whole)
+    assert lab.run(job) == 0
+    lab.demand_whole(every=True)
+
+
+def test_a_table_makes_nothing_of_a_damaged_manifest_two_steps_behind_it(lab):
+    job = next(job for job in lab.jobs if job.name.endswith("-loss") and job.kind == "table")
+    lab.forget(job)
+    places = [node.directory(lab.root) / "manifest.json" for node in lab.job("quantized").nodes]
+    for path in places[:2]:
+        whole = path.read_bytes()
+        spoil(path, lambda content: content.replace(b'"fallbacks": 0', b'"fallbacks": 1'))
+        assert lab.run(job) == 2
+        assert any("not what its evaluation measured" in line for line in lab.said())
+        spoil(path, lambda _, whole=whole: whole)
+    assert lab.run(job) == 0
+    lab.demand_whole(every=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "metrics.parquet"])
+def test_a_checkpoint_cut_off_anywhere_is_trained_again_from_the_one_before(lab, name):
+    job = lab.job("checkpoint")
+    path = job.nodes[-1].directory(lab.root) / name
+    size = path.stat().st_size
+    lengths = [size * tenth // 10 for tenth in range(10)]
+    for length in lengths if name.startswith("state") else lengths[::4]:
+        spoil(path, lambda content, length=length: content[:length])
+        assert lab.run(job) == 0
+        assert f"{job.name}: 1 made, {len(job.nodes) - 1} kept" in lab.said()
+        assert path.stat().st_size == size
+    lab.demand_whole(every=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json", "metrics.parquet", "owner.json"])
+@pytest.mark.parametrize("cut", [False, True], ids=["flipped", "cut off"])
+def test_a_damaged_state_is_not_gone_on_from(lab, name, cut):
+    random, job = Random(name), lab.job("checkpoint")
+    lab.forget(job)
+    states = lab.root / "work" / "checkpoint" / job.nodes[0].name.partition("/")[0] / "states"
+    process = lab.start(job)
+    while not any(states.glob("step_*")):
+        process.join(0.001)
+    process.kill()
+    process.join()
+    for state in states.glob("step_*"):
+        spoil(state / name, lambda content: content[: len(content) // 2] if cut else flipped(content, random))
+    assert lab.run(job) == 0
+    lab.demand_whole(every=True)
+
+
+def test_a_damaged_manifest_is_put_back_from_the_record(lab):
+    random = Random(3)
+    for kind in ("corpus", "checkpoint", "evaluation", "figure"):
+        job = lab.job(kind)
+        path = job.nodes[0].directory(lab.root) / "manifest.json"
+        spoil(path, lambda content: flipped(content, random))
+        assert lab.run(job) == 0
+        assert f"{job.name}: 0 made, {len(job.nodes)} kept" in lab.said()
+    lab.demand_whole(every=True)
+
+
+@pytest.mark.parametrize("name", ["record.json", "throughput.parquet", "seconds.parquet"])
+def test_what_has_lost_its_vouching_is_made_again(lab, name):
+    random, job = Random(name), lab.job("quantized" if name == "seconds.parquet" else "checkpoint")
+    path = job.nodes[0].directory(lab.root) / name
+    spoil(path, lambda content: flipped(content, random))
+    assert lab.run(job) == 0
+    assert f"{job.name}: 1 made, {len(job.nodes) - 1} kept" in lab.said()
+    lab.demand_whole(every=True)
+    assert found(lab.root) == set()
+
+
+def test_lost_directories_are_made_again(lab):
+    random = Random(4)
+    lost = {random.choice([node for node in lab.plan.nodes if node.kind == kind]) for kind in STAGES if lab.plan.of_kind(kind)}
+    for node in lost:
+        shutil.rmtree(node.directory(lab.root))
+    shutil.rmtree(lab.root / "evaluation")
+    lab.finish()
+    for node in lost:
+        assert read_manifest(node.directory(lab.root)).fingerprint == node.fingerprint

@@ -1,0 +1,130 @@
+"""Whatever is killed, and whenever: a study that is run again ends as if nothing had happened."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+
+KILLED = -signal.SIGKILL
+# Stages of which each run takes long, or changes much: not every moment of theirs gets a process of its own.
+STRIDE = {"checkpoint": 2, "quantized": 2, "figure": 12, "claims": 8}
+KINDS = ("corpus", "tokenizer", "shards", "average", "calibration", "evaluation", "table")
+
+
+def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty):
+    random, kills = Random(5), []
+    for job in empty.jobs:
+        seconds, wanted = empty.seconds(job), len(kills) + (4 if job.kind == "checkpoint" else 2)
+        while len(kills) < wanted:
+            process = empty.start(job)
+            process.join(random.uniform(0, seconds))
+            number = random.choice([signal.SIGKILL, signal.SIGTERM])
+            process.kill() if number == signal.SIGKILL else process.terminate()
+            process.join()
+            if process.exitcode == 0:  # it was faster
+                seconds *= 0.7
+                empty.forget(job)
+            else:
+                kills.append((job.kind, number))
+            empty.demand_whole()
+        assert empty.run(job) == 0
+    assert len(kills) >= 30
+    assert {number for _, number in kills} == {signal.SIGKILL, signal.SIGTERM}
+    empty.finish()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *STRIDE])
+def test_killed_before_each_change_to_the_results_an_artifact_ends_the_same(lab, kind):
+    job = lab.job(kind, nodes=1)
+    lab.forget(job)
+    numbers = range(1, 1000, STRIDE.get(kind, 1))
+    statuses = []
+    for number in numbers:
+        statuses.append(lab.run(job, lab.kill_at(number)))
+        lab.demand_whole()
+        if statuses[-1] != KILLED:
+            break
+    assert statuses[-1] == 0, lab.said()
+    assert len(statuses) * STRIDE.get(kind, 1) > 10
+    lab.demand_whole(every=True)
+
+
+def until(found, process):
+    """Return what is found, once something is; the process must not end before."""
+    for _ in range(12_000):
+        if result := found():
+            return result
+        assert process.poll() is None
+        time.sleep(0.01)
+    raise AssertionError
+
+
+def at_work(project, kind):
+    """Return the number of the process that makes artifacts of a kind in the project's folder, if there is one."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            here = (place / "cwd").resolve() == project.folder.resolve()
+        except OSError:  # it has ended
+            continue
+        if here and len(words) > 2 and words[1].endswith(b"/coolbits") and words[2] == kind.encode():
+            return int(place.name)
+    return None
+
+
+def group(process, _project, _kind):
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def snakemake_alone(process, _project, _kind):
+    process.kill()
+
+
+def job_alone(_process, project, kind):
+    os.kill(at_work(project, kind), signal.SIGKILL)
+
+
+def asked_to_end(process, _project, _kind):
+    process.terminate()
+
+
+def interrupted(process, _project, _kind):
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def test_snakemake_killed_in_every_way_goes_on_in_a_folder_of_any_name(project_anywhere, finished):
+    project, random = project_anywhere, Random(1)
+    endings = {
+        "shards": group,
+        "checkpoint": snakemake_alone,
+        "quantized": job_alone,
+        "evaluation": group,
+        "table": asked_to_end,
+        "figure": interrupted,
+    }
+    for kind, end in endings.items():
+        process = project.start("snakemake", "--cores", "2")
+        until(lambda kind=kind: at_work(project, kind), process)
+        if kind == "shards":
+            second = project.run("snakemake", "--cores", "1")
+            assert second.returncode == 1
+            assert "cannot be locked" in second.stdout + second.stderr
+        time.sleep(random.uniform(0, 2))
+        end(process, project, kind)
+        assert process.wait() != 0
+        if end in (group, snakemake_alone):
+            assert "cannot be locked" in project.run("snakemake", "--cores", "2").stderr
+            project.snakemake("--unlock")
+        expected = finished.manifests()
+        for name, path in project.manifests().items():
+            assert path.read_bytes() == expected[name].read_bytes()
+    project.snakemake()
+    assert {name: path.read_bytes() for name, path in project.manifests().items()} == {
+        name: path.read_bytes() for name, path in finished.manifests().items()
+    }
+    assert project.planned() == []
