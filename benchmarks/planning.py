@@ -30,13 +30,13 @@ from coolbits.study.workflow import Workflow
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHECKPOINTS, RATES = 10, 10
-NODES_A_RUN = 6 * CHECKPOINTS  # each checkpoint itself, quantized twice, and scored three times
 TOKENS = 2048 * 100
 
 
 def study(nodes: int) -> dict[str, Any]:
     """Return a study of about so many nodes: trunks of ten checkpoints at ten rates, of as many seeds as it takes."""
-    seeds = math.ceil(nodes / NODES_A_RUN / RATES)
+    # Each checkpoint is quantized twice, and scored three times.
+    seeds = math.ceil(nodes / (6 * CHECKPOINTS * RATES))
     grid = {"group_size": 64}
     return {
         "study": "large",
@@ -116,7 +116,7 @@ def main() -> None:
         flow = timed("reading the study", count, lambda: Workflow.read(file, results), options.profile)
         timed("fabricating its artifacts", count, lambda: fabricate(flow))
         timed("looking at times", count, flow.settle, options.profile)
-        timed("tasks for the rules", count, lambda: _ask(flow), options.profile)
+        timed("tasks for the rules", count, lambda: ask(flow), options.profile)
         timed("recipes and board", count, flow.start, options.profile)
         timed("coolbits plan", count, lambda: run("coolbits.cli", "plan", str(file), "--results", str(results)))
         snakemake = ("snakemake", "-n", "--cores", "1", "--directory", name, "--configfile", str(file))
@@ -125,7 +125,8 @@ def main() -> None:
             raise SystemExit(said)
 
 
-def _ask(flow: Workflow) -> None:
+def ask(flow: Workflow) -> None:
+    """Ask for all that the rules ask of a task."""
     for kind in KINDS:
         for task in flow.tasks(kind):
             _ = (task.name, task.input, task.output, task.recipe, task.log, task.identity, task.resources)

@@ -156,10 +156,11 @@ class Worker:
         command = [python, __file__, str(options.model), "--calibration", str(options.calibration), "--work", name]
         threads = str(options.threads)
         environment = os.environ | {"OMP_NUM_THREADS": threads, "GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"}
-        self._log = Path(options.logs, f"{name}.log").open("w") if options.logs else subprocess.DEVNULL
+        log = os.open(options.logs / f"{name}.log" if options.logs else os.devnull, os.O_WRONLY | os.O_CREAT)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
         )
+        os.close(log)
         self.name = name
 
     def seconds(self) -> float:

@@ -175,7 +175,11 @@ def main() -> None:
     if options.work:
         work(options.work, options.recipe)
         return
-    lines = [measure(shape, method, options.threads) for shape in options.shapes for method in options.methods]
+    lines = []
+    for shape in options.shapes:
+        for method in options.methods:
+            lines.append(measure(shape, method, options.threads))
+            print(lines[-1], file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps([asdict(line) for line in lines]))
         return

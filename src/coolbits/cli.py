@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(str(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        found, expected = ("folder", "file") if isinstance(error, IsADirectoryError) else ("file", "folder")
+        return refuse(f"{error.filename}: a {found} is where a {expected} should be")
     except Exception as error:
         if (refusal := disk_refusal(error)) is None:
             raise
@@ -78,8 +81,7 @@ def _stage(options: argparse.Namespace) -> None:
     job = Job.read(options.recipe)
     if job.kind != options.kind:
         raise CoolbitsError(f"{options.recipe}: a recipe of kind {job.kind!r}, but the command is {options.kind!r}")
-    if options.out.exists() and not options.out.is_dir():
-        raise CoolbitsError(f"{options.out}: a file; OUT is the results folder")
+    _demand_folder(options.out)
     _log_to(options.log)
     try:
         made = importlib.import_module(options.module).run(job, Store(options.out, code_slice(options.module)))
@@ -88,6 +90,11 @@ def _stage(options: argparse.Namespace) -> None:
     print(f"{job.name}: {made} made, {len(job.nodes) - made} kept", flush=True)
     if options.board is not None and (line := Board(options.board).line(job.name)):
         print(line, flush=True)
+
+
+def _demand_folder(results: Path) -> None:
+    if results.exists() and not results.is_dir():
+        raise CoolbitsError(f"{results}: a file, not a results folder")
 
 
 def _log_to(path: Path | None) -> None:
@@ -102,6 +109,7 @@ def _plan(options: argparse.Namespace) -> None:
     from coolbits.study.plan import make_plan
     from coolbits.study.show import print_plan
 
+    _demand_folder(options.results)
     plan = make_plan(options.study)
     if options.json:
         print(json.dumps(plan_report(plan, options.results), indent=1))

@@ -146,3 +146,25 @@ class TestErrors:
         (saved / "config.json").write_text(json.dumps(config | {"intermediate_size": 128}))
         with pytest.raises(CoolbitsError, match=r"model\.safetensors: .*0\.mlp\.dense_4h_to_h"):
             load_model(saved)
+
+
+class TestTheDtypeOfTheFiles:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+    def test_is_kept_where_none_is_asked_for(self, saved: Path, dtype: torch.dtype) -> None:
+        stored = {name: tensor.to(dtype) for name, tensor in load_file(saved / "model.safetensors").items()}
+        save_file(stored, saved / "model.safetensors", {"format": "pt"})
+        loaded = load_model(saved, dtype=None)
+        assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+        assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in stored.items())
+
+    def test_is_float32_where_there_are_several(self, saved: Path) -> None:
+        stored = load_file(saved / "model.safetensors")
+        first = next(iter(stored))
+        save_file(stored | {first: stored[first].bfloat16()}, saved / "model.safetensors", {"format": "pt"})
+        assert {parameter.dtype for parameter in load_model(saved, dtype=None).parameters()} == {torch.float32}
+
+    def test_is_that_of_all_files_where_there_are_several_files(self, saved: Path) -> None:
+        load_model(saved).bfloat16().save_pretrained(saved, max_shard_size="50KB")
+        (saved / "model.safetensors").unlink()
+        assert (saved / "model.safetensors.index.json").is_file()
+        assert {parameter.dtype for parameter in load_model(saved, dtype=None).parameters()} == {torch.bfloat16}

@@ -16,7 +16,7 @@ from coolbits.models.presets import preset
 from coolbits.ptq.checkpoint import Request, quantize_model
 from coolbits.ptq.memory import estimate_peak, model_sizes
 from coolbits.ptq.tracing import _CHUNK_TOKENS
-from coolbits.study.quantization_memory import CHUNK_TOKENS, sizes_of
+from coolbits.study.quantization_memory import CHUNK_TOKENS, peak_bytes, sizes_of
 from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized, Windows
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ptq_memory.py"
@@ -53,26 +53,21 @@ def test_chunks_are_as_long_as_the_estimate_has_them() -> None:
     assert CHUNK_TOKENS == _CHUNK_TOKENS
 
 
-@pytest.fixture(scope="module", params=LARGE.values(), ids=LARGE)
-def large(request: pytest.FixtureRequest) -> tuple[PretrainedConfig, int]:
-    return request.param
-
-
-def test_models_of_32_billion_parameters_fit_one_gpu_of_80_gb(large: tuple[PretrainedConfig, int]) -> None:
-    config, parameters = large
-    assert model_sizes(config).parameters == parameters
+@pytest.mark.parametrize(("config", "parameters"), LARGE.values(), ids=LARGE)
+def test_models_of_32_billion_parameters_fit_one_gpu_of_80_gb(config: PretrainedConfig, parameters: int) -> None:
+    sizes = model_sizes(config)
+    assert sizes.parameters == parameters
     for method in METHODS.values():
-        peak = estimate_peak(config, Quantized(method=method), torch.bfloat16)
-        assert peak.device < 40e9  # half of the GPU: the rest is for what the libraries take
+        peak = peak_bytes(sizes, [Quantized(method=method)], stored=2, accelerator=True)
+        assert peak.device < 40e9  # half of the GPU, and of the model: libraries take some, too
         assert peak.host < 1.5 * 2 * parameters
 
 
-def test_the_device_takes_less_than_the_model(large: tuple[PretrainedConfig, int]) -> None:
-    config, parameters = large
-    assert all(
-        estimate_peak(config, Quantized(method=method), torch.bfloat16).device < 2 * parameters / 1.5
-        for method in METHODS.values()
-    )
+def test_the_estimate_is_that_of_the_sizes() -> None:
+    config, recipe = build_config(preset("micro-llama", 2048, 512)), Quantized(method=METHODS["gptq-layer"])
+    for device in ("cpu", "cuda"):
+        expected = peak_bytes(model_sizes(config), [recipe], stored=2, accelerator=device != "cpu")
+        assert estimate_peak(config, recipe, torch.bfloat16, device) == expected
 
 
 @pytest.mark.parametrize("name", ["gptq-layer", "gptq-none", "awq"])

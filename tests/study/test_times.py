@@ -1,4 +1,5 @@
 import os
+import time
 
 import pytest
 
@@ -7,7 +8,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import make_node
 from coolbits.artifacts.store import Store
-from coolbits.study.times import put_in_order, put_pages_in_order
+from coolbits.study.times import bring_back, put_in_order, put_pages_in_order
 
 PARENT = make_node("corpus", "parent", {"text": "old"}, {})
 CHILD = make_node("shards", "child", {"size": 1}, {"corpus": PARENT.ref})
@@ -54,6 +55,16 @@ def test_order_is_restored_down_the_line_with_every_file_of_a_figure(store):
     set_time(store, PARENT, 200)
     settle(store, PARENT, CHILD, FIGURE)
     assert set(times(store, FIGURE).values()) == {200}
+
+
+def test_times_of_the_future_become_just_now_in_the_same_order(store):
+    now = time.time()
+    for node, ahead in ((PARENT, 2000), (CHILD, 3000), (FIGURE, -3000)):
+        set_time(store, node, now + ahead)
+    bring_back([Job(node.kind, node.name, (node,)) for node in (PARENT, CHILD, FIGURE)], store.root)
+    parent, child, figure = (times(store, node)["manifest.json"] for node in (PARENT, CHILD, FIGURE))
+    assert now - 1 < parent < child <= time.time()
+    assert figure == pytest.approx(now - 3000)
 
 
 def test_times_in_order_stay(store):

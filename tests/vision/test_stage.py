@@ -162,5 +162,5 @@ def test_compiled_updates_give_the_same_bytes(lab, recipe):
 
 
 def test_a_warmup_longer_than_the_run_is_refused(recipe):
-    with pytest.raises(ValueError, match="schedule.warmup: 3 epochs, but the run has 2"):
+    with pytest.raises(ValueError, match=r"schedule\.warmup: 3 epochs, but the run has 2"):
         recipe(schedule=EpochSchedule(kind="linear", warmup_epochs=3))

@@ -84,7 +84,7 @@ def test_a_bad_study_is_refused_in_one_sentence_before_anything_is_written(fresh
     study["averages"]["lawa"]["run"] = "trunks"
     fresh.write_study(study)
     done = fresh.run("snakemake", "--cores", "2")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "config.yaml: averages.lawa.run: no run 'trunks'; runs are trunk" in done.stderr
     assert "Traceback" not in done.stderr
     assert not fresh.results.exists()

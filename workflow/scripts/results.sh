@@ -7,7 +7,8 @@ name=$(python -c 'import json, sys; print(json.load(sys.stdin)["study"])' <<<"$p
 report=results/report.html
 [ "$study" = config.yaml ] || report=results/report-$name.html
 snakemake --cores all --configfile "$study"
-fresh=$(find "results/table/$name" "results/figure/$name" "results/claims/$name" -name manifest.json -newer "$report" 2>/dev/null || true)
+shown=("results/table/$name" "results/figure/$name" "results/claims/$name" "results/lineage/$name" "results/settings/$name.html")
+fresh=$(find "${shown[@]}" \( -name manifest.json -o -name '*.html' \) -newer "$report" 2>/dev/null || true)
 if [ -e "$report" ] && [ -z "$fresh" ]; then
     echo "$report is up to date"
 else

@@ -4,10 +4,10 @@ import errno
 import os
 import re
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-# Rust's libraries and Arrow give the number in their text, SQLite none at all.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+# Rust's libraries and Arrow give the number in their text; SQLite and NumPy have words of their own.
 _NUMBER = re.compile(r"\[?(?:os error|errno) (\d+)", re.IGNORECASE)
-_FULL = re.compile(r"disk is full|requested and \d+ written")
+_WORDS = {"disk is full": errno.ENOSPC, "disk I/O error": errno.EIO, " requested and ": errno.ENOSPC}
 
 
 def disk_refusal(error: Exception) -> str | None:
@@ -16,8 +16,8 @@ def disk_refusal(error: Exception) -> str | None:
     number = getattr(error, "errno", None)
     if number is None and (found := _NUMBER.search(said)):
         number = int(found[1])
-    if number is None and _FULL.search(said):
-        number = errno.ENOSPC
+    if number is None:
+        number = next((meant for words, meant in _WORDS.items() if words in said), None)
     if number not in _REFUSALS:
         return None
     place = getattr(error, "filename", None)

@@ -28,6 +28,9 @@ class IntegerLayer:
 
     def weight(self) -> torch.Tensor:
         """Return the matrix that the codes stand for, float32 [outputs, inputs]: the same bits every time."""
+        if self.neighbouring:
+            groups = self.codes.unflatten(1, (-1, self.group_size))
+            return dequantize(groups, self.scales[..., None], self.zeros[..., None]).flatten(1)
         index = self.group_index.long()
         return dequantize(self.codes, self.scales[:, index], self.zeros[:, index])
 
@@ -131,8 +134,8 @@ class PackedLayer:
     def of(cls, layer: Layer) -> Self:
         """Pack a layer."""
         parts, layout = layer.store()
-        own = {"device": "cpu", "copy": True, "memory_format": torch.contiguous_format}
-        return cls({name: part.to(**own) for name, part in parts.items()}, layout)
+        own = {name: torch.empty(part.shape, dtype=part.dtype).copy_(part) for name, part in parts.items()}
+        return cls(own, layout)
 
     def layer(self) -> Layer:
         """Return the layer itself."""

@@ -10,11 +10,16 @@ from coolbits.models import kernels
 from coolbits.models.activations import round_inputs
 from coolbits.models.layers import IntegerLayer
 from coolbits.models.packing import pack
-from coolbits.models.quantized import QuantizedModel, apply_model
+from coolbits.models.quantized import QuantizedModel, apply_model, weight_matrix
 
 
 class QuantizedLinear(nn.Module):
     """A linear layer with the weight of an `IntegerLayer`, held as packed codes; its buffers move with the model."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor | None
+    bias: torch.Tensor | None
 
     def __init__(self, layer: IntegerLayer, bias: torch.Tensor | None) -> None:
         super().__init__()
@@ -47,11 +52,15 @@ def use_kernels(model: nn.Module, quantized: QuantizedModel) -> list[str]:
     if not kernels.available():
         raise RuntimeError("the kernel needs Triton and a GPU; evaluate with dequantized weights instead")
     apply_model(model, quantized)
-    fitting = {name: layer for name, layer in quantized.layers.items() if kernels.fits(layer)}
+    fitting = {
+        name: layer
+        for name, layer in quantized.layers.items()
+        if isinstance(layer, IntegerLayer) and kernels.fits(layer)
+    }
     for name, layer in fitting.items():
         old = model.get_submodule(name)
         bias = getattr(old, "bias", None)
         new = QuantizedLinear(layer, None if bias is None else bias.detach())
-        model.set_submodule(name, new.to(old.weight.device))
+        model.set_submodule(name, new.to(weight_matrix(old).device))
     round_inputs(dict(model.named_modules()), quantized.layers, quantized.activations)
     return list(fitting)

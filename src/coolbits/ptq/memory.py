@@ -1,5 +1,8 @@
 """How much memory quantizing takes, for any architecture: the sizes of a model that is never given memory."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
@@ -7,7 +10,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.tracing import hooked
+from coolbits.ptq.tracing import Hook, Stop, hooked
 from coolbits.study.quantization_memory import Peak, Sizes, peak_bytes
 from coolbits.study.recipes.ptq import Quantized
 
@@ -29,8 +32,9 @@ def model_sizes(config: PretrainedConfig) -> Sizes:
     with FakeTensorMode(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         blocks, linears = decoder_blocks(model), decoder_linears(model)
-        name, largest = max(blocks, key=lambda block: _count(block[1]))
-        groups = _groups(model, {path: module for path, module in linears.items() if path.startswith(f"{name}.")})
+        place, (name, largest) = max(enumerate(blocks), key=lambda block: _count(block[1][1]))
+        own = [module for path, module in linears.items() if path.startswith(f"{name}.")]
+        groups = _groups(model, own, [block for _, block in blocks[place + 1 :]])
     inside = {id(parameter) for _, block in blocks for parameter in block.parameters()}
     return Sizes(
         parameters=_count(model),
@@ -48,19 +52,28 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _groups(model: PreTrainedModel, linears: dict[str, nn.Module]) -> tuple[tuple[int, int], ...]:
-    """Return outputs, together, and inputs of the layers that read the same tensor, in the order in which they run."""
+def _groups(
+    model: PreTrainedModel, linears: Sequence[nn.Module], following: Sequence[nn.Module]
+) -> tuple[tuple[int, int], ...]:
+    """Return outputs, together, and inputs of the layers that read the same tensor, in the order in which they run.
+
+    They belong to one block; the blocks `following` it do not run.
+    """
     readers: dict[int, list[nn.Module]] = {}
     read: list[torch.Tensor] = []  # held, so that no other tensor gets the identity of one
 
-    def watching(module: nn.Module):  # type: ignore[no-untyped-def]
-        def hook(arguments: tuple[torch.Tensor, ...], _keywords: object) -> None:
+    def watching(module: nn.Module) -> Hook:
+        def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
             read.append(arguments[0])
             readers.setdefault(id(arguments[0]), []).append(module)
 
         return hook
 
-    with torch.inference_mode(), hooked({module: watching(module) for module in linears.values()}):
+    def stop(_arguments: tuple[Any, ...], _keywords: dict[str, Any]) -> None:
+        raise Stop
+
+    hooks = {module: watching(module) for module in linears} | dict.fromkeys(following, stop)
+    with torch.inference_mode(), hooked(hooks):
         model.base_model(input_ids=torch.zeros(1, _PROBE_TOKENS, dtype=torch.int64, device="meta"), use_cache=False)
     shapes = ([weight_matrix(module).shape for module in modules] for modules in readers.values())
     return tuple((sum(outputs for outputs, _ in each), each[0][1]) for each in shapes)

@@ -15,7 +15,8 @@ def placed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[None]
     In the end the modules get their own tensors back, the very objects: nothing is rounded or copied back. What is in
     its place already is not copied at all.
     """
-    own = [(holder, dict(holder)) for module in modules for holder in (module._parameters, module._buffers)]
+    holders: list[dict[str, Any]] = [part for module in modules for part in (module._parameters, module._buffers)]
+    own = [(holder, dict(holder)) for holder in holders]
     try:
         for holder, tensors in own:
             holder.update({name: _moved(tensor, device) for name, tensor in tensors.items() if tensor is not None})

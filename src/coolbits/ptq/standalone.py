@@ -18,7 +18,7 @@ from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import describe_files
 from coolbits.models.blocks import decoder_linears
 from coolbits.models.devices import choose_device
-from coolbits.models.files import load_model
+from coolbits.models.files import load_model, reading
 from coolbits.models.hub import download_model
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.checkpoint import Quantization, Request, quantize_model, write_results
@@ -202,5 +202,6 @@ def _stored_bytes(model: Path) -> int:
 
 def _config(model: Path) -> dict[str, Any]:
     path = model / "config.json"
-    config: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    with reading(path):
+        config: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return config

@@ -56,27 +56,23 @@ def sweep(
     def spread_errors(start: int, middle: int, stop: int) -> None:
         columns[middle:stop].addmm_(spread[start:middle, middle:stop].T, errors[start:middle], alpha=-1)
 
-    def visit(start: int, stop: int) -> None:
-        """Quantize a span that carries all earlier errors: the first half, its errors off the second, the second."""
-        if members[start] == len(levels) and stop - start <= size:
-            scale, zero = find_scales(columns[start : start + size].T, tops, grid.symmetric, grid.search)
+    def quantize(place: int) -> None:
+        if members[place] == len(levels):
+            scale, zero = find_scales(columns[place : place + size].T, tops, grid.symmetric, grid.search)
             found.append((scale, zero))
             levels.append(_levels(scale, zero, tops))
-        if stop - start == 1:
-            scale, wide_scale, lowest, highest = levels[members[start]]
-            column = columns[start]
-            code = torch.div(column.to(torch.float32), scale, out=codes[start]).round_().clamp_(lowest, highest)
-            torch.addcmul(column, code.to(torch.float64), wide_scale, value=-1, out=errors[start])
-            return
-        middle = _middle(start, stop, size)
-        visit(start, middle)
-        spread_errors(start, middle, stop)
-        visit(middle, stop)
+        scale, wide_scale, lowest, highest = levels[members[place]]
+        column = columns[place]
+        code = torch.div(column.to(torch.float32), scale, out=codes[place]).round_().clamp_(lowest, highest)
+        torch.addcmul(column, code.to(torch.float64), wide_scale, value=-1, out=errors[place])
 
     for start, stop in blocks(inputs, size, block_size):
-        visit(start, stop)
+        for first, middle, last in _halves(start, stop, size):
+            if middle == last:
+                quantize(first)
+            else:
+                spread_errors(first, middle, last)
         spread_errors(start, stop, inputs)
-    del visit  # it names itself: a cycle, which would keep the matrices until the collector comes by
     groups = known or Groups(*(torch.stack(part) for part in zip(*found, strict=True)))
     codes += groups.zeros[torch.tensor(members, device=codes.device)]
     return Swept(codes.to(torch.uint8), groups)
@@ -85,6 +81,20 @@ def sweep(
 def _levels(scale: torch.Tensor, zero: torch.Tensor, tops: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return a group's scale, the same in float64, and the lowest and highest multiple of it, each [rows]."""
     return scale, scale.to(torch.float64), -zero, tops - zero
+
+
+def _halves(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (start, middle, stop) of a span once its first half is done, to take its errors off the second.
+
+    A span of one input has no second half: middle and stop are the same. The order of the spans is that of the work.
+    """
+    if stop - start == 1:
+        yield start, stop, stop
+        return
+    middle = _middle(start, stop, size)
+    yield from _halves(start, middle, size)
+    yield start, middle, stop
+    yield from _halves(middle, stop, size)
 
 
 def _middle(start: int, stop: int, size: int) -> int:

@@ -133,7 +133,7 @@ def _grid(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
         raise CoolbitsError(f"{where}{error}") from None
 
 
-def _quantizer(choice: Any, where: str = "quantizer") -> Any:
+def _quantizer(choice: Any, where: str = "") -> Any:
     """A quantizer may be given by a preset's name alone, or by `preset` with other keys on top."""
     try:
         if isinstance(choice, str):
@@ -142,7 +142,7 @@ def _quantizer(choice: Any, where: str = "quantizer") -> Any:
             own = {key: value for key, value in choice.items() if key != "preset"}
             return merge(quantizer_preset(name).identity(), own)
     except CoolbitsError as error:
-        raise CoolbitsError(f"{where}: {error}") from None
+        raise CoolbitsError(f"{where}: {error}" if where else str(error)) from None
     return choice
 
 

@@ -54,7 +54,7 @@ def sentence(error: ValidationError, raw: Any, where: str = "") -> str:
 
 def _allowed(error: ErrorDetails) -> str:
     if error["type"] == "too_short":
-        return f"should have at least {error['ctx']['min_length']}"
+        return f"should have {error['ctx']['min_length']} or more entries"
     said = _WORDS.get(error["type"], error["msg"])
     return said.removeprefix("Input ").removeprefix("String ").removeprefix("Value ")
 

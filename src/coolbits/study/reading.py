@@ -53,7 +53,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _excerpt(node: yaml.Node) -> str:
-    return repr(node.value)[:40] if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+    if isinstance(node, yaml.ScalarNode):
+        return repr(node.value)[:40]
+    return "a sequence" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
 _Loader.add_implicit_resolver(

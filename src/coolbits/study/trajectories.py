@@ -169,7 +169,8 @@ def _kept(saved: Saved, steps: _Steps, start: int, end: int, key: str) -> list[i
     for tokens in saved.at:
         step = steps.of(tokens, f"{key}.at")
         if not start < step <= end:
-            raise CoolbitsError(f"{steps.where}.{key}.at: {si(tokens)} tokens is outside the trajectory")
+            reach = " to ".join(si(place * steps.batch_tokens) for place in (start, end))
+            raise CoolbitsError(f"{steps.where}.{key}.at: {si(tokens)} tokens is outside the trajectory, {reach}")
         kept.add(step)
     return sorted(kept)
 

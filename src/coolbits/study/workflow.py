@@ -17,7 +17,7 @@ from coolbits.study.board import Board
 from coolbits.study.cost import job_seconds
 from coolbits.study.footprint import job_megabytes
 from coolbits.study.plan import KINDS, Plan, make_plan
-from coolbits.study.times import put_in_order, put_pages_in_order
+from coolbits.study.times import bring_back, put_in_order, put_pages_in_order
 
 _MARGIN = 3
 
@@ -161,9 +161,10 @@ class Workflow:
 
     def settle(self) -> None:
         """Put the times of what is there in order, so that only contents decide what is made again."""
-        for kind in KINDS:
-            for job in self.plan.jobs(kind):
-                put_in_order(job, self._stores[kind])
+        jobs = [job for kind in KINDS for job in self.plan.jobs(kind)]
+        bring_back(jobs, self.root)
+        for job in jobs:
+            put_in_order(job, self._stores[job.kind])
         put_pages_in_order({task.page: Path(task.output[0]).parent for task in self.tasks("figure")})
 
     @property

@@ -1,11 +1,11 @@
 """x W^T with W as packed codes: a layer's weights leave memory at 2 to 4 bits and become numbers in registers.
 
-Weights are those of `IntegerLayer.weight`, rounded to the dtype of x as a model's own would be: against the product with
-dequantized weights only the order of summation differs. Checked in Triton's interpreter and compiled for sm_90; not yet
-timed on a GPU.
+Weights are those of `IntegerLayer.weight`, rounded to the dtype of x as a model's own would be: from the product with
+dequantized weights it differs by the order of summation alone. Checked in Triton's interpreter and compiled for sm_90;
+not yet timed on a GPU.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 import triton
@@ -87,7 +87,7 @@ def dequantize_matmul(
     return result.view(*x.shape[:-1], outputs)
 
 
-def fits(layer: Layer) -> bool:
+def fits(layer: Layer) -> TypeGuard[IntegerLayer]:
     """Say whether the kernel takes a layer: codes of 2 to 4 bits, neighbouring groups of a multiple of 32, or rows."""
     if not isinstance(layer, IntegerLayer) or layer.bits not in _BITS:
         return False

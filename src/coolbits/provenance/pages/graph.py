@@ -1,6 +1,7 @@
 """The kinds behind a result as a layered graph: a box a kind, with its count, and arrows to what was made of it."""
 
 from collections import Counter
+from typing import Any
 
 from coolbits.provenance.lineage import Lineage
 from coolbits.provenance.pages.html import Html, tag
@@ -28,7 +29,7 @@ def kinds_graph(lineage: Lineage) -> Html:
     lines = (_arrow(places[source], places[target]) for source, target in sorted(arrows))
     boxes = (_box(kind, counts[kind], *places[kind]) for kind in counts)
     named = "kinds of artifacts, from sources to result"
-    size = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
+    size: dict[str, Any] = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
     return tag("svg", *lines, *boxes, class_="kinds", role="group", aria_label=named, **size)
 
 

@@ -115,13 +115,13 @@ def _story(top: Artifact, lineage: Lineage) -> Html:
         ("Time", "; ".join(f"{hours:.2f} h on {device}" for device, hours in told.hours.items()) or "not recorded"),
         ("Commit", ", ".join(f"{commit} ({count:,})" for commit, count in told.commits.items()) or "not recorded"),
     ]
-    facts_ = tag("dl", *(part for name, text in said for part in (tag("dt", name), tag("dd", text))))
+    summary = tag("dl", *(part for name, text in said for part in (tag("dt", name), tag("dd", text))))
     again = tag("pre", "\n".join(told.commands))
     return join(
         [
             tag("h2", "What it was made from"),
             kinds_graph(lineage),
-            facts_,
+            summary,
             tag("details", tag("summary", "To make it again"), again),
             tag("details", tag("summary", "Artifacts, bytes and time by kind"), _shares(told)),
             tag("details", tag("summary", "Versions"), table(("Package", "Version"), _versions(told))),

@@ -107,8 +107,8 @@ class GPTQ(OnGrid):
     kind: Literal["gptq"] = "gptq"
     order: Literal["natural", "activation", "group-aware"] = Field(
         "activation",
-        description="of the columns: by falling Hessian diagonal; as they stand; or falling inside each group and among "
-        "groups, groups kept whole (GPTQModel's group-aware reordering)",
+        description="of the columns: by falling Hessian diagonal; as they stand; or falling inside each group and "
+        "among groups, groups kept whole (GPTQModel's group-aware reordering)",
     )
     static_groups: bool = Field(
         False, description="scales from the weights as they were, groups of neighbouring columns"

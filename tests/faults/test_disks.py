@@ -1,0 +1,114 @@
+"""Disks that are full, or may not be written to: one sentence, nothing half-written, and the study can go on later."""
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+
+SIZES = (200, 500, 900, 1500, 2500)
+REFUSED = 2
+
+
+def mount(*arguments):
+    return subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode == 0
+
+
+def unmount(place):
+    subprocess.run(["umount", "--lazy", str(place)], capture_output=True)
+
+
+@pytest.fixture
+def small(empty):
+    """The empty laboratory on a disk of its own, of `SIZES[0]` KiB."""
+    if not mount("-t", "tmpfs", "-o", f"size={SIZES[0]}k", "tmpfs", empty.root):
+        pytest.skip("a disk can be mounted only by root, and not in every container")
+    yield empty
+    unmount(empty.root)
+
+
+@pytest.fixture
+def read_only(lab):
+    """The finished laboratory on a disk that can only be read, and what makes it writable again."""
+    bound = mount("--bind", lab.root, lab.root) and mount("-o", "remount,bind,ro", lab.root)
+    if not bound and os.geteuid() == 0:
+        pytest.skip("nothing is read-only to root but a disk, and none can be mounted in this container")
+    folders = [lab.root, *(path for path in lab.root.rglob("*") if path.is_dir())]
+
+    def restore():
+        if bound:
+            unmount(lab.root)
+        else:
+            [path.chmod(0o755) for path in folders]
+
+    if not bound:
+        [path.chmod(0o555) for path in folders]
+    yield lab, restore
+    restore()
+
+
+def refusal(lab):
+    """The one sentence that a job said."""
+    (line,) = [line for line in lab.said() if line.startswith("coolbits: ")]
+    return line
+
+
+def test_a_study_on_a_disk_that_fills_goes_on_where_there_is_room_again(small):
+    refused = []
+    for size in SIZES:
+        assert mount("-o", f"remount,size={size}k", small.root)
+        for job in small.jobs:
+            if small.run(job) != 0:
+                assert "No space left on device; what is finished stays" in refusal(small)
+                refused.append(job.kind)
+                break
+        small.demand_whole()
+    assert len(refused) >= 3, refused
+    assert mount("-o", "remount,size=100m", small.root)
+    small.finish()
+
+
+@pytest.mark.parametrize(("kind", "stride"), [("shards", 1), ("checkpoint", 2), ("quantized", 1), ("figure", 6)])
+def test_a_disk_that_is_full_from_any_moment_on_leaves_nothing_half_written(lab, kind, stride):
+    job = lab.job(kind, nodes=1)
+    lab.forget(job)
+    number = 1
+    while (status := lab.run(job, lab.fill_from(number))) != 0:
+        assert status == REFUSED
+        assert "No space left on device" in refusal(lab)
+        assert not job.nodes[0].directory(lab.root).exists()
+        number += stride
+    assert number > 4
+    lab.demand_whole(every=True)
+
+
+@pytest.mark.parametrize("kind", ["corpus", "tokenizer", "shards", "checkpoint", "quantized", "evaluation", "figure"])
+def test_files_that_may_not_grow_are_refused_in_one_sentence(lab, kind):
+    job = lab.job(kind, nodes=1)
+    lab.forget(job)
+    statuses = set()
+    for size in (1000, 4000, 16_000, 1_000_000):
+        lab.said()
+        status = lab.run(job, lambda size=size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+        if status != 0:
+            assert re.search("File too large|Input/output error", refusal(lab))
+        statuses.add(status)
+    assert statuses == {0, REFUSED}
+    lab.demand_whole(every=True)
+
+
+def test_read_only_results_are_refused_in_one_sentence_and_stay_as_they_are(read_only):
+    lab, restore = read_only
+    for job in lab.jobs:
+        # Long work takes its lock first, even where nothing is left to do.
+        if lab.run(job) != 0:
+            assert job.kind in ("shards", "checkpoint")
+            assert any(words in refusal(lab) for words in ("Read-only file system", "Permission denied"))
+    lab.demand_whole(every=True)
+    restore()
+    shutil.rmtree(lab.root / "evaluation")
+    lab.finish()

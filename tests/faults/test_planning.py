@@ -1,0 +1,76 @@
+"""What it costs to look at a large study grows as its nodes do: benchmarks/planning.py has the seconds."""
+
+import cProfile
+import importlib.util
+import pstats
+import sys
+from pathlib import Path
+
+import pytest
+
+from coolbits.study.plan import make_plan
+from coolbits.study.show import print_plan
+from coolbits.study.workflow import Workflow
+
+_spec = importlib.util.spec_from_file_location("planning", Path(__file__).parents[2] / "benchmarks" / "planning.py")
+planning = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(planning)
+
+
+@pytest.fixture
+def fabricated(tmp_path, monkeypatch):
+    """A function that gives a workflow of about so many nodes, all of them made."""
+    monkeypatch.setattr("os.fsync", lambda _descriptor: None)
+    monkeypatch.setattr(planning, "RATES", 1)
+
+    def fabricate(nodes):
+        folder = tmp_path / str(nodes)
+        folder.mkdir()
+        (folder / "study.yaml").write_text(planning.yaml.safe_dump(planning.study(nodes)))
+        flow = Workflow.read(folder / "study.yaml", folder / "results")
+        planning.fabricate(flow)
+        return flow
+
+    return fabricate
+
+
+def opened_by(work):
+    """How many files were opened for something."""
+    seen = []
+    sys.addaudithook(lambda event, arguments: seen.append(arguments[0]) if event == "open" and counting else None)
+    counting = [True]
+    work()
+    counting.clear()
+    return len(seen)
+
+
+def calls_of(work):
+    profile = cProfile.Profile()
+    profile.runcall(work)
+    return pstats.Stats(profile).total_calls
+
+
+def look(flow):
+    """What a dry run asks of a workflow."""
+    flow.settle()
+    flow.targets()
+    planning.ask(flow)
+
+
+def test_a_dry_run_opens_no_artifact_and_does_the_same_for_each_node(fabricated, capsys):
+    small, large = fabricated(240), fabricated(480)
+    look(small)  # reads the code
+    ratio = len(large.plan.nodes) / len(small.plan.nodes)
+    assert len(small.plan.nodes) > 200
+    assert opened_by(lambda: look(large)) == 0
+    fresh = [Workflow(make_plan(flow.source), flow.root, flow.source) for flow in (small, large)]
+    for work in (look, lambda flow: print_plan(flow.plan, flow.root)):
+        few, many = (calls_of(lambda flow=flow: work(flow)) for flow in fresh)
+        assert many < 1.2 * ratio * few
+    capsys.readouterr()
+
+
+def test_a_start_reads_each_record_once(fabricated):
+    flow = fabricated(240)
+    read = opened_by(flow.start)
+    assert read < 2 * len(flow.plan.nodes)
