@@ -11,7 +11,6 @@ notes its largest resident set so far, quantizes, and notes it again. The differ
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -136,9 +135,15 @@ def measure(shape: str, method: str, threads: int) -> Line:
 
 def work(folder: Path, recipe: str) -> None:
     """Quantize the model in `folder` and print by how many bytes the largest resident set grew."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = largest_resident_set()
     quantize_checkpoint([Request(Quantized.model_validate_json(recipe), folder)], folder / "model")
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(largest_resident_set() - before)
+
+
+def largest_resident_set() -> int:
+    """Return its bytes, as Linux has them; `getrusage` would count the parent's, from before the process began."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 def measured_table(lines: list[Line]) -> list[str]:

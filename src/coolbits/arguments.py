@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 USAGE_ERROR = 2
@@ -22,11 +23,15 @@ class Parser(argparse.ArgumentParser):
         sys.exit(refuse(f"{message}; see {self.prog} --help"))
 
 
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number above 0; found {text!r}")
-    return int(text)
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the function that reads a whole number from `least`, which is not negative."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"should be a whole number from {least}; found {text!r}")
+        return int(text)
+
+    return read
 
 
 def megabytes(text: str) -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coolbits.arguments import Parser, positive, reason, refuse
+from coolbits.arguments import Parser, at_least, reason, refuse
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
 from coolbits.commands import add_commands
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         found, expected = ("folder", "file") if isinstance(error, IsADirectoryError) else ("file", "folder")
-        return refuse(f"{error.filename}: a {found} is where a {expected} should be")
+        return refuse(f"{error.filename2 or error.filename}: a {found} is where a {expected} should be")
     except Exception as error:
         if (refusal := disk_refusal(error)) is None:
             raise
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
             "recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/*.json"
         )
         stage.add_argument("out", type=Path, help="OUT: the results folder")
-        stage.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
+        stage.add_argument("--threads", type=at_least(1), default=1, help="CPU threads (default: 1)")
         stage.add_argument("--log", type=Path, help="file that gets the details")
         stage.add_argument("--board", type=Path, help="file with the jobs of this run, for the estimate of time left")
         stage.set_defaults(command=_stage, kind=kind, module=module)

@@ -8,7 +8,7 @@ from math import exp, fsum, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coolbits.arguments import positive
+from coolbits.arguments import at_least
 
 if TYPE_CHECKING:
     from coolbits.ptq.export.model import Exported
@@ -34,9 +34,9 @@ def add_ptq_commands(verbs: Any) -> None:
         help="embedded (packaged English, the default), random, a .txt, .jsonl or .parquet file, a folder with tokens "
         "drawn before, or a dataset of the hub",
     )
-    quantize.add_argument("--sequences", type=positive, help="of the calibration (default: the recipe's)")
-    quantize.add_argument("--sequence-length", type=positive, help="in tokens (default: the recipe's)")
-    quantize.add_argument("--seed", type=int, help="of the choice of sequences (default: the recipe's)")
+    quantize.add_argument("--sequences", type=at_least(1), help="of the calibration (default: the recipe's)")
+    quantize.add_argument("--sequence-length", type=at_least(2), help="in tokens (default: the recipe's)")
+    quantize.add_argument("--seed", type=at_least(0), help="of the choice of sequences (default: the recipe's)")
     quantize.add_argument("--revision", default="main", help="of a model of the hub (default: main)")
     quantize.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there")
     _add_threads(quantize)
@@ -59,7 +59,7 @@ def add_ptq_commands(verbs: Any) -> None:
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=positive, help="CPU threads (default: one a core)")
+    parser.add_argument("--threads", type=at_least(1), help="CPU threads (default: one a core)")
 
 
 def _use_threads(count: int | None) -> None:

@@ -79,6 +79,60 @@ def test_a_child_is_made_again_when_its_parent_has_other_bytes(store, corpus):
     assert store.ensure(child, write("tokens"))
 
 
+@pytest.fixture
+def child(store, corpus):
+    """A node whose parent is made."""
+    store.ensure(corpus, write("hello"))
+    return make_node("tokenizer", "bpe", {}, {"corpus": corpus.ref})
+
+
+@pytest.mark.parametrize("name", ["text", "manifest.json", "record.json"])
+def test_nothing_is_made_of_a_damaged_parent(store, corpus, child, name):
+    path = store.directory(corpus) / name
+    path.write_text(path.read_text().replace("l", "L", 1))
+    with pytest.raises(CoolbitsError, match=corpus.name):
+        store.ensure(child, refuse)
+    assert not store.directory(child).exists()
+
+
+def test_nothing_is_made_of_a_parent_of_another_recipe(store, corpus, child):
+    other = make_node("corpus", "english", {"salt": "y"}, {})
+    store.directory(corpus).rename(store.directory(other))
+    grandchild = make_node("tokenizer", "bpe", {}, {"corpus": other.ref})
+    with pytest.raises(CoolbitsError, match="made by another recipe than the one that is asked for"):
+        store.ensure(grandchild, refuse)
+
+
+def test_a_manifest_that_is_not_the_records_is_put_back(store, corpus):
+    store.ensure(corpus, write("hello"))
+    path = store.directory(corpus) / "manifest.json"
+    before = path.read_bytes()
+    for content in (before.replace(b'"letters": 5', b'"letters": 6'), b"{", b"\xff", b"[]"):
+        path.write_bytes(content)
+        assert not store.ensure(corpus, refuse)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["record.json", "throughput.parquet"])
+def test_what_nothing_vouches_for_is_made_again(store, corpus, name):
+    def build(directory):
+        (directory / "throughput.parquet").write_text("fast")
+        return {}
+
+    store.ensure(corpus, build)
+    path = store.directory(corpus) / name
+    path.write_text(path.read_text().replace("a", "b", 1))
+    assert store.ensure(corpus, build)
+
+
+def test_a_damaged_acceptance_accepts_nothing(store, corpus):
+    store.ensure(corpus, write("hello"))
+    accept(store.directory(corpus), OTHER_CODE, "me", "only a log line changed")
+    path = store.directory(corpus) / "accepted.json"
+    path.write_text(path.read_text().replace("log", "fog"))
+    assert not Store(store.root, OTHER_CODE).is_current(corpus)
+
+
 def test_the_manifest_does_not_depend_on_when_or_by_which_code_it_was_made(tmp_path, corpus):
     first, second = Store(tmp_path / "a", CODE), Store(tmp_path / "b", OTHER_CODE)
     for store in (first, second):

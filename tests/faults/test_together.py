@@ -30,7 +30,7 @@ def read_one(target):
     try:
         found = set()
         for name in NAMES:
-            with open(os.open(name, os.O_RDONLY, dir_fd=folder)) as file:
+            with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=folder)) as file:
                 found.add(file.read())
     except FileNotFoundError:
         return set()

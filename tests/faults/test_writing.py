@@ -47,14 +47,15 @@ def modes(call: ast.Call) -> str:
 
 
 def place_of(expression: ast.expr) -> str:
-    """Return the name that a path begins with: `out` of `out / "x" / name`."""
-    while isinstance(expression, ast.BinOp | ast.Attribute | ast.Call | ast.Subscript):
-        expression = expression.left if isinstance(expression, ast.BinOp) else _inner(expression)
-    return expression.id if isinstance(expression, ast.Name) else ""
-
-
-def _inner(expression: ast.Attribute | ast.Call | ast.Subscript) -> ast.expr:
-    return expression.func if isinstance(expression, ast.Call) else expression.value
+    """Return the name that a path begins with: `out` of `out / "x" / name` and of `Path(out)`."""
+    match expression:
+        case ast.Name(id=name):
+            return name
+        case ast.BinOp(left=inner) | ast.Attribute(value=inner) | ast.Subscript(value=inner):
+            return place_of(inner)
+        case ast.Call(func=ast.Name(id="Path"), args=[inner]) | ast.Call(func=inner):
+            return place_of(inner)
+    return ""
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix())

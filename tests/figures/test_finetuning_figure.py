@@ -19,7 +19,8 @@ from coolbits.rows import full_precision
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
 
 SCALE = "micro: 266k parameters, 2,000 conversations, 2 seeds"
-OTHERS = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks")]
+# `quantizers` is of pretrained models alone, which these tables have none of.
+OTHERS = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name != "quantizers"]
 Tables = dict[str, pd.DataFrame]
 
 

@@ -7,7 +7,7 @@ import pytest
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
-from coolbits.loops.ownership import belongs, mark, owner_of
+from coolbits.loops.ownership import belongs, is_whole, mark, owner_of
 
 
 @pytest.fixture
@@ -36,8 +36,19 @@ def test_a_state_belongs_to_whom_it_was_marked_with(store: Store, node: Node, tm
     assert not belongs(tmp_path, owner_of(node, store, "another"))
 
 
-@pytest.mark.parametrize("content", [None, "", "{"])
+def test_a_state_is_whole_until_a_byte_of_it_is_another(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("hello")
+    mark(tmp_path, {"recipe": "recipe"})
+    assert is_whole(tmp_path)
+    (tmp_path / "weights").write_text("hellO")
+    assert not is_whole(tmp_path)
+    (tmp_path / "weights").unlink()
+    assert not is_whole(tmp_path)
+    assert belongs(tmp_path, {"recipe": "recipe"})
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "\ud800"])
 def test_a_state_without_a_readable_owner_is_nobodys(content: str | None, tmp_path: Path) -> None:
     if content is not None:
-        (tmp_path / "owner.json").write_text(content)
+        (tmp_path / "owner.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     assert not belongs(tmp_path, {"recipe": "recipe"})

@@ -59,7 +59,7 @@ def test_models_of_32_billion_parameters_fit_one_gpu_of_80_gb(config: Pretrained
     assert sizes.parameters == parameters
     for method in METHODS.values():
         peak = peak_bytes(sizes, [Quantized(method=method)], stored=2, accelerator=True)
-        assert peak.device < 40e9  # half of the GPU, and of the model: libraries take some, too
+        assert peak.device < 50e9  # libraries and fragments take some, too
         assert peak.host < 1.5 * 2 * parameters
 
 

@@ -6,6 +6,7 @@ import yaml
 
 from coolbits.artifacts.code import code_slice
 from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import sealed
 from coolbits.stages import STAGES
 from coolbits.study.plan import KINDS
 from coolbits.study.workflow import Workflow
@@ -138,7 +139,7 @@ def test_the_board_has_what_other_code_made_and_all_that_hangs_on_it(flow):
             directory = node.directory(workflow.root)
             directory.mkdir(parents=True)
             record = {"code": {"digest": code}, "manifest": {"fingerprint": node.fingerprint}}
-            (directory / "record.json").write_text(json.dumps(record))
+            (directory / "record.json").write_text(json.dumps(sealed(record)))
             (directory / "manifest.json").write_text("{}")
     workflow.start()
     board = json.loads(workflow.board.path.read_text())

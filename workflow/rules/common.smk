@@ -9,7 +9,11 @@ from coolbits.study.workflow import Workflow
 
 for folder in (Path.cwd(), Path(workflow.basedir)):
     if set("{}") & set(str(folder)):
-        sys.exit(refuse(f"{folder}: braces in a path are placeholders to Snakemake; rename the folder"))
+        sys.exit(
+            refuse(
+                f"{folder}: braces in a path are placeholders to Snakemake; rename the folder"
+            )
+        )
 try:
     flow = Workflow.read(next(iter(workflow.overwrite_configfiles), "config.yaml"))
     flow.settle()

@@ -1,8 +1,8 @@
 // How a chunk of a block is decoded and encoded: optim/codecs.py, bit for bit. Included by lowbit.cpp.
 //
 // Encoding asks for the code of a quotient rounded to float32. Instead of dividing, a codec guesses codes from products
-// with the inverse of the divisor, which are up to three floats off, and tells whether that may have changed a code:
-// only then, once in some hundred chunks, it divides.
+// with the inverse of the divisor, which are up to three floats off, and tells which places of the chunk that may have
+// changed, as bits: only there, at one element in some thousand, does it divide.
 
 #include <algorithm>
 #include <cmath>
@@ -15,9 +15,13 @@
 
 namespace {
 
-// So small that the processor works at all steps of one chunk, and of the next one, at the same time.
-constexpr int64_t chunk = 32;
-constexpr uint32_t all = ~0u;  // places of a chunk, as bits
+// So small that the processor works at all steps of one chunk, and of the next ones, at the same time.
+#ifdef __AVX512F__
+constexpr int64_t chunk = 16;
+#else
+constexpr int64_t chunk = 32;  // of smaller ones, whose codes do not fill a register, GCC makes no vector code
+#endif
+constexpr uint32_t all = ~0u;
 
 int32_t bits_of(float value) {
   int32_t bits;
@@ -34,7 +38,8 @@ float float_of(int32_t bits) {
 // The magnitude's bits: their order is that of the magnitudes, with NaN on top.
 int32_t magnitude(float value) { return bits_of(value) & 0x7fffffff; }
 
-// In the loops for any processor, numbers become wider or narrower in loops of their own: so GCC makes vector code.
+// A codec has its own code for a whole chunk where there is AVX-512. In that for all processors and counts, numbers become
+// wider or narrower in loops of their own: thus GCC makes vector code.
 template <class Integer, int levels>
 struct Linear {
   using Code = Integer;
@@ -44,42 +49,39 @@ struct Linear {
   float unit(float scale) const { return scale / levels; }
 
   [[gnu::always_inline]] void decode(const Code* codes, float unit, float* values, int64_t count) const {
-    int64_t i = 0;
 #ifdef __AVX512F__
-    for (; i + 16 <= count; i += 16) {
-      const __m128i some = _mm_loadu_si128((const __m128i*)(codes + i));
+    if (count == chunk) {
+      const __m128i some = _mm_loadu_si128((const __m128i*)codes);
       const __m512i wide = Code(-1) < 0 ? _mm512_cvtepi8_epi32(some) : _mm512_cvtepu8_epi32(some);
-      _mm512_storeu_ps(values + i, _mm512_mul_ps(_mm512_cvtepi32_ps(wide), _mm512_set1_ps(unit)));
+      return _mm512_storeu_ps(values, _mm512_mul_ps(_mm512_cvtepi32_ps(wide), _mm512_set1_ps(unit)));
     }
 #endif
     int32_t wide[chunk];
-    for (int64_t k = i; k < count; ++k) wide[k] = codes[k];
-    for (int64_t k = i; k < count; ++k) values[k] = float(wide[k]) * unit;
+    for (int64_t i = 0; i < count; ++i) wide[i] = codes[i];
+    for (int64_t i = 0; i < count; ++i) values[i] = float(wide[i]) * unit;
   }
 
   Code encode(float ratio) const { return Code(int32_t(__builtin_rintf(ratio * levels))); }
 
   [[gnu::always_inline]] uint32_t guess(const float* values, float inverse, Code* codes, int64_t count) const {
     constexpr float doubtful = 0.4999f;  // so far from an integer
-    uint32_t doubt = 0;
-    int64_t i = 0;
 #ifdef __AVX512F__
-    for (; i + 16 <= count; i += 16) {
-      const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values + i), _mm512_set1_ps(inverse));
+    if (count == chunk) {
+      const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values), _mm512_set1_ps(inverse));
       const __m512i nearest = _mm512_cvtps_epi32(stretched);
       const __m512 distance = _mm512_abs_ps(_mm512_sub_ps(stretched, _mm512_cvtepi32_ps(nearest)));
-      doubt |= uint32_t(_mm512_cmp_ps_mask(distance, _mm512_set1_ps(doubtful), _CMP_GT_OQ)) << i;
-      _mm_storeu_si128((__m128i*)(codes + i), _mm512_cvtepi32_epi8(nearest));
+      _mm_storeu_si128((__m128i*)codes, _mm512_cvtepi32_epi8(nearest));
+      return _mm512_cmp_ps_mask(distance, _mm512_set1_ps(doubtful), _CMP_GT_OQ);
     }
 #endif
     int32_t nearest[chunk], farthest = 0;
-    for (int64_t k = i; k < count; ++k) {
-      const float stretched = values[k] * inverse;
-      nearest[k] = int32_t(__builtin_rintf(stretched));
-      farthest = std::max(farthest, magnitude(stretched - float(nearest[k])));
+    for (int64_t i = 0; i < count; ++i) {
+      const float stretched = values[i] * inverse;
+      nearest[i] = int32_t(__builtin_rintf(stretched));
+      farthest = std::max(farthest, magnitude(stretched - float(nearest[i])));
     }
-    for (int64_t k = i; k < count; ++k) codes[k] = Code(nearest[k]);
-    return farthest > bits_of(doubtful) ? all : doubt;
+    for (int64_t i = 0; i < count; ++i) codes[i] = Code(nearest[i]);
+    return farthest > bits_of(doubtful) ? all : 0;
   }
 };
 
@@ -102,17 +104,16 @@ struct Dynamic {
   float unit(float scale) const { return scale; }
 
   [[gnu::always_inline]] void decode(const Code* codes, float unit, float* values, int64_t count) const {
-    int64_t i = 0;
 #ifdef __AVX512F__
-    for (; i + 16 <= count; i += 16) {
-      const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(codes + i)));
+    if (count == chunk) {
+      const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)codes));
       const __m512 entries = _mm512_i32gather_ps(wide, codebook, sizeof(float));
-      _mm512_storeu_ps(values + i, _mm512_mul_ps(entries, _mm512_set1_ps(unit)));
+      return _mm512_storeu_ps(values, _mm512_mul_ps(entries, _mm512_set1_ps(unit)));
     }
 #endif
     int32_t wide[chunk];
-    for (int64_t k = i; k < count; ++k) wide[k] = codes[k];
-    for (int64_t k = i; k < count; ++k) values[k] = codebook[wide[k]] * unit;
+    for (int64_t i = 0; i < count; ++i) wide[i] = codes[i];
+    for (int64_t i = 0; i < count; ++i) values[i] = codebook[wide[i]] * unit;
   }
 
   Code encode(float ratio) const {
@@ -122,35 +123,32 @@ struct Dynamic {
   }
 
   [[gnu::always_inline]] uint32_t guess(const float* values, float inverse, Code* codes, int64_t count) const {
-    constexpr uint32_t doubtful = 10u << leading;  // ten floats, five on either side of a middle
-    uint32_t doubt = 0;
-    int64_t i = 0;
+    constexpr uint32_t doubtful = 10u << leading;  // ten floats: five on either side of a middle
 #ifdef __AVX512F__
-    for (; i + 16 <= count; i += 16) {
-      const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values + i), _mm512_set1_ps(inverse));
+    if (count == chunk) {
+      const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values), _mm512_set1_ps(inverse));
       const __m512i bits = _mm512_castps_si512(stretched);
       const __m512i cell = _mm512_i32gather_epi32(_mm512_srli_epi32(bits, 32 - leading), cells, sizeof(uint32_t));
       const __m512i rest = _mm512_slli_epi32(bits, leading);
-      const __m512i behind = _mm512_sub_epi32(rest, cell);
-      doubt |= uint32_t(_mm512_cmple_epu32_mask(behind, _mm512_set1_epi32(doubtful))) << i;
       const __m512i code = _mm512_mask_srli_epi32(cell, _mm512_cmpgt_epu32_mask(rest, cell), cell, 8);
-      _mm_storeu_si128((__m128i*)(codes + i), _mm512_cvtepi32_epi8(code));
+      _mm_storeu_si128((__m128i*)codes, _mm512_cvtepi32_epi8(code));
+      return _mm512_cmple_epu32_mask(_mm512_sub_epi32(rest, cell), _mm512_set1_epi32(doubtful));
     }
 #endif
     int32_t places[chunk];
     uint32_t rest[chunk], cell[chunk], nearest = ~0u;
-    for (int64_t k = i; k < count; ++k) {
-      const uint32_t bits = uint32_t(bits_of(values[k] * inverse));
-      places[k] = int32_t(bits >> (32 - leading));
-      rest[k] = bits << leading;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t bits = uint32_t(bits_of(values[i] * inverse));
+      places[i] = int32_t(bits >> (32 - leading));
+      rest[i] = bits << leading;
     }
-    for (int64_t k = i; k < count; ++k) cell[k] = cells[places[k]];
-    for (int64_t k = i; k < count; ++k) {
-      nearest = std::min(nearest, rest[k] - cell[k]);
-      cell[k] = rest[k] > cell[k] ? cell[k] >> 8 : cell[k];
+    for (int64_t i = 0; i < count; ++i) cell[i] = cells[places[i]];
+    for (int64_t i = 0; i < count; ++i) {
+      nearest = std::min(nearest, rest[i] - cell[i]);
+      cell[i] = rest[i] > cell[i] ? cell[i] >> 8 : cell[i];
     }
-    for (int64_t k = i; k < count; ++k) codes[k] = Code(cell[k]);
-    return nearest <= doubtful ? all : doubt;
+    for (int64_t i = 0; i < count; ++i) codes[i] = Code(cell[i]);
+    return nearest <= doubtful ? all : 0;
   }
 };
 

@@ -55,8 +55,8 @@ struct AdamNumbers {
   float beta1, rest1, beta2, rest2, shrink, size, inverse_root, eps;
 };
 
-// What is read next is fetched meanwhile; past the end of a tensor that does nothing. The loops become vector code only in
-// a function of their own, which is not inlined and whose pointers are __restrict.
+// Codes are bytes, which may alias everything: the loops become vector code only in functions of their own, which are
+// not inlined and whose pointers are __restrict.
 template <class First, class Second>
 [[gnu::noinline]] void adam_block(float* __restrict weight, const float* __restrict gradient,
                                   typename First::Code* __restrict codes1, float* scale1,
@@ -66,7 +66,6 @@ template <class First, class Second>
   const float unit1 = first.unit(*scale1), unit2 = second.unit(*scale2);
   Largest largest1, largest2;
   for_chunks(count, [&](int64_t start, auto size) {
-    for (int64_t i = 0; i < size; i += 16) __builtin_prefetch(weight + start + i, 1);
     float old1[chunk], old2[chunk];
     first.decode(codes1 + start, unit1, old1, size);
     second.decode(codes2 + start, unit2, old2, size);
@@ -83,9 +82,6 @@ template <class First, class Second>
   *scale1 = largest1.value();
   *scale2 = largest2.value();
   for_chunks(count, [&](int64_t start, auto size) {
-    for (int64_t i = 0; i < size; i += 16) __builtin_prefetch(gradient + count + start + i);
-    __builtin_prefetch(codes1 + count + start, 1);
-    __builtin_prefetch(codes2 + count + start, 1);
     encode(first, average + start, *scale1, codes1 + start, size);
     encode(second, square + start, *scale2, codes2 + start, size);
     for (int64_t i = start; i < start + size; ++i)

@@ -21,7 +21,7 @@ from coolbits.study.optimizer_names import optimizer_name, states_label
 from coolbits.study.recipes import finetuning as recipes
 from coolbits.study.recipes.training import Constant, Cosine, Linear, Model, Schedule
 from coolbits.study.schema import Study
-from coolbits.study.sources import DataNodes
+from coolbits.study.sources import DataNodes, slug
 from coolbits.study.track import Track
 from coolbits.study.units import si
 
@@ -116,7 +116,7 @@ def _conversations(
             locations |= {digest: [str(path)] for digest, path in zip(digests, files, strict=True)}
             named = {"names": tuple(path.name for path in files), "sha256": digests}
             source = recipes.FileConversations(**{key: item for key, item in fields.items() if key != "paths"} | named)
-            label = files[0].stem
+            label = slug(files[0].stem)
         case _:
             source, label = recipes.HubConversations(**fields), choice.data.id.rpartition("/")[2]
     recipe = recipes.Conversations(

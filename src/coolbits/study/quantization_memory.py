@@ -71,10 +71,12 @@ def peak_bytes(sizes: Sizes, recipes: Sequence[Quantized], stored: int, accelera
 
     The host keeps the model at `stored` bytes a weight, finished layers packed, and the hidden states before and after
     a block. The device keeps one block in float32, a chunk's activations, and what the method needs: Hessians and their
-    factors, copies of the layers at work. What lies outside of blocks is on it before the first one.
+    factors, copies of the layers at work. What lies outside of blocks is on it before the first one. Methods that look
+    at weights alone need neither hidden states nor blocks.
     """
     moved = accelerator or stored != _FLOAT32
-    block = _FLOAT32 * sizes.block if moved else 0
+    calibrated = any(isinstance(recipe.method, CALIBRATED) for recipe in recipes)
+    block = _FLOAT32 * sizes.block if moved and calibrated else 0
     shared = sum(isinstance(recipe.method, GPTQ) and recipe.method.sequential == "none" for recipe in recipes)
     kept = stored * sizes.parameters
     hidden = max(_FLOAT32 * _tokens(recipe) * sizes.width for recipe in recipes)

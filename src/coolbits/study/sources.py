@@ -139,5 +139,6 @@ def _label(node: Node) -> str:
 
 
 def slug(text: str) -> str:
-    """Return text as a part of a node's name."""
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")[:40] or "data"
+    """Return text as a part of a node's name: letters, digits and dashes, at most 40 bytes."""
+    plain = "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
+    return plain.encode()[:40].decode(errors="ignore") or "data"

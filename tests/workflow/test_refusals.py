@@ -1,0 +1,83 @@
+"""What Snakemake is not told: bad studies end it at once, and no name or path reaches a shell unquoted."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coolbits.study.plan import make_plan
+
+RULES = sorted((Path(__file__).resolve().parents[2] / "workflow" / "rules").glob("*.smk"))
+ODD = "a b'\"$(touch pwned);`touch pwned`&|*é\n"
+
+workflow = pytest.mark.xdist_group("workflow")
+
+
+def changed(study, key, value):
+    return yaml.safe_dump({**study, key: value}, allow_unicode=True)
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_a_rule_quotes_all_that_it_hands_to_a_shell(path):
+    shells = re.findall(r"shell:\n((?: +\".*\"\n)+)", path.read_text())
+    handed = [name for shell in shells for name in re.findall(r"{([^}]*)}", shell)]
+    assert all(name == "threads" or name.endswith(":q") for name in handed), handed
+    assert ("shell:" in path.read_text()) == bool(handed)
+
+
+@workflow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            lambda study: changed(study, "study", "../up"),
+            "study: '../up' is no name; use at most 60 lower-case letters, ",
+        ),
+        (lambda study: changed(study, "claims", ["x"]), "claims: no claim 'x'; there are decay-raises-error, "),
+        (lambda study: "a: &a [b]\nc: *a\n", "not readable as YAML: line 2: aliases (*name) are not allowed\n"),
+    ],
+)
+def test_a_bad_study_starts_no_job(fresh, text, message):
+    (fresh.folder / "bad.yaml").write_text(text(fresh.study()))
+    before = sorted(fresh.folder.rglob("*"))
+    for command in (("snakemake", "--cores", "1", "--configfile", "bad.yaml"), ("coolbits.cli", "plan", "bad.yaml")):
+        done = fresh.run(*command)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert re.search(rf"^coolbits: .*bad\.yaml: {re.escape(message)}", done.stderr, re.MULTILINE), done.stderr
+        assert "Traceback" not in done.stderr
+    made = {path for path in fresh.folder.rglob("*") if path not in before and "__pycache__" not in path.parts}
+    # Snakemake makes its own folder before it reads anything.
+    assert {path.relative_to(fresh.folder).parts[0] for path in made} <= {".snakemake"}
+    assert not list(fresh.folder.glob(".snakemake/locks/*"))
+
+
+@workflow
+@pytest.mark.slow
+def test_no_path_reaches_a_shell_unquoted(fresh, tmp_path):
+    odd = fresh.copy_to(tmp_path / ODD)
+    study = odd.study()
+    study["data"]["corpus"]["paths"] = [f"corpus {ODD}{{x}}.jsonl"]
+    shutil.move(odd.folder / "corpus.jsonl", odd.folder / study["data"]["corpus"]["paths"][0])
+    name = f"study {ODD}{{x}}.yaml"
+    odd.write_study(study, name)
+    (odd.folder / "config.yaml").unlink()
+    (shards,) = make_plan(odd.folder / name).of_kind("shards")
+    wanted = f"results/shards/{shards.name}/manifest.json"
+    done = odd.run("snakemake", "--cores", "1", "--configfile", name, "--", wanted, "settings")
+    assert done.returncode == 0, done.stderr
+    assert sorted({name.partition("/")[0] for name in odd.manifests()}) == ["corpus", "shards", "tokenizer"]
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith("pwned")] == []
+
+
+@workflow
+@pytest.mark.slow
+def test_braces_in_the_path_of_the_folder_are_refused(fresh, tmp_path):
+    odd = fresh.copy_to(tmp_path / "{x}")
+    done = odd.run("snakemake", "--cores", "1")
+    assert done.returncode == 2
+    assert done.stderr.endswith("{x}: braces in a path are placeholders to Snakemake; rename the folder\n")
+    assert not odd.results.exists()
