@@ -103,7 +103,6 @@ def test_snakemake_killed_in_every_way_goes_on_in_a_folder_of_any_name(project_a
         "shards": group,
         "checkpoint": snakemake_alone,
         "quantized": job_alone,
-        "evaluation": group,
         "table": asked_to_end,
         "figure": interrupted,
     }

@@ -38,8 +38,8 @@ float float_of(int32_t bits) {
 // The magnitude's bits: their order is that of the magnitudes, with NaN on top.
 int32_t magnitude(float value) { return bits_of(value) & 0x7fffffff; }
 
-// A codec has its own code for a whole chunk where there is AVX-512. In that for all processors and counts, numbers become
-// wider or narrower in loops of their own: thus GCC makes vector code.
+// Where there is AVX-512, a codec has its own code for a whole chunk. In the code for any processor and count, numbers
+// become wider or narrower in loops of their own: thus GCC makes vector code.
 template <class Integer, int levels>
 struct Linear {
   using Code = Integer;
