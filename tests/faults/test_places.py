@@ -43,7 +43,13 @@ def test_with_the_clock_set_back_what_is_lost_is_made_again_and_nothing_else(fin
     assert project.planned() == ["figure_tiny_tokens"]
     said = project.snakemake("all", f"{lost.relative_to(project.folder)}/manifest.json")
     evaluations = len(project.plan().of_kind("evaluation"))
-    assert project.made_and_kept(said) == {"evaluation": (1, evaluations - 1), "table": (0, 2), "figure": (1, 0)}
+    # Before a job Snakemake removes what it knows of: of claims the page, too, which is then made again.
+    assert project.made_and_kept(said) == {
+        "evaluation": (1, evaluations - 1),
+        "table": (0, 1),
+        "claims": (1, 0),
+        "figure": (1, 0),
+    }
     assert project.planned() == []
     assert {name: path.read_bytes() for name, path in project.manifests().items()} == {
         name: path.read_bytes() for name, path in finished.manifests().items()

@@ -30,7 +30,7 @@ def save_model(
     are written in place of the model's own, by name.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with no_progress_bars():
+    with quiet_library():
         model.save_pretrained(out, state_dict=None if tensors is None else dict(tensors))
     copy_tokenizer(tokenizer, out)
 
@@ -55,7 +55,7 @@ def load_model(
             raise CoolbitsError(f"{directory / name}: no such file; a model is saved as {_CONFIG} and {_WEIGHTS}")
     with reading(directory / _CONFIG):
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
-    with reading(directory / _WEIGHTS), no_progress_bars():
+    with reading(directory / _WEIGHTS), quiet_library():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
@@ -105,12 +105,14 @@ def reading(path: Path, what: str = "part of a model") -> Iterator[None]:
 
 
 @contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keep the library's bars out of a block; a stage reports its own progress."""
-    enabled = logging.is_progress_bar_enabled()
+def quiet_library() -> Iterator[None]:
+    """Keep the library's bars and reports out of a block: a stage tells its own progress, and its own mistakes."""
+    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if enabled:
             logging.enable_progress_bar()

@@ -129,7 +129,7 @@ def _tables(codec: Blockwise) -> ctypes.c_void_p:
 
 @cache
 def _lookups(signed: bool) -> Tensor:
-    """Return what `Dynamic` in codecs.cpp looks up, as int32: entries, middles above them (the last infinite), cells."""
+    """Return what `Dynamic` in codecs.cpp looks up, as int32: entries, middles above them (last: inf), cells."""
     above = torch.cat([middles(signed), torch.tensor([torch.inf])])
     return torch.cat([dynamic_codebook(signed).view(torch.int32), above.view(torch.int32), _cells(signed)])
 

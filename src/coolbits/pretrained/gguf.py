@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.build import ATTENTION
-from coolbits.models.files import no_progress_bars
+from coolbits.models.files import quiet_library
 
 
 def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -21,7 +21,7 @@ def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
         CoolbitsError: if the package gguf is missing, or the file cannot be read as a model.
     """
     file = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
-    with _reading(path), no_progress_bars(), redirect_stderr(StringIO()):  # one of its bars heeds no setting
+    with _reading(path), quiet_library(), redirect_stderr(StringIO()):  # one of its bars heeds no setting
         tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, **file)
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent,
