@@ -19,10 +19,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Olmo2Config, PretrainedConfig, Qwen2Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Olmo2Config,
+    PretrainedConfig,
+    Qwen2Config,
+)
 
 from coolbits.ptq.checkpoint import Request, quantize_checkpoint
-from coolbits.ptq.memory import estimate_peak
+from coolbits.ptq.memory import estimate_peak, model_sizes
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized, Windows
 
@@ -83,7 +91,7 @@ SHAPES = {
             num_attention_heads=4,
             **NO_TOKEN,
         ),
-        Windows(sequences=64, sequence_length=1024),
+        Windows(sequences=32, sequence_length=1024),
     ),
 }
 LARGE = {
@@ -135,6 +143,7 @@ def measure(shape: str, method: str, threads: int) -> Line:
 
 def work(folder: Path, recipe: str) -> None:
     """Quantize the model in `folder` and print by how many bytes the largest resident set grew."""
+    model_sizes(AutoConfig.from_pretrained(folder / "model"))  # imports the model's code
     before = largest_resident_set()
     quantize_checkpoint([Request(Quantized.model_validate_json(recipe), folder)], folder / "model")
     print(largest_resident_set() - before)

@@ -1,8 +1,10 @@
 import pytest
+import torch
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.models.build import build_model
 from coolbits.models.presets import preset
-from coolbits.models.shapes import shape_of
+from coolbits.models.shapes import check_fits, shape_of
 from coolbits.study.recipes.training import Model
 
 
@@ -40,3 +42,37 @@ def test_a_size_that_is_no_positive_integer_is_refused(value: object, found: str
 def test_a_missing_size_is_named_as_the_library_names_it() -> None:
     with pytest.raises(CoolbitsError, match=r"model\.config\.n_embd of gpt2 is missing"):
         shape_of(Model(architecture="gpt2", config={"n_head": 4}))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        *(("micro-llama", {"head_dim": width}) for width in (3, 4, 5, 6)),
+        *(("micro-neox", {"hidden_size": 2 * width, "intermediate_size": 64}) for width in (4, 8, 20, 24)),
+        ("micro-neox", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 2.0}}),
+        ("micro-olmo2", {"hidden_size": 20}),
+        ("micro-gpt2", {"n_embd": 20}),
+    ],
+)
+def test_heads_are_refused_that_the_library_could_not_rotate(name: str, sizes: dict[str, int]) -> None:
+    model = preset(name, 96, 32, **sizes)
+    try:
+        build_model(model, seed=0)(input_ids=torch.zeros(1, 4, dtype=torch.long))
+    except (CoolbitsError, RuntimeError):
+        with pytest.raises(
+            CoolbitsError, match=r"model\.config of .* rotates \d+ inputs of a head, in pairs; allowed are"
+        ):
+            check_fits(model, 96, 32)
+    else:
+        check_fits(model, 96, 32)
+
+
+def test_heads_too_narrow_to_know_where_they_are_are_refused() -> None:
+    with pytest.raises(CoolbitsError, match="rotates 0 inputs of a head, in pairs; allowed are 2 to 1: change"):
+        check_fits(preset("micro-neox", 96, 32, hidden_size=2), 96, 32)
+
+
+@pytest.mark.parametrize(("vocabulary", "length", "name"), [(97, 32, "vocab_size"), (96, 33, "n_positions")])
+def test_a_model_too_small_for_tokenizer_or_sequence_is_refused(vocabulary: int, length: int, name: str) -> None:
+    with pytest.raises(CoolbitsError, match=rf"model\.config\.{name} of gpt2 is \d+; it must be at least the \d+ "):
+        check_fits(preset("micro-gpt2", 96, 32), vocabulary, length)

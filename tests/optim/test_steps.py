@@ -1,5 +1,6 @@
 """Updates with 8-bit states: PyTorch's against float64, the compiled ones against PyTorch's, bit for bit."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -264,3 +265,14 @@ class TestChoice:
         made = file.stat().st_mtime_ns
         native.library.cache_clear()
         assert native.library() is not None and file.stat().st_mtime_ns == made
+
+    @needs_compiler
+    @pytest.mark.skipif(native._WIDE == (), reason="no processor of this kind has AVX-512")
+    def test_without_avx_512_the_bits_are_the_same(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        compiler = tmp_path / "compiler"
+        compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -mno-avx512f\n')
+        compiler.chmod(0o755)
+        fresh.setenv("CXX", str(compiler))
+        fresh.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+        for kind in KINDS:
+            assert_same(*(run_adam(steps, kind, kind, 256) for steps in (reference, compiled)))

@@ -88,10 +88,11 @@ def check_fits(model: Model, vocabulary_size: int, sequence_length: int) -> None
         rope = model.config.get("rope_parameters")
         share = rope.get("partial_rotary_factor", 1.0) if isinstance(rope, dict) else 1.0
         rotated = int(shape.head_width * share) if isinstance(share, int | float) else 0
-        if rotated % 2 or not 2 <= rotated <= shape.head_width:
+        rotated += rotated % 2
+        if not 2 <= rotated <= shape.head_width:
             raise CoolbitsError(
-                f"model.config of {model.architecture} rotates {rotated} of the {shape.head_width} inputs of a head; "
-                "it must be an even number of them, at least 2: change hidden_size, the heads or rope_parameters"
+                f"model.config of {model.architecture} rotates {rotated} inputs of a head, in pairs; allowed are 2 to "
+                f"{shape.head_width}: change hidden_size, the heads or rope_parameters"
             )
 
 
