@@ -12,7 +12,7 @@ CHUNK_TOKENS = 4096  # that go through a block at once; a longer sequence does, 
 _FLOAT32, _FLOAT64 = 4, 8
 # Bytes a weight, copies of all kinds: of the layers that GPTQ sweeps under one Hessian; of one layer that is rounded;
 # the same where more is to be found than the largest weight of a group.
-_SWEPT, _ROUNDED, _SEARCHED = 32, 12, 40
+_SWEPT, _ROUNDED, _SEARCHED = 32, 20, 40
 _FACTORED = 4  # matrices, with the Hessian itself, while it is factorized
 _TURNED = 2  # more where it is rotated
 
