@@ -1,13 +1,16 @@
-"""A synthetic study in which every claimed effect is present, reversed or absent, down to the documents."""
+"""A synthetic study in which every claimed effect is present, reversed or absent, down to the documents.
 
-from collections.abc import Callable, Iterator
+And tables of image classifiers and of fine-tunings, which have one number a training.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
+from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VISION_COLUMNS
 
 BATCH, DOCUMENTS = 4096, 80
 NO_DECAY = dict.fromkeys(("decay_tokens", "decay_shape", "final_fraction"))
@@ -22,7 +25,20 @@ VARIANTS = {
     ("muon", "8L+8D"): (0.0, 0.04),
     ("muon", "8L+8L"): (0.0, 0.03),
 }
-Study = tuple[pd.DataFrame, pd.DataFrame]
+# How far each variant ends behind its 32-bit form: in points of accuracy, in percent of the loss on answers.
+WORSE_ACCURACY = {
+    ("sgd", "32"): 0.0,
+    ("sgd", "8L"): 0.1,
+    ("adamw", "32"): 0.0,
+    ("adamw", "8D"): -0.2,
+    ("adamw", "8L"): 9,
+}
+WORSE_ANSWERS = dict.fromkeys([("muon", "32"), ("muon", "8L"), ("muon", "8D"), ("adamw", "32"), ("adamw", "8D")], 0.2)
+WORSE_ANSWERS |= {("muon", "32"): 0.0, ("adamw", "32"): 0.0, ("adamw", "8L"): 9.0}
+GOOD_RATE, BAD_RATE = 1e-2, 1e-1
+Frame = pd.DataFrame
+Variant = tuple[str, str]
+Study = tuple[Frame, Frame]
 
 
 def _points(seed: int) -> Iterator[dict[str, Any]]:
@@ -113,3 +129,61 @@ def make_study(sign: float, seeds: int = 3, model_noise: float = 0.02, document_
 def study() -> Callable[..., Study]:
     """Return `make_study`."""
     return make_study
+
+
+def make_classifiers(worse: Mapping[Variant, float] = WORSE_ACCURACY, seeds: int = 3, spread: float = 0.1) -> Frame:
+    """Return a vision table; the accuracy of each variant with 8-bit states is lower by `worse` points.
+
+    That number grows by `spread` points a seed, around its mean. Each variant has a second rate, at which it ends 20
+    points lower, and an accuracy that is higher halfway than at the end.
+    """
+    rows = []
+    for optimizer, states, seed, rate in _trainings(worse, seeds):
+        columns: dict[str, Any] = {"run": "digits", "trajectory": f"{optimizer}-{states}-{rate:g}-s{seed}"}
+        columns |= {"images": "digits", "model": "resnet-micro", "optimizer": optimizer, "states": states}
+        columns |= {"beta2": None if optimizer == "sgd" else 0.999, "weight_decay": 0.01, "schedule": "cosine"}
+        columns |= {"peak_lr": rate, "seed": seed, "epochs": 2, "batch_images": 64}
+        columns |= {"outcome": "complete", "diverged_step": None}
+        lost = worse[optimizer, states] + spread * (states != "32") * (seed - (seeds - 1) / 2) + 20 * (rate == BAD_RATE)
+        final = 0.95 + 0.004 * seed - lost / 100
+        for step, split, accuracy in ((1, "train", None), (10, "test", 0.97), (20, "test", final), (20, "train", None)):
+            rows.append(columns | {"step": step, "epoch": step / 10, "split": split, "accuracy": accuracy})
+    types = VISION_COLUMNS | {"step": "Int64", "accuracy": "float64", "outcome": "str", "diverged_step": "Int64"}
+    return pd.DataFrame(rows).astype(types)
+
+
+def make_finetunings(worse: Mapping[Variant, float] = WORSE_ANSWERS, seeds: int = 3, spread: float = 0.1) -> Frame:
+    """Return a table of fine-tunings; the loss on answers with 8-bit states is higher by `worse` percent.
+
+    That number grows by `spread` percent a seed, around its mean; a second rate ends 0.5 nats higher.
+    """
+    rows = []
+    for optimizer, states, seed, rate in _trainings(worse, seeds):
+        columns = dict.fromkeys(TRAJECTORY_COLUMNS | MODEL_COLUMNS) | {"run": "qa", "model": "micro", "tokens": 10_000}
+        columns |= {"trajectory": f"{optimizer}-{states}-{rate:g}-s{seed}", "optimizer": optimizer, "states": states}
+        columns |= {"weight_decay": 0.0, "beta2": None if optimizer == "sgd" else 0.95, "peak_lr": rate, "seed": seed}
+        columns |= {"schedule": "cosine", "data_seed": 0, "outcome": "complete", "diverged_step": None}
+        raised = worse[optimizer, states] + spread * (states != "32") * (seed - (seeds - 1) / 2)
+        final = (2.5 + 0.1 * seed) * (1 + raised / 100) + 0.5 * (rate == BAD_RATE)
+        rows += [columns | {"step": step, "loss": loss, "last": step == 20} for step, loss in ((0, 6.0), (20, final))]
+    types = TRAJECTORY_COLUMNS | MODEL_COLUMNS | {"loss": "float64", "outcome": "str", "diverged_step": "Int64"}
+    return pd.DataFrame(rows).astype(types)
+
+
+def _trainings(variants: Iterable[Variant], seeds: int) -> Iterator[tuple[str, str, int, float]]:
+    for optimizer, states in variants:
+        for seed in range(seeds):
+            for rate in (GOOD_RATE, BAD_RATE):
+                yield optimizer, states, seed, rate
+
+
+@pytest.fixture(scope="session")
+def classifiers() -> Callable[..., Frame]:
+    """Return `make_classifiers`."""
+    return make_classifiers
+
+
+@pytest.fixture(scope="session")
+def finetunings() -> Callable[..., Frame]:
+    """Return `make_finetunings`."""
+    return make_finetunings

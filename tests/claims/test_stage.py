@@ -18,33 +18,48 @@ from coolbits.claims import stage
 from coolbits.claims.names import CLAIMS
 from coolbits.claims.page import page
 from coolbits.claims.registry import REGISTRY
+from coolbits.claims.verdict import UNDECIDED, UNTESTED
 from coolbits.study.recipes.results import Claims
 
 SCALE = "micro: 0.2M parameters & <small>"
 Study = tuple[pd.DataFrame, pd.DataFrame]
+Make = Callable[..., pd.DataFrame]
 
 
 @pytest.fixture
-def made(study: Callable[..., Study], tmp_path: Path) -> Path:
+def made(study: Callable[..., Study], classifiers: Make, finetunings: Make, tmp_path: Path) -> Path:
     """Return the directory of the claims of a study that supports them all."""
     store = Store(tmp_path, Slice("test", {}))
-    node = _node(store, *study(1.0))
+    node = _node(store, *study(1.0), classifiers(), finetunings())
     assert stage.run(Job("claims", "claims", (node,)), store) == 1
     assert stage.run(Job("claims", "claims", (node,)), store) == 0
     return node.directory(store.root)
 
 
-def _node(store: Store, table: pd.DataFrame, documents: pd.DataFrame) -> Node:
-    loss = make_node("table", "loss", {}, {})
+def _table(store: Store, name: str, **frames: pd.DataFrame) -> Node:
+    """Return a table made of files."""
+    node = make_node("table", name, {}, {})
 
     def build(out: Path) -> dict[str, int]:
-        table.to_parquet(out / "table.parquet", index=False)
-        documents.to_parquet(out / "documents.parquet", index=False)
-        return {"rows": len(table)}
+        for file, frame in frames.items():
+            frame.to_parquet(out / f"{file}.parquet", index=False)
+        return {"rows": len(frames["table"])}
 
-    store.ensure(loss, build)
+    store.ensure(node, build)
+    return node
+
+
+def _node(
+    store: Store, table: pd.DataFrame, documents: pd.DataFrame, images: pd.DataFrame, tuned: pd.DataFrame
+) -> Node:
+    tables = {
+        "loss": _table(store, "loss", table=table, documents=documents),
+        "vision": _table(store, "vision", table=images),
+        "finetuning": _table(store, "finetuning", table=tuned),
+        "metrics": _table(store, "metrics", table=table),
+    }
     recipe = Claims(claims=CLAIMS, scale=SCALE, samples=200)
-    return make_node("claims", "micro/claims", recipe.identity(), {"loss": loss.ref})
+    return make_node("claims", "micro/claims", recipe.identity(), {name: node.ref for name, node in tables.items()})
 
 
 def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
@@ -54,7 +69,9 @@ def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
     for entry in report["claims"]:
         assert entry["low"] <= entry["effect"] <= entry["high"]
         assert entry["n"] > 0 and entry["units"] == 3 and entry["rule"] and entry["unit"] in entry["reading"]
-        assert entry["resampled"] == "seeds and documents"
+        of_losses = REGISTRY[entry["id"]].table == "loss"
+        assert entry["resampled"] == ("seeds and documents" if of_losses else "nothing")
+        assert ("Student's t over seeds" in entry["rule"]) == (not of_losses)
     verdicts = read_manifest(made).summary["verdicts"]
     assert verdicts["decay-raises-error/gptq-w3"] == "supported"
     assert pd.read_parquet(made / "claims.parquet").verdict.tolist() == list(verdicts.values())
@@ -84,7 +101,7 @@ def test_a_claim_without_rows_says_what_it_needs(study: Callable[..., Study], tm
     table.to_parquet(tmp_path / "table.parquet")
     documents.to_parquet(tmp_path / "documents.parquet")
     recipe = Claims(claims=("muon-vs-adamw", "averaging-beats-decay-at-low-bits"), scale=SCALE, samples=50)
-    summary = stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    summary = stage.build_claims(recipe, {"loss": tmp_path}, "micro", tmp_path)
     assert summary["verdicts"] == {
         "muon-vs-adamw/gptq-w4": "no rows in this study",
         "averaging-beats-decay-at-low-bits/none": "no rows in this study",
@@ -103,10 +120,11 @@ def test_claims_about_the_loss_are_judged_once_and_need_no_quantizer(
     full.reset_index(drop=True).to_parquet(tmp_path / "table.parquet")
     kept.assign(row=range(len(kept))).to_parquet(tmp_path / "documents.parquet")
     recipe = Claims(claims=("muon-8l-trains-as-well",), scale=SCALE, samples=50)
-    summary = stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    summary = stage.build_claims(recipe, {"loss": tmp_path}, "micro", tmp_path)
     assert summary["verdicts"] == {"muon-8l-trains-as-well/none": "supported"}
     with pytest.raises(CoolbitsError, match="no quantized model"):
-        stage.build_claims(Claims(claims=("decay-raises-error",), scale=SCALE), tmp_path, "micro", tmp_path)
+        recipe = Claims(claims=("decay-raises-error",), scale=SCALE)
+        stage.build_claims(recipe, {"loss": tmp_path}, "micro", tmp_path)
 
 
 def test_a_variant_that_always_diverged_has_a_verdict_without_numbers(
@@ -119,7 +137,7 @@ def test_a_variant_that_always_diverged_has_a_verdict_without_numbers(
     table.to_parquet(tmp_path / "table.parquet")
     documents[~documents.row.isin(table.index[lost])].to_parquet(tmp_path / "documents.parquet")
     recipe = Claims(claims=("adamw-8l-unstable",), scale=SCALE, samples=50)
-    stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    stage.build_claims(recipe, {"loss": tmp_path}, "micro", tmp_path)
     (entry,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
     assert (entry["verdict"], entry["effect"], entry["n"]) == ("supported", None, 0)
     assert (entry["runs"], entry["diverged"]) == (2, 2)
@@ -131,15 +149,50 @@ def test_one_seed_says_that_only_documents_were_resampled(study: Callable[..., S
     table.to_parquet(tmp_path / "table.parquet")
     documents.to_parquet(tmp_path / "documents.parquet")
     recipe = Claims(claims=("decay-raises-error",), scale=SCALE, samples=50)
-    stage.build_claims(recipe, tmp_path, "micro", tmp_path)
+    stage.build_claims(recipe, {"loss": tmp_path}, "micro", tmp_path)
     (entry,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
     assert (entry["units"], entry["resampled"]) == (1, "documents only, one unit")
 
 
-def test_claims_need_a_loss_table(tmp_path: Path) -> None:
+def test_claims_need_a_table(tmp_path: Path) -> None:
     node = make_node("claims", "micro/claims", Claims(claims=("decay-raises-error",), scale=SCALE).identity(), {})
-    with pytest.raises(CoolbitsError, match="loss evaluation"):
+    with pytest.raises(CoolbitsError, match="loss evaluation, `vision` or `finetuning`"):
         stage.run(Job("claims", "claims", (node,)), Store(tmp_path, Slice("test", {})))
+
+
+def test_a_table_that_a_study_has_not_gives_its_claims_no_rows(
+    study: Callable[..., Study], classifiers: Make, finetunings: Make, tmp_path: Path
+) -> None:
+    places = {name: tmp_path / name for name in stage.TABLES}
+    for place in places.values():
+        place.mkdir()
+    table, documents = study(1.0, 1)
+    table.to_parquet(places["loss"] / "table.parquet")
+    documents.to_parquet(places["loss"] / "documents.parquet")
+    classifiers().to_parquet(places["vision"] / "table.parquet")
+    finetunings().to_parquet(places["finetuning"] / "table.parquet")
+    for alone, place in places.items():
+        recipe = Claims(claims=CLAIMS, scale=SCALE, samples=50)
+        summary = stage.build_claims(recipe, {alone: place}, "micro", tmp_path)
+        tested = {name.partition("/")[0] for name, said in summary["verdicts"].items() if said != UNTESTED}
+        assert tested == {name for name in CLAIMS if REGISTRY[name].table == alone}
+    entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    (images,) = (entry for entry in entries if entry["id"] == "vision-sgdm-8l-trains-as-well")
+    assert images["reading"].startswith("The study has no rows to test it on; needed: finished classifiers of SGDM-32")
+
+
+def test_the_page_says_where_there_is_no_interval(classifiers: Make, tmp_path: Path) -> None:
+    classifiers(seeds=1).to_parquet(tmp_path / "table.parquet")
+    recipe = Claims(claims=("vision-sgdm-8l-trains-as-well",), scale=SCALE)
+    stage.build_claims(recipe, {"vision": tmp_path}, "micro", tmp_path)
+    (entry,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert (entry["verdict"], entry["low"], entry["high"], entry["units"]) == (UNDECIDED, None, None, 1)
+    assert entry["reading"] == (
+        "SGDM-8L ended with an accuracy lower than that of SGDM-32 by +0.1 percentage points of accuracy (no interval)."
+    )
+    text = (tmp_path / "claims.html").read_text()
+    assert '<td class="number">+0.1</td><td class="number">–</td><td>1 from 1 unit; resampled: nothing</td>' in text
+    assert "margin is ours" in text and "only divergence decides" in text
 
 
 def test_every_claim_states_its_source_and_leaves_room_for_its_effect() -> None:

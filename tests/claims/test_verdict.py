@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
 from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge
 
@@ -55,6 +56,18 @@ def test_few_units_are_as_uncertain_as_their_sample_variance_says() -> None:
     quiet = Effect({str(place): np.full(20_001, value) for place, value in enumerate(values)}, 12)
     judgement = judge(quiet, "direction", 0.6827, 0)
     assert (judgement.high - judgement.low) / 2 == pytest.approx(values.std(ddof=1) / np.sqrt(12), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("estimates", "verdict"),
+    [((1.0, 1.1, 0.9), SUPPORTED), ((-1.0, -1.1, -0.9), CONTRADICTED), ((1.0, 1.2), UNDECIDED), ((1.0,), UNDECIDED)],
+)
+def test_without_documents_the_interval_is_students(estimates: tuple[float, ...], verdict: str) -> None:
+    units = {str(place): np.array([value]) for place, value in enumerate(estimates)}
+    judgement = judge(Effect(units, len(units)), "direction", 0.95, 0)
+    assert (judgement.verdict, judgement.resampled) == (verdict, "nothing")
+    spread = ttest_1samp(estimates, 0).confidence_interval(0.95) if len(estimates) > 1 else (None, None)
+    assert (judgement.low, judgement.high) == pytest.approx(tuple(spread))
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=5))

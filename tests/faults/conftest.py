@@ -1,35 +1,34 @@
 """A finished micro study to spoil, and processes to kill: forked, so that none of them imports everything again."""
 
 import errno
-import importlib
 import importlib.util
 import itertools
 import json
 import multiprocessing
+import operator
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
-import torch
 
-from coolbits.artifacts.code import code_slice
-from coolbits.artifacts.environment import capture_environment
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import damaged_files, read_manifest
 from coolbits.cli import main
 from coolbits.provenance.lineage import artifacts_below
-from coolbits.stages import STAGES
 from coolbits.study.plan import KINDS, Plan
 
-# Forked processes compute as those that Snakemake starts: with one thread.
-torch.set_num_threads(1)
+# What is defined here has no name in a forked process.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+context = multiprocessing.get_context("forkserver")
 
 
 def _load(path: Path) -> Any:
@@ -48,6 +47,16 @@ Before = Callable[[], Any]
 _CHANGES = ("open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir")
 
 
+class ByValue:
+    """A function that arrives in another process with everything of its own that has no name there."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
+        return cloudpickle.loads, (cloudpickle.dumps(self._function),)
+
+
 class Lab:
     """A results folder in which the jobs of the micro study are run by forked processes.
 
@@ -58,7 +67,7 @@ class Lab:
         self.root, self.plan, self.whole = root, plan, whole
         # States are saved all the time, so that many a fault hits a save.
         self.jobs = [replace(job, execution=job.execution | {"state_every_seconds": 0.01}) for job in _jobs(plan)]
-        self._said, self._recipe = root.parent / "said.txt", root.parent / "recipe.json"
+        self._said = root.parent / "said.txt"
 
     def job(self, kind: str, nodes: int | None = None, number: int = 0) -> Job:
         """The job of a kind, cut down to its first nodes."""
@@ -67,18 +76,18 @@ class Lab:
 
     def start(self, job: Job, before: Before = lambda: None) -> BaseProcess:
         """Start a process that does `before`, then what `coolbits KIND RECIPE OUT` does for a job."""
-        self._recipe.write_text(json.dumps(job.to_json()))
-        recipe = self._recipe.rename(self._recipe.with_name(f"{job.name}.json"))
+        recipe, kind, root, saying = self.root.parent / f"{job.name}.json", job.kind, self.root, self._said
+        recipe.write_text(json.dumps(job.to_json()))
 
         def work() -> None:
-            with self._said.open("a") as said:
+            with saying.open("a") as said:
                 for descriptor in (1, 2):
                     os.dup2(said.fileno(), descriptor)
             sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
             before()
-            os._exit(main([job.kind, str(recipe), str(self.root)]))
+            os._exit(main([kind, str(recipe), str(root)]))
 
-        process = multiprocessing.get_context("fork").Process(target=work)
+        process = context.Process(target=operator.call, args=(ByValue(work),))
         process.start()
         return process
 
@@ -137,16 +146,13 @@ class Lab:
 
         Opening an unfinished file counts as one: so a file is written, read back to be hashed, and synced.
         """
+        root = str(self.root)
 
         def before() -> None:
             counts = itertools.count(1)
 
             def hook(event: str, arguments: tuple[Any, ...]) -> None:
-                if (
-                    event in _CHANGES
-                    and _is_change(event, arguments[0], str(self.root))
-                    and of_interest(event, *arguments)
-                ):
+                if event in _CHANGES and _is_change(event, arguments[0], root) and of_interest(event, *arguments):
                     act(next(counts))
 
             sys.addaudithook(hook)
@@ -183,12 +189,14 @@ def _takes_space(event: str, _place: Any, *details: Any) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _everything_imported() -> None:
-    """Import, and look up once, what every forked process would."""
-    for module in STAGES.values():
-        importlib.import_module(module)
-        code_slice(module)
-    capture_environment()
+def _fork_server() -> None:
+    """Start the server; its processes compute as those that Snakemake starts, with one thread."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        context.set_forkserver_preload(["forked"])
+        forkserver.ensure_running()
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from coolbits.models.build import build_config
 from coolbits.models.presets import preset
 from coolbits.ptq.checkpoint import Request, quantize_model
 from coolbits.ptq.memory import estimate_peak, model_sizes
-from coolbits.ptq.tracing import _CHUNK_TOKENS
-from coolbits.study.quantization_memory import CHUNK_TOKENS, peak_bytes, sizes_of
+from coolbits.study.quantization_memory import peak_bytes, sizes_of
 from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized, Windows
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ptq_memory.py"
@@ -47,10 +46,6 @@ METHODS: dict[str, Method] = {
 def test_sizes_of_a_recipe_are_those_of_its_model(name: str) -> None:
     model = preset(name, 2048, 512)
     assert model_sizes(build_config(model)) == sizes_of(model)
-
-
-def test_chunks_are_as_long_as_the_estimate_has_them() -> None:
-    assert CHUNK_TOKENS == _CHUNK_TOKENS
 
 
 @pytest.mark.parametrize(("config", "parameters"), LARGE.values(), ids=LARGE)

@@ -90,6 +90,14 @@ def test_an_evaluation_of_what_is_not_there_names_what_is(tuned: Any, planned: A
         planned(tuned)
 
 
+def test_claims_are_judged_on_its_table_and_say_its_scale(tiny: Any, tuned: Any, planned: Any) -> None:
+    wanted = {"claims": ["decay-raises-error", "finetuning-muon-8l-trains-as-well"]}
+    (without,), (with_it,) = (planned(raw | wanted).of_kind("claims") for raw in (tiny, tuned))
+    assert with_it.parents.keys() - without.parents.keys() == {"finetuning"}
+    assert with_it.recipe["scale"].startswith(without.recipe["scale"] + "; ")
+    assert with_it.recipe["scale"].endswith(" parameters, 100 conversations, 1 seed")
+
+
 def test_nothing_else_changes(tiny: Any, tuned: Any, planned: Any) -> None:
     """What a study has without fine-tuning it has with it, under the same fingerprints."""
     one, other = ({(node.kind, node.name): node.fingerprint for node in planned(raw).nodes} for raw in (tiny, tuned))

@@ -59,6 +59,13 @@ def test_a_grid_shares_its_images_and_ends_in_a_figure(study):
     assert plan.targets() == [figure]
 
 
+def test_claims_are_judged_on_the_table_of_images(study):
+    plan = plan_of(study | {"claims": ["vision-sgdm-8l-trains-as-well"]})
+    (table,), (claims,) = plan.of_kind("table"), plan.of_kind("claims")
+    assert claims.parents == {"vision": table.ref}
+    assert claims.recipe["scale"] == "seen: resnet-micro on digits, 4 epochs, 2 seeds"
+
+
 def test_names_of_optimizers_and_shares_of_the_run_are_resolved(study):
     recipes = [Classifier.read(node.recipe) for node in plan_of(study).of_kind("classifier")]
     stored = {

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect, Form
+from coolbits.study.recipes.results import Content
 
 POINTS = "percentage points of relative error"
 NATS = "nats per token"
 PERCENT_OF_LOSS = "percent of the loss"
+PERCENT_OF_ANSWER_LOSS = "percent of the loss on answers"
+POINTS_OF_ACCURACY = "percentage points of accuracy"
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Claim:
 
     `reading` is one sentence in which `{effect}` is the effect with its unit. `needs` says which rows it takes.
     `most_bits` limits it to quantizers with no more bits, where it is a claim about few bits; one about the loss at
-    `full_precision` is judged once, not for each quantizer.
+    `full_precision` is judged once, not for each quantizer. It is judged on the rows of one `table` of the study.
     """
 
     statement: str
@@ -31,3 +34,4 @@ class Claim:
     margin: str = ""
     most_bits: int = 8
     full_precision: bool = False
+    table: Content = "loss"

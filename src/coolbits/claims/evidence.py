@@ -13,7 +13,7 @@ import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.resampling import Floats, resampled_means
-from coolbits.rows import ends, full_precision, main_rows, of_quantizer, runs
+from coolbits.rows import HORIZON, ends, full_precision, main_rows, of_quantizer, runs
 
 FULL = "none"
 
@@ -30,6 +30,11 @@ class Evidence:
     rows: pd.DataFrame
     values: Mapping[str, Floats]
     lost: pd.DataFrame
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """Columns in which ends must agree for optimizers to be compared: what is not tuned."""
+        return ("model", *HORIZON)
 
     def of(self, chosen: pd.DataFrame, column: str) -> Floats:
         """Return the values of `chosen`, rows selected from this evidence: [chosen, 1 + samples]."""

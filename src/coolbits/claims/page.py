@@ -33,7 +33,8 @@ def page(findings: Sequence[Mapping[str, Any]], study: str, scale: str, confiden
     sections = "\n".join(_section(list(group)) for _, group in groupby(findings, key=lambda entry: entry["id"]))
     introduction = (
         "Each claim is judged on the rows of this study alone, by a rule written beside it. Intervals are "
-        f"{100 * confidence:g} % bootstrap intervals over seeds and held-out documents, models paired on both. "
+        f"{100 * confidence:g} % bootstrap intervals over seeds and held-out documents, models paired on both, where "
+        "a rule does not say otherwise. "
         "A verdict holds at this scale; it neither confirms nor refutes what a paper found at another."
     )
     return f"""<!DOCTYPE html>
@@ -74,7 +75,7 @@ def _row(finding: Mapping[str, Any]) -> str:
     effect = interval = count = "–"
     if finding["effect"] is not None:
         effect = f"{finding['effect']:+.3g}"
-        interval = f"{finding['low']:+.3g} to {finding['high']:+.3g}"
+        interval = f"{finding['low']:+.3g} to {finding['high']:+.3g}" if finding["low"] is not None else "–"
         units = f"{finding['units']} unit{'s' * (finding['units'] > 1)}"
         count = f"{finding['n']} from {units}; resampled: {finding['resampled']}"
     cells = (

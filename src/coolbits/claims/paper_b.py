@@ -3,29 +3,17 @@
 from functools import partial
 
 from coolbits.claims import states
-from coolbits.claims.claim import NATS, PERCENT_OF_LOSS, Claim
-from coolbits.claims.states import LOSS_MARGIN, STALL_MARGIN, Variant
+from coolbits.claims.claim import NATS, Claim
+from coolbits.claims.low_bit import ANSWERS, IMAGES, PRETRAINING, parity, unstable
+from coolbits.claims.states import Variant
 from coolbits.study.optimizer_names import display_name
 
 _ADAMW, _ADAMW_8D, _ADAMW_8L = ("adamw", "32"), ("adamw", "8D"), ("adamw", "8L")
 _MUON, _MUON_8D, _MUON_8L = ("muon", "32"), ("muon", "8D"), ("muon", "8L")
+_SGDM, _SGDM_8L = ("sgd", "32"), ("sgd", "8L")
+_IMAGENET = "paper B, version 1, Figure 4 (ResNet-50 on ImageNet)"
+_TULU = "paper B, version 1 (Llama-3.2-3B on Tulu-3)"
 _AT_BEST = "each at the setting of lowest loss among those tried"
-
-
-def _parity(statement: str, source: str, reference: Variant, tested: Variant) -> Claim:
-    one, other = display_name(*reference), display_name(*tested)
-    return Claim(
-        statement,
-        source,
-        f"Final full-precision loss of {other} relative to that of {one}, less 1, {_AT_BEST}.",
-        f"The final loss of {other} differs from that of {one} by {{effect}}.",
-        f"finished runs of {one} and runs of {other} with equal model, schedule and budget",
-        partial(states.loss_increase, reference, tested),
-        PERCENT_OF_LOSS,
-        "equivalence",
-        f"{LOSS_MARGIN:g} percent",
-        full_precision=True,
-    )
 
 
 def _advantage(statement: str, source: str, worse: Variant, better: Variant) -> Claim:
@@ -90,36 +78,33 @@ def _hybrid(beside: str, codec: str) -> Claim:
 
 
 PAPER_B = {
-    "muon-8l-trains-as-well": _parity(
+    "muon-8l-trains-as-well": parity(
+        PRETRAINING,
         "Muon with 8-bit linear states trains as well as with 32-bit ones.",
         "paper B, loss within 0.002 nats (version 3), 1 to 2 % higher on small models (version 1)",
         _MUON,
         _MUON_8L,
     ),
-    "muon-8d-trains-as-well": _parity(
+    "muon-8d-trains-as-well": parity(
+        PRETRAINING,
         "Muon with 8-bit dynamic states trains as well as with 32-bit ones.",
         "paper B, version 1",
         _MUON,
         _MUON_8D,
     ),
-    "adamw-8d-trains-as-well": _parity(
+    "adamw-8d-trains-as-well": parity(
+        PRETRAINING,
         "AdamW with 8-bit dynamic states is stable: it trains as well as with 32-bit ones.",
         "paper B, version 1, after Dettmers et al. 2022",
         _ADAMW,
         _ADAMW_8D,
     ),
-    "adamw-8l-unstable": Claim(
+    "adamw-8l-unstable": unstable(
+        PRETRAINING,
         "AdamW with 8-bit linear states diverges or stalls: small second moments round to zero.",
         "paper B, version 1, theorem 1",
-        "Runs of AdamW-8L that diverged, at all settings tried at which AdamW-32 did not; of the others the final "
-        f"full-precision loss relative to that of AdamW-32, less 1, {_AT_BEST}.",
-        "The final loss of AdamW-8L differs from that of AdamW-32 by {effect}.",
-        "finished runs of AdamW-32 and runs of AdamW-8L with equal model, schedule and budget",
-        partial(states.instability, _ADAMW, _ADAMW_8L),
-        PERCENT_OF_LOSS,
-        "instability",
-        f"{STALL_MARGIN:g} percent",
-        full_precision=True,
+        _ADAMW,
+        _ADAMW_8L,
     ),
     "muon-beats-adamw": _advantage(
         "Muon trains better than AdamW, both with 32-bit states.", "paper B, version 1", _ADAMW, _MUON
@@ -132,6 +117,55 @@ PAPER_B = {
     ),
     "hybrid-8d-costs-loss": _hybrid("8D", "dynamic"),
     "hybrid-8l-costs-loss": _hybrid("8L", "linear"),
+    "vision-sgdm-8l-trains-as-well": parity(
+        IMAGES,
+        "On images SGD with momentum and 8-bit linear states trains as well as with 32-bit ones.",
+        f"{_IMAGENET}, where it matches; the margin is ours",
+        _SGDM,
+        _SGDM_8L,
+    ),
+    "vision-adamw-8d-trains-as-well": parity(
+        IMAGES,
+        "On images, too, AdamW with 8-bit dynamic states trains as well as with 32-bit ones.",
+        "paper B, version 1, after Dettmers et al. 2022, said of training in general; the margin is ours",
+        _ADAMW,
+        _ADAMW_8D,
+    ),
+    "vision-adamw-8l-unstable": unstable(
+        IMAGES,
+        "On images AdamW with 8-bit linear states diverges or stalls, where SGD does not.",
+        f"{_IMAGENET}, where it diverges; that stalling counts, and the margin, are ours",
+        _ADAMW,
+        _ADAMW_8L,
+    ),
+    "finetuning-muon-8l-trains-as-well": parity(
+        ANSWERS,
+        "Fine-tuning with 8-bit linear states of Muon is competitive with 32-bit ones.",
+        f"{_TULU}; the margin is ours",
+        _MUON,
+        _MUON_8L,
+    ),
+    "finetuning-muon-8d-trains-as-well": parity(
+        ANSWERS,
+        "Fine-tuning with 8-bit dynamic states of Muon is competitive with 32-bit ones.",
+        f"{_TULU}; the margin is ours",
+        _MUON,
+        _MUON_8D,
+    ),
+    "finetuning-adamw-8d-trains-as-well": parity(
+        ANSWERS,
+        "Fine-tuning with 8-bit dynamic states of AdamW is competitive with 32-bit ones.",
+        "paper B, version 1, after Dettmers et al. 2022, said of training in general; the margin is ours",
+        _ADAMW,
+        _ADAMW_8D,
+    ),
+    "finetuning-adamw-8l-unstable": unstable(
+        ANSWERS,
+        "Fine-tuning with 8-bit linear states of AdamW diverges or stalls.",
+        "paper B, version 1, theorem 1, said of training in general; the margin is ours",
+        _ADAMW,
+        _ADAMW_8L,
+    ),
     **_questions(_MUON, _MUON_8L),
     **_questions(_ADAMW, _ADAMW_8D),
 }

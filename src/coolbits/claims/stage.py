@@ -1,4 +1,4 @@
-"""The stage of claims: from the loss table to verdicts, as JSON, as a table and as a page to read."""
+"""The stage of claims: from the tables to verdicts, as JSON, as a table and as a page to read."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,16 +17,21 @@ from coolbits.claims.claim import Claim
 from coolbits.claims.evidence import FULL, Evidence, gather
 from coolbits.claims.page import page
 from coolbits.claims.registry import claim
+from coolbits.claims.trainings import of_answers, of_images
 from coolbits.claims.verdict import UNTESTED, Effect, Judgement, judge, rule
 from coolbits.rows import quantizers
 from coolbits.study.recipes.results import Claims
+
+TABLES = ("loss", "vision", "finetuning")
+Evidences = Mapping[str, Mapping[str, Evidence]]  # by table, then by quantizer
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one claim came to under one quantizer, `none` for full precision.
 
-    Without rows effect and interval are None, and where every one of the `runs` on trial `diverged`.
+    Without rows effect and interval are None, and where every one of the `runs` on trial `diverged`; the interval also
+    where the seeds do not decide one.
     """
 
     id: str
@@ -54,27 +59,30 @@ def run(job: Job, store: Store) -> int:
 
 
 def _make(node: Node, store: Store) -> bool:
-    if "loss" not in node.parents:
-        raise CoolbitsError(f"claims {node.name}: no loss table, on which all claims rest; add a loss evaluation")
-    loss = node.parent_directory(store.root, "loss")
+    tables = {name: node.parent_directory(store.root, name) for name in TABLES if name in node.parents}
+    if not tables:
+        raise CoolbitsError(
+            f"claims {node.name}: no table on which a claim rests; add a loss evaluation, `vision` or `finetuning`"
+        )
     study = node.name.partition("/")[0]
-    return store.ensure(node, lambda out: build_claims(Claims.read(node.recipe), loss, study, out))
+    return store.ensure(node, lambda out: build_claims(Claims.read(node.recipe), tables, study, out))
 
 
-def build_claims(recipe: Claims, loss: Path, study: str, out: Path) -> dict[str, Any]:
-    """Judge the claims on the loss table in the directory `loss`; return the verdicts by claim and quantizer.
+def build_claims(recipe: Claims, tables: Mapping[str, Path], study: str, out: Path) -> dict[str, Any]:
+    """Judge the claims on the tables in the directories `tables`; return the verdicts by claim and quantizer.
 
+    Claims on a table of `TABLES` that is not there have no rows.
     Writes `claims.json` and `claims.parquet` (one entry a claim and quantizer) and `claims.html`.
 
     Raises:
-        CoolbitsError: if a claim has an unknown name, or is one about quantized models and the table has none.
+        CoolbitsError: if a claim has an unknown name, or is one about quantized models and the loss table has none.
     """
-    table, documents = pd.read_parquet(loss / "table.parquet"), pd.read_parquet(loss / "documents.parquet")
-    names = quantizers(table)
-    if not names and not all(claim(name).full_precision for name in recipe.claims):
-        raise CoolbitsError("claims: the study's loss table has no quantized model; add `quantizers` to the study")
-    names += [FULL] if any(claim(name).full_precision for name in recipe.claims) else []
-    evidence = {name: gather(table, documents, name, recipe.samples, recipe.seed) for name in names}
+    evidence: dict[str, Mapping[str, Evidence]] = {}
+    if "loss" in tables:
+        evidence["loss"] = _of_losses(recipe, tables["loss"])
+    for name, of_table in (("vision", of_images), ("finetuning", of_answers)):
+        if name in tables:
+            evidence[name] = {FULL: of_table(pd.read_parquet(tables[name] / "table.parquet"))}
     findings = [finding for name in recipe.claims for finding in _findings(name, evidence, recipe)]
     entries = [asdict(finding) for finding in findings]
     report = {"study": study, "scale": recipe.scale, "confidence": recipe.confidence, "claims": entries}
@@ -84,11 +92,22 @@ def build_claims(recipe: Claims, loss: Path, study: str, out: Path) -> dict[str,
     return {"verdicts": {f"{finding.id}/{finding.quantizer}": finding.verdict for finding in findings}}
 
 
-def _findings(name: str, evidence: Mapping[str, Evidence], recipe: Claims) -> list[Finding]:
+def _of_losses(recipe: Claims, loss: Path) -> dict[str, Evidence]:
+    """Return the evidence of the loss table by quantizer, of full precision where a claim asks for it."""
+    table, documents = pd.read_parquet(loss / "table.parquet"), pd.read_parquet(loss / "documents.parquet")
+    names = quantizers(table)
+    full = [claim(name).full_precision for name in recipe.claims if claim(name).table == "loss"]
+    if not names and not all(full):
+        raise CoolbitsError("claims: the study's loss table has no quantized model; add `quantizers` to the study")
+    names += [FULL] if any(full) else []
+    return {name: gather(table, documents, name, recipe.samples, recipe.seed) for name in names}
+
+
+def _findings(name: str, evidence: Evidences, recipe: Claims) -> list[Finding]:
     chosen = claim(name)
     found = [
         _finding(name, chosen, quantizer, of_quantizer, recipe)
-        for quantizer, of_quantizer in evidence.items()
+        for quantizer, of_quantizer in evidence.get(chosen.table, {}).items()
         if _concerns(chosen, quantizer, of_quantizer)
     ]
     return found or [_finding(name, chosen, FULL, None, recipe)]
@@ -109,7 +128,7 @@ def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None
         statement=chosen.statement,
         source=chosen.source,
         statistic=chosen.statistic,
-        rule=rule(chosen.form, recipe.confidence, chosen.margin),
+        rule=rule(chosen.form, recipe.confidence, chosen.margin, resampled=chosen.table == "loss"),
         quantizer=quantizer,
         effect=judgement.effect if judgement else None,
         low=judgement.low if judgement else None,
@@ -131,8 +150,9 @@ def _reading(chosen: Claim, effect: Effect | None, judgement: Judgement | None) 
         return f"The study has no rows to test it on; needed: {chosen.needs}."
     sentences = []
     if judgement.effect is not None:
-        interval = f"{judgement.effect:+.3g} {chosen.unit} (interval {judgement.low:+.3g} to {judgement.high:+.3g})"
-        sentences.append(chosen.reading.format(effect=interval))
+        known = judgement.low is not None and judgement.high is not None
+        interval = f"interval {judgement.low:+.3g} to {judgement.high:+.3g}" if known else "no interval"
+        sentences.append(chosen.reading.format(effect=f"{judgement.effect:+.3g} {chosen.unit} ({interval})"))
     if effect.diverged or judgement.effect is None:
         sentences.append(f"Of {effect.runs} runs on trial {effect.diverged} diverged.")
     return " ".join(sentences)

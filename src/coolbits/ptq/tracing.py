@@ -11,11 +11,10 @@ from torch import nn
 
 from coolbits.ptq.placement import placed, placed_in_turn
 from coolbits.ptq.tokens import Tokens
+from coolbits.study.quantization_memory import CHUNK_TOKENS
 
 Named = Sequence[tuple[str, nn.Module]]
 Hook = Callable[..., None]
-
-_CHUNK_TOKENS = 4096
 
 
 class Stop(Exception):  # noqa: N818
@@ -125,7 +124,7 @@ def trace_model(
 
 def _chunk_sequences(sequences: int, length: int) -> int:
     """Return the largest divisor of `sequences` that fits a chunk: equal chunks share masks and positions."""
-    fitting = (size for size in range(1, sequences + 1) if sequences % size == 0 and size * length <= _CHUNK_TOKENS)
+    fitting = (size for size in range(1, sequences + 1) if sequences % size == 0 and size * length <= CHUNK_TOKENS)
     return max(fitting, default=1)
 
 

@@ -39,7 +39,7 @@ def outcomes(
             raise CoolbitsError(f"claims: no claim {name!r}; there are {', '.join(CLAIMS)}")
     claims = []
     if wanted:
-        recipe = Claims(claims=wanted, scale=scale).identity()
+        recipe = Claims(claims=wanted, scale=_scale_of_claims(study, scale, tracks, vision, tuned)).identity()
         claims = [_named(study, "claims", "claims", recipe, refs)]
     return [*analysed.values(), *tables, *figures, *claims]
 
@@ -134,6 +134,14 @@ def _table(study: Study, content: Content, rows: Iterable[tuple[Node, Node | Non
 def _named(study: Study, kind: str, name: str, recipe: dict[str, Any], parents: dict[str, Ref]) -> Node:
     """A study's own results keep their path when the study changes: figures are asked for by name."""
     return Node(kind, f"{study.study}/{name}", recipe, parents, fingerprint_of(kind, recipe, parents))
+
+
+def _scale_of_claims(study: Study, scale: str, tracks: list[Track], vision: Vision, tuned: Finetunings) -> str:
+    """Return the scales of all that is trained: of pretraining, of image classifiers, of fine-tunings."""
+    own = f"{study.study}: "
+    trained = ((tracks, scale), (vision.classifiers, vision.scale), (tuned.points, tuned.scale))
+    scales = [found.removeprefix(own) for models, found in trained if models]
+    return own + "; ".join(scales) if scales else scale
 
 
 def _scale(study: Study, tracks: list[Track], tokens: int) -> str:

@@ -8,7 +8,9 @@ from coolbits.models.shapes import shape_of
 from coolbits.study.recipes.ptq import AWQ, CALIBRATED, GPTQ, RTN, Grid, Quantized
 from coolbits.study.recipes.training import Model
 
-CHUNK_TOKENS = 4096  # that go through a block at once; a longer sequence does, too
+# Tokens that go through a block at once; a longer sequence does, too. A calibration that fits runs each block once,
+# also where layers read what quantized ones give (`ptq.calibration.run_quantizing`).
+CHUNK_TOKENS = 16384
 _FLOAT32, _FLOAT64 = 4, 8
 # Bytes a weight, copies of all kinds: of the layers that GPTQ sweeps under one Hessian; of one layer that is rounded;
 # the same where more is to be found than the largest weight of a group.

@@ -110,7 +110,7 @@ class Figure(Recipe):
 
 
 class Claims(Recipe):
-    """Verdicts on claims, from the tables (parent roles `loss`, `tasks`, `metrics`)."""
+    """Verdicts on claims, from the tables (parent roles `loss`, `vision`, `finetuning`; others are not read)."""
 
     claims: tuple[str, ...] = Field(min_length=1)
     scale: str

@@ -1,0 +1,70 @@
+"""Evidence from tables with one number a training: image classifiers by their accuracy, fine-tunings by their loss.
+
+Nothing is resampled: these tables have no numbers of single images or answers. Each training is one end, `base_loss`
+its score, lower is better, so that the best of the settings tried is found as in pretraining (`coolbits.rows`).
+
+Trainings are compared within one entry of the study file. An entry may be a grid over what no column tells (an
+augmentation, a set of conversations): the n-th training of one variant, setting and seed is compared with the n-th of
+another, which is the same point of the grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from coolbits.claims.evidence import Evidence
+from coolbits.rows import TUNED, VARIANT
+
+_IMAGES = ("run", "images", "model", "schedule", "epochs", "batch_images")
+_ANSWERS = ("run", "model", "tokens", "schedule")
+_POINT = "point"
+
+
+@dataclass(frozen=True)
+class Trainings(Evidence):
+    """The ends of trainings; `values["full"]` has the score of each, shape [rows, 1], `same` what they have alike."""
+
+    same: tuple[str, ...]
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """Columns in which trainings must agree for optimizers to be compared, the point of the grid included."""
+        return (*self.same, _POINT)
+
+    @cached_property
+    def outcomes(self) -> pd.DataFrame:
+        """All trainings, those too that diverged and have no number."""
+        return pd.concat([self.rows, self.lost], ignore_index=True)
+
+
+def of_images(table: pd.DataFrame) -> Trainings:
+    """Return the classifiers of a vision table, scored by their share of errors on held-out images at the end, in %."""
+    tests = table[table.split == "test"].sort_values("step").drop_duplicates("trajectory", keep="last")
+    scores = 100 * (1 - tests.set_index("trajectory").accuracy)
+    return _trainings(table, scores, _IMAGES)
+
+
+def of_answers(table: pd.DataFrame) -> Trainings:
+    """Return the fine-tunings of their table, scored by the loss on held-out answers at the end, in nats per token.
+
+    A unit is a seed of the start and a seed of the order of the conversations. Models whose start had diverged already
+    are on no trial.
+    """
+    started = table.groupby("trajectory").loss.transform("count") > 0
+    kept = table[started]
+    scores = kept[kept["last"]].set_index("trajectory").loss
+    return _trainings(kept.assign(seed=kept.seed.astype("str") + "/" + kept.data_seed.astype("str")), scores, _ANSWERS)
+
+
+def _trainings(table: pd.DataFrame, scores: pd.Series, same: Sequence[str]) -> Trainings:
+    """Return each trajectory of `table` once, with its score; one that diverged has none."""
+    ends = table.drop_duplicates("trajectory").reset_index(drop=True)
+    complete = ends.outcome == "complete"
+    ends = ends.assign(base_loss=ends.trajectory.map(scores).astype("float64").where(complete))
+    ends[_POINT] = ends.groupby([*same, *VARIANT, *TUNED, "seed"], dropna=False).cumcount()
+    rows = ends[complete].reset_index(drop=True)
+    values = {"full": rows[["base_loss"]].to_numpy(dtype="float64")}
+    return Trainings(rows.assign(evidence=np.arange(len(rows))), values, ends[~complete], tuple(same))
