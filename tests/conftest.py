@@ -1,9 +1,37 @@
-"""Without a GPU, Triton's kernels run in its interpreter. Triton must know that before anything imports it, and
-transformers does: hence here, not beside the tests of the kernels."""
+"""What all tests share: Triton's interpreter, and counts of what was done to the product, for the summary."""
 
 import os
+from collections import Counter
+from collections.abc import Callable
 
+import pytest
 import torch
 
+# Without a GPU, Triton's kernels run in its interpreter. Triton must know that before anything imports it, and
+# transformers does: hence here, not beside the tests of the kernels.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+COUNTED = ("kills survived", "flipped bits found", "damaged inputs refused", "bad inputs refused")
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Count, under one of the names in `COUNTED`, something that a test did once or several times."""
+
+    def count(what: str, times: int = 1) -> None:
+        assert what in COUNTED
+        record_property(what, times)
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was counted in tests that passed."""
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        for what, times in report.user_properties:
+            counts[what] += times
+    for what in COUNTED:
+        if counts[what]:
+            terminalreporter.write_line(f"{counts[what]} {what}")

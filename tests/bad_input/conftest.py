@@ -180,7 +180,7 @@ def write_study(here: Path) -> Callable[[str, Any], None]:
 
 
 @pytest.fixture
-def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(here: Path, capsys: pytest.CaptureFixture[str], counted: Callable[[str], None]) -> Refused:
     """Run a command that must be refused with the message expected, status 2, and no trace in the folder."""
 
     def run(*arguments: object, expected: str, untouched: Callable[[Path], object] = tree) -> None:
@@ -197,6 +197,7 @@ def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         (line,) = said.err.splitlines()
         pattern = ".*".join(map(re.escape, expected.split(ANYTHING)))
         assert re.fullmatch(f"coolbits: {pattern}", line), line
+        counted("bad inputs refused")
 
     return run
 

@@ -40,7 +40,7 @@ def found(root):
     return {place for finding in held for place in finding.where}
 
 
-def test_two_hundred_flipped_bits_are_each_found(lab):
+def test_two_hundred_flipped_bits_are_each_found(lab, counted):
     random, root = Random(2), lab.root
     for job in (lab.job("checkpoint"), lab.job("evaluation")):
         for node in job.nodes:
@@ -69,10 +69,11 @@ def test_two_hundred_flipped_bits_are_each_found(lab):
     assert {kind for kind, _ in kinds} == {node.kind for node in lab.plan.nodes}
     assert names >= {"manifest.json", "record.json", "accepted.json", "throughput.parquet", "seconds.parquet"}
     assert found(root) == set()
+    counted("flipped bits found", flips)
 
 
 @pytest.mark.parametrize("kind", [*CHILDREN, "claims"])
-def test_no_stage_makes_anything_of_a_damaged_parent(lab, kind):
+def test_no_stage_makes_anything_of_a_damaged_parent(lab, kind, counted):
     random, job = Random(kind), lab.job(kind, nodes=1)
     (node,) = job.nodes
     lab.forget(job)
@@ -87,6 +88,7 @@ def test_no_stage_makes_anything_of_a_damaged_parent(lab, kind):
         (said,) = [line for line in lab.said() if line.startswith("coolbits: ")]
         assert str(path.parent) in said or "not a readable manifest" in said
         assert not node.directory(lab.root).exists()
+        counted("damaged inputs refused")
         spoil(path, lambda _, whole=whole: whole)
     assert lab.run(job) == 0
     lab.demand_whole(every=True)

@@ -16,7 +16,7 @@ STRIDE = {"checkpoint": 2, "quantized": 2, "figure": 12, "claims": 8}
 KINDS = ("corpus", "tokenizer", "shards", "average", "calibration", "evaluation", "table")
 
 
-def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty):
+def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty, counted):
     random, kills = Random(5), []
     for job in empty.jobs:
         seconds, wanted = empty.seconds(job), len(kills) + (4 if job.kind == "checkpoint" else 2)
@@ -36,10 +36,11 @@ def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty):
     assert len(kills) >= 30
     assert {number for _, number in kills} == {signal.SIGKILL, signal.SIGTERM}
     empty.finish()
+    counted("kills survived", len(kills))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *STRIDE])
-def test_killed_before_each_change_to_the_results_an_artifact_ends_the_same(lab, kind):
+def test_killed_before_each_change_to_the_results_an_artifact_ends_the_same(lab, kind, counted):
     job = lab.job(kind, nodes=1)
     lab.forget(job)
     numbers = range(1, 1000, STRIDE.get(kind, 1))
@@ -52,6 +53,7 @@ def test_killed_before_each_change_to_the_results_an_artifact_ends_the_same(lab,
     assert statuses[-1] == 0, lab.said()
     assert len(statuses) * STRIDE.get(kind, 1) > 10
     lab.demand_whole(every=True)
+    counted("kills survived", len(statuses) - 1)
 
 
 def until(found, process):
@@ -97,7 +99,7 @@ def interrupted(process, _project, _kind):
     os.killpg(process.pid, signal.SIGINT)
 
 
-def test_snakemake_killed_in_every_way_goes_on_in_a_folder_of_any_name(project_anywhere, finished):
+def test_snakemake_killed_in_every_way_goes_on_in_a_folder_of_any_name(project_anywhere, finished, counted):
     project, random = project_anywhere, Random(1)
     endings = {
         "shards": group,
@@ -127,3 +129,4 @@ def test_snakemake_killed_in_every_way_goes_on_in_a_folder_of_any_name(project_a
         name: path.read_bytes() for name, path in finished.manifests().items()
     }
     assert project.planned() == []
+    counted("kills survived", len(endings))

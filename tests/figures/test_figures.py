@@ -28,7 +28,7 @@ SCALE = "micro: 0.2M parameters, 12M tokens, 3 seeds"
 BATCH, DIVERGED_STEP = 4096, 900
 Tables = dict[str, pd.DataFrame]
 # Figures of quantized models; the others have tests of their own.
-SCORED = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks")]
+SCORED = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name != "quantizers"]
 
 
 def _figure_node(store: Store, name: str, tables: Tables, **options: object) -> Node:

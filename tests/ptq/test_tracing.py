@@ -58,9 +58,9 @@ def test_the_first_block_reads_the_embedded_tokens(model: PreTrainedModel, seque
 
 
 def test_chunks_are_of_equal_length(model: PreTrainedModel) -> None:
-    tokens = torch.zeros(160, 64, dtype=torch.int64)
+    tokens = torch.zeros(640, 64, dtype=torch.int64)
     trace = trace_model(model, decoder_blocks(model), decoder_linears(model), Tokens.of_equal_length(tokens))
-    assert [len(chunk.hidden) for chunk in trace.inputs] == [40] * 4
+    assert [len(chunk.hidden) for chunk in trace.inputs] == [160] * 4
 
 
 def test_a_layer_that_does_not_run_is_a_group_of_its_own_at_the_end(model: PreTrainedModel) -> None:

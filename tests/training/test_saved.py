@@ -65,7 +65,7 @@ def test_a_missing_tensor_and_an_unreadable_file_are_refused(saved: Path, recipe
     tensors = load_file(saved / "model.safetensors")
     tensors.popitem()
     save_file(tensors, saved / "model.safetensors")
-    with pytest.raises(CoolbitsError, match=r"does not fit config\.json beside it: .*missing_keys"):
+    with pytest.raises(CoolbitsError, match=r"does not fit config\.json beside it: missing keys gpt_neox"):
         read_training(start(recipe()), saved)
     (saved / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(CoolbitsError, match=r"model\.safetensors: not readable"):

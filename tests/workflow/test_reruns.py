@@ -164,7 +164,8 @@ def test_a_deleted_figure_is_one_job(project, lost):
 
 
 def test_a_figure_and_a_checkpoint_can_be_asked_for_by_path(fresh):
-    figure = ["average", "checkpoint", "checkpoint", *DATA, "evaluation", "figure", "quantized", "table"]
+    evaluated = ["average", "calibration", "checkpoint", "checkpoint", "evaluation", "quantized"]
+    figure = [*DATA, *evaluated, "figure", "table"]
     assert fresh.kinds("results/figure/tiny/tokens/tokens.svg") == sorted(figure)
     trunk = fresh.plan().of_kind("checkpoint")[0]
     assert fresh.kinds(f"results/checkpoint/{trunk.name}/manifest.json") == sorted([*DATA, "checkpoint"])

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -47,13 +48,15 @@ def load_model(
     Code that it may hold runs only with `trust_remote_code`.
 
     Raises:
-        CoolbitsError: if a file is missing or unreadable, if weights and config do not fit each other, or a weight is
-            not finite.
+        CoolbitsError: if a file is missing or unreadable, if weights and config do not fit each other, if a weight is
+            not finite, or if only code of the model's own could open it and is not trusted.
     """
     for name in (_CONFIG, _WEIGHTS):
         if not (directory / name).is_file() and not (directory / f"{name}.index.json").is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a model is saved as {_CONFIG} and {_WEIGHTS}")
     with reading(directory / _CONFIG):
+        if not trust_remote_code:
+            _refuse_own_code(directory / _CONFIG)
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
     with reading(directory / _WEIGHTS), quiet_library():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -75,6 +78,16 @@ def load_model(
         if not torch.isfinite(weight).all():
             raise CoolbitsError(f"{directory / _WEIGHTS}: {name} holds values that are not finite")
     return model.to(device).eval()
+
+
+def _refuse_own_code(config: Path) -> None:
+    """Refuse a model that only Python code of its own can open."""
+    described = json.loads(config.read_text())
+    if described.get("auto_map") and described.get("model_type") not in CONFIG_MAPPING:
+        raise CoolbitsError(
+            f"{config}: auto_map: the model brings Python code of its own, which is run only where it is trusted: "
+            f"`coolbits quantize --trust-remote-code`"
+        )
 
 
 def _misfit(kind: str, found: list[str]) -> str:

@@ -13,8 +13,9 @@ _WORD_BITS = 32
 def pack_words(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Pack each row of codes, uint8 [rows, columns], into words: int32 [rows, ceil(columns * bits / 32)]."""
     packed = pack(codes, bits)
-    padding = -packed.shape[1] % 4
-    return torch.nn.functional.pad(packed, (0, padding)).contiguous().view(torch.int32)
+    padded = packed.new_zeros(len(packed), -(-packed.shape[1] // 4) * 4)
+    padded[:, : packed.shape[1]] = packed
+    return padded.view(torch.int32)
 
 
 def unpack_words(words: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
