@@ -4,18 +4,19 @@
 
 Needs no data: the weights have a model's shapes, the gradients are random numbers. In every round each optimizer is
 made anew, warmed up and timed, so that a noisy machine disturbs all alike and one at a time holds memory. A ratio is
-that of a round's times, to the float32 variant of the same rule. The bytes moved are the fewest that a step can do
-with: weights and states read and written, gradients read. Their share of the memory's bandwidth, itself measured by
-copying, says how near a step comes to the floor: on a CPU more than all of it if everything fits the caches, with Muon
-little of it, since Newton-Schulz computes. On a GPU the Triton kernels run, on a CPU the compiled updates. Peers are
-measured if they can be imported (envs/peers-optimizers.txt).
+that of a round's times: to the float32 variant of the same rule, and under AdamW to bitsandbytes too, if that is
+measured. The bytes moved are the fewest that a step can do with: weights and states read and written, gradients read.
+Their share of the memory's bandwidth, itself measured by copying, says how near a step comes to the floor: on a CPU
+more than all of it if everything fits the caches, with Muon little of it, since Newton-Schulz computes. On a GPU the
+Triton kernels run, on a CPU the compiled updates. Peers are measured if they can be imported
+(envs/peers-optimizers.txt); one that fails is named with its reason and left out.
 """
 
 import argparse
 import gc
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -37,6 +38,8 @@ from coolbits.optim.groups import parameter_roles
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.training import Optimizer as Recipe
 
+# To step no slower than this is a target for AdamW with 8-bit states.
+RIVAL = "bitsandbytes AdamW8bit"
 LR, WEIGHT_DECAY, BETAS, EPS, MOMENTUM = 1e-3, 0.1, (0.9, 0.95), 1e-8, 0.95
 OURS = [
     *("AdamW-32", "AdamW-8L", "AdamW-8D", "AdamW-8D-b256"),
@@ -118,7 +121,7 @@ def peers() -> list[Entry]:
         peer(
             "torch AdamW, fused", "AdamW-32", "torch", lambda m: torch.optim.AdamW(m.parameters(), **adam, fused=True)
         ),
-        peer("bitsandbytes AdamW8bit", "AdamW-32", "bitsandbytes", bitsandbytes),
+        peer(RIVAL, "AdamW-32", "bitsandbytes", bitsandbytes),
         peer("torchao AdamW8bit", "AdamW-32", "torchao", torchao),
         peer(
             "torch Muon + AdamW", "Muon-32", "torch", muon, lambda m: torch.optim.AdamW(split(m)[1], **adam, fused=True)
@@ -197,25 +200,54 @@ def measure(entry: Entry, model: PreTrainedModel, device: str, steps: int, resul
         torch.cuda.empty_cache()
 
 
-def table(entries: Iterable[Entry], results: dict[str, Measured], parameters: int, bytes_a_second: float) -> str:
+def measure_all(
+    entries: list[Entry], model: PreTrainedModel, device: str, rounds: int, steps: int
+) -> dict[str, Measured]:
+    """Return what was measured of each optimizer by its name, in turn so many rounds; not of peers that failed."""
+    results = {entry.name: Measured() for entry in entries}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        for entry in entries:
+            if entry.name not in results:
+                continue
+            try:
+                measure(entry, model, device, steps, results[entry.name])
+            except Exception as error:
+                if entry.needs is None:
+                    raise
+                # A peer that does not run here, as for want of a compiler or a GPU, says nothing of the others.
+                reason = str(error).partition("\n")[0]
+                print(f"{entry.name} is left out: {type(error).__name__}: {reason}", file=sys.stderr)
+                del results[entry.name]
+    return results
+
+
+def table(entries: list[Entry], results: dict[str, Measured], parameters: int, bytes_a_second: float) -> str:
     """Return a Markdown table, one optimizer a line."""
-    lines = [
-        "| optimizer | ms a step, median (range) | to float32, median (range) | states, MB | moved, MB | bandwidth |",
-        "|---|---|---|---|---|---|",
-    ]
-    for entry in entries:
-        result = results[entry.name]
-        ratios = "–"
-        if entry.base in results:
-            own = zip(result.seconds, results[entry.base].seconds, strict=True)
-            ratios = spread([seconds / base for seconds, base in own], "{:.2f}")
+    rivals = {"to float32": {entry.name: entry.base for entry in entries}}
+    if RIVAL in results:
+        rivals["to bitsandbytes"] = {entry.name: RIVAL for entry in entries if entry.base == "AdamW-32"}
+    ratios = [f"{head}, median (range)" for head in rivals]
+    heads = ["optimizer", "ms a step, median (range)", *ratios, "states, MB", "moved, MB", "bandwidth"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, result in results.items():
         moved = 12 * parameters + 2 * result.state_bytes
         share = moved / statistics.median(result.seconds) / bytes_a_second
-        lines.append(
-            f"| {entry.name} | {spread([1e3 * seconds for seconds in result.seconds], '{:.2f}')} | {ratios} "
-            f"| {result.state_bytes / 1e6:,.1f} | {moved / 1e6:,.0f} | {share:.0%} |"
-        )
+        cells = [
+            name,
+            spread([1e3 * seconds for seconds in result.seconds], "{:.2f}"),
+            *(ratio(result, results.get(rival.get(name, ""))) for rival in rivals.values()),
+            *(f"{result.state_bytes / 1e6:,.1f}", f"{moved / 1e6:,.0f}", f"{share:.0%}"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def ratio(result: Measured, rival: Measured | None) -> str:
+    """Return the ratios of the rounds' times, or a dash if there is no rival."""
+    if rival is None:
+        return "–"
+    return spread([own / other for own, other in zip(result.seconds, rival.seconds, strict=True)], "{:.2f}")
 
 
 def spread(values: list[float], form: str) -> str:
@@ -244,11 +276,7 @@ def main() -> None:
         entries = [entry for entry in entries if entry.name in options.only]
     model = make_model(options.model, options.layers, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    results = {entry.name: Measured() for entry in entries}
-    for number in range(options.rounds):
-        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-        for entry in entries:
-            measure(entry, model, device, options.steps, results[entry.name])
+    results = measure_all(entries, model, device, options.rounds, options.steps)
     bytes_a_second = bandwidth(device, 1024 if device == "cuda" else 256)
     machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     text = (

@@ -1,10 +1,11 @@
 """What a large study costs before anything runs: listing it, and a dry run of the workflow where all of it is made.
 
-    python benchmarks/planning.py [--nodes 5000] [--profile]
+    python benchmarks/planning.py [--nodes 5000] [--profile] [--demand]
 
 A study of about so many nodes, its artifacts fabricated, each with a small file, a manifest and a record. Printed: the
 seconds of `coolbits plan` and of `snakemake -n`, which must say that there is nothing to do, and of the steps that
 they consist of; all of it also in milliseconds a node. `--profile` names the dearest functions of those steps.
+`--demand` has it exit with 1 if listing takes more than 10 s or the dry run more than 60 s.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from coolbits.study.workflow import Workflow
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHECKPOINTS, RATES = 10, 10
 TOKENS = 2048 * 100
+MOST_SECONDS = {"coolbits plan": 10, "snakemake -n": 60}
 
 
 def study(nodes: int) -> dict[str, Any]:
@@ -88,8 +90,8 @@ def run(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-def timed(label: str, nodes: int, work: Callable[[], Any], profile: bool = False) -> Any:
-    """Do something; print how long it took, and where the time went."""
+def timed(label: str, nodes: int, work: Callable[[], Any], profile: bool = False) -> tuple[Any, float]:
+    """Do something; print how long it took, and where the time went. Return what it gave, and the seconds."""
     profiler = cProfile.Profile()
     start = perf_counter()
     found = profiler.runcall(work) if profile else work()
@@ -97,7 +99,16 @@ def timed(label: str, nodes: int, work: Callable[[], Any], profile: bool = False
     print(f"{label:42} {seconds:7.2f} s {1000 * seconds / nodes:8.3f} ms a node", flush=True)
     if profile:
         pstats.Stats(profiler).sort_stats("cumulative").print_stats(25)
-    return found
+    return found, seconds
+
+
+def too_long(took: dict[str, float]) -> list[str]:
+    """Return a line for each command that took more seconds than it may."""
+    return [
+        f"{label}: {took[label]:.1f} s, at most {most} s wanted"
+        for label, most in MOST_SECONDS.items()
+        if took[label] > most
+    ]
 
 
 def main() -> None:
@@ -105,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nodes", type=int, default=5000)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--demand", action="store_true", help="exit with 1 if a command takes too long")
     options = parser.parse_args()
     os.fsync = lambda _descriptor: None  # what is fabricated need not outlive a power cut
     with TemporaryDirectory() as name:
@@ -113,16 +125,22 @@ def main() -> None:
         file.write_text(yaml.safe_dump(study(options.nodes)))
         count = len(make_plan(file).nodes)
         print(f"{count:,} nodes")
-        flow = timed("reading the study", count, lambda: Workflow.read(file, results), options.profile)
+        flow, _ = timed("reading the study", count, lambda: Workflow.read(file, results), options.profile)
         timed("fabricating its artifacts", count, lambda: fabricate(flow))
         timed("looking at times", count, flow.settle, options.profile)
         timed("tasks for the rules", count, lambda: ask(flow), options.profile)
         timed("recipes and board", count, flow.start, options.profile)
-        timed("coolbits plan", count, lambda: run("coolbits.cli", "plan", str(file), "--results", str(results)))
-        snakemake = ("snakemake", "-n", "--cores", "1", "--directory", name, "--configfile", str(file))
-        said = timed("snakemake -n", count, lambda: run(*snakemake))
+        commands = {
+            "coolbits plan": ("coolbits.cli", "plan", str(file), "--results", str(results)),
+            "snakemake -n": ("snakemake", "-n", "--cores", "1", "--directory", name, "--configfile", str(file)),
+        }
+        took = {}
+        for label, command in commands.items():
+            said, took[label] = timed(label, count, lambda command=command: run(*command))
         if "Nothing to be done" not in said:
             raise SystemExit(said)
+        if options.demand and (late := too_long(took)):
+            raise SystemExit("\n".join(late))
 
 
 def ask(flow: Workflow) -> None:

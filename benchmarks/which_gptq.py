@@ -4,9 +4,10 @@
 
 MODEL is a Hugging Face directory, SHARDS a folder of token shards, on whose validation split the loss is measured.
 The first table has a line a preset, the second one a line a knob of `gptq` changed alone. All are shown the
-same tokens: those of the artifact in FOLDER, or windows of the training split. Printed: the knobs; the proxy loss over
-that of rounding to nearest on the same grid under the same Hessians, the mean of all layers that have both; the
-relative error of the held-out loss, CE(quantized) / CE - 1 in percent, with its 95% interval over documents.
+same tokens: those of the artifact in FOLDER, or windows of the training split. Printed: the knobs; of how many layers
+another method ran than the quantizer's (the ledger of `coolbits quantize` says which and why); the proxy loss over that
+of rounding to nearest on the same grid under the same Hessians, the mean of all layers that have both; the relative
+error of the held-out loss, CE(quantized) / CE - 1 in percent, with its 95% interval over documents.
 """
 
 import argparse
@@ -50,7 +51,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "searched grid": {"grid": {"search": ScaleSearch()}},
     "one scale a row": {"grid": {"group_size": None}},
 }
-HEADINGS = ("quantizer", "bits", "group", "order", "groups", "damping", "Hessians", "proxy / RTN", "error of loss, %")
+HEADINGS = (
+    *("quantizer", "bits", "group", "order", "groups", "damping", "Hessians"),
+    *("fell back", "proxy / RTN", "error of loss, %"),
+)
 SEQUENTIAL = {"layer": "layer by layer", "block": "block by block", "none": "unquantized model"}
 
 
@@ -80,6 +84,11 @@ def changed(bits: int, group_size: int) -> dict[str, Quantized]:
     return recipes
 
 
+def fell_back(results: list[Result]) -> str:
+    """Return of how many layers another method ran than asked for: `4 of 16`."""
+    return f"{sum(result.entry.fell_back for result in results)} of {len(results)}"
+
+
 def proxy_ratio(results: list[Result]) -> str:
     entries = [result.entry for result in results]
     ratios = [entry.proxy_loss / entry.rtn_proxy_loss for entry in entries if entry.proxy_loss and entry.rtn_proxy_loss]
@@ -98,7 +107,8 @@ def lines(
         apply_model(quantized, QuantizedModel(layers, made.replaced, rounding_of(recipe)))
         error = relative_error(base, document_losses(quantized, validation, measure))
         shown = f"{100 * error.estimate:.2f} ({100 * error.low:.2f} to {100 * error.high:.2f})"
-        yield (name, *knobs(recipe), proxy_ratio(list(made.results.values())), shown)
+        results = list(made.results.values())
+        yield (name, *knobs(recipe), fell_back(results), proxy_ratio(results), shown)
 
 
 def relative_error(base: pd.DataFrame, quantized: pd.DataFrame) -> Interval:

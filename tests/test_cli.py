@@ -90,7 +90,7 @@ def test_accept_wants_a_reason(tmp_path, capsys):
 
 def test_accepting_what_is_no_artifact_is_refused(refused, tmp_path):
     assert refused("accept", tmp_path, "--why", "none") == (
-        f"coolbits: {tmp_path}/manifest.json: no such artifact; it was not made yet, or was removed"
+        f"coolbits: {tmp_path}: a folder without manifest.json, so no artifact; those are the folders results/KIND/NAME"
     )
 
 

@@ -17,6 +17,8 @@ from coolbits.commands import add_commands
 from coolbits.commands_ptq import add_ptq_commands
 from coolbits.stages import STAGES
 
+_WRITTEN = ("out", "log", "board")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its status, 0 if it has none, or 2 after one sentence on what is wrong with the input."""
@@ -30,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         found, expected = ("folder", "file") if isinstance(error, IsADirectoryError) else ("file", "folder")
-        return refuse(f"{error.filename2 or error.filename}: a {found} is where a {expected} should be")
+        place = Path(str(error.filename2 or error.filename))
+        return refuse(f"{_asked_for(place, options)}{place}: a {found} is where a {expected} should be")
     except Exception as error:
         if (refusal := disk_refusal(error)) is None:
             raise
@@ -85,6 +88,9 @@ def _stage(options: argparse.Namespace) -> None:
     _log_to(options.log)
     try:
         made = importlib.import_module(options.module).run(job, Store(options.out, code_slice(options.module)))
+    except CoolbitsError as error:
+        # A stage knows its node and no more; many jobs print into one terminal.
+        raise CoolbitsError(f"{options.recipe}: {error}") from error
     except ValidationError as error:
         raise CoolbitsError(f"{options.recipe}: not a recipe of this version: {sentence(error, None)}") from None
     print(f"{job.name}: {made} made, {len(job.nodes) - made} kept", flush=True)
@@ -93,8 +99,20 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _demand_folder(results: Path) -> None:
-    if results.exists() and not results.is_dir():
-        raise CoolbitsError(f"{results}: a file, not a results folder")
+    for place in (results, *results.parents):
+        if place.is_file():
+            raise CoolbitsError(f"{results}: {'' if place == results else f'{place} is '}a file, not a results folder")
+
+
+def _asked_for(place: Path, options: argparse.Namespace) -> str:
+    """Return the option that asked for something to be written at a place or below, as it was given."""
+    for name in _WRITTEN:
+        path = getattr(options, name, None)
+        if path == place:
+            return f"--{name} "
+        if path is not None and place in path.parents:
+            return f"--{name} {path}: "
+    return ""
 
 
 def _log_to(path: Path | None) -> None:

@@ -132,7 +132,7 @@ def _settings(options: argparse.Namespace) -> None:
     study = load_study(options.study)
     path = options.out or _RESULTS / "settings" / f"{study.study}.html"
     if path.is_dir():
-        raise CoolbitsError(f"{path}: a folder is where a file should be")
+        raise CoolbitsError(f"{'--out ' * bool(options.out)}{path}: a folder is where a file should be")
     write_text(path, settings_page(study))
     print(path)
 

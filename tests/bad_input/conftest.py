@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import random
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+import torch
 import yaml
 
 from coolbits import cli
@@ -93,6 +95,11 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
 
+class _Pwns:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, ("pwned", "w")
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder with the study, its results up to the quantized models, and the recipe files of its jobs."""
@@ -119,6 +126,26 @@ class Folder:
         """Return the folders of a job's artifacts."""
         nodes = json.loads(self.recipe(job).read_text())["nodes"]
         return [self.path / "results" / node["kind"] / node["name"] for node in nodes]
+
+    def copy(self, path: Path) -> "Folder":
+        """Copy everything to another folder, in which the jobs then look for their files."""
+        shutil.copytree(self.path, path, dirs_exist_ok=True)
+        for recipe in (path / "recipes").iterdir():
+            recipe.write_text(recipe.read_text().replace(str(self.path), str(path)))
+        return Folder(path)
+
+    def spoil(self, job: str, name: str, change: Callable[[Path], object], number: int = 0) -> None:
+        """Change a file of an artifact of a job, which then counts as made so."""
+        artifact = self.artifacts(job)[number]
+        change(artifact / name)
+        self.reseal(artifact)
+
+    def plant(self, path: Path) -> None:
+        """Write a pickle that writes a file `pwned` into the working directory of whoever loads it."""
+        if path.suffix == ".bin":
+            torch.save(_Pwns(), path)
+        else:
+            path.write_bytes(pickle.dumps(_Pwns()))
 
     def reseal(self, artifact: Path) -> None:
         """Declare the files of an artifact as they are now to be what was made: nothing is damaged, only bad."""
@@ -153,10 +180,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 @pytest.fixture
 def folder(made: Folder, here: Path) -> Folder:
     """A copy of the folder, to be spoiled, which is also where commands run."""
-    shutil.copytree(made.path, here, dirs_exist_ok=True)
-    copied = Folder(here)
-    copied.configure("corpus-0", locations={"files": [str(here / "corpus.jsonl")]})
-    return copied
+    return made.copy(here)
+
+
+@pytest.fixture
+def model(folder: Folder) -> Path:
+    """A Hugging Face directory, which someone may have brought."""
+    checkpoint = folder.artifacts("checkpoint-0")[0]
+    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    (folder.path / "model").mkdir()
+    for name in names:
+        shutil.copyfile(checkpoint / name, folder.path / "model" / name)
+    return folder.path / "model"
 
 
 @pytest.fixture
@@ -215,7 +250,8 @@ def stage_refused(refused: Refused, folder: Folder) -> Callable[[str, str], None
         kind = job.partition("-")[0]
         for artifact in own[job]:
             shutil.rmtree(artifact, ignore_errors=True)
-        refused(kind, f"recipes/{job}.json", "results", expected=message, untouched=kept)
+        recipe = f"recipes/{job}.json"
+        refused(kind, recipe, "results", expected=f"{recipe}: {message}", untouched=kept)
 
     own = {path.stem: folder.artifacts(path.stem) for path in (folder.path / "recipes").iterdir()}
     return run

@@ -21,25 +21,34 @@ import pytest
         ("corpus . results", ".: not a recipe file (Is a directory)"),
         (
             "corpus corpus.jsonl results",
-            "corpus.jsonl: not a recipe file (Extra data: ...); `snakemake` writes these...",
+            "corpus.jsonl: not a recipe file (Extra data: ...); `snakemake` writes these, one a job",
         ),
         (
             "corpus study.yaml results --log logs/log",
-            "study.yaml: not a recipe file (Expecting value: ...); `snakemake`...",
+            "study.yaml: not a recipe file (Expecting value: ...); `snakemake` writes these, one a job",
         ),
         (
             "corpus a b --threads 0",
-            "argument --threads: should be a whole number from 1; found '0'; see coolbits corpus...",
+            "argument --threads: should be a whole number from 1; found '0'; see coolbits corpus --help",
         ),
         (
             "corpus a b --threads x",
-            "argument --threads: should be a whole number from 1; found 'x'; see coolbits corpus...",
+            "argument --threads: should be a whole number from 1; found 'x'; see coolbits corpus --help",
         ),
-        ("corpus a b --threads -1", "argument --threads: should be a whole number from 1; found '-1'; see coolbits..."),
+        (
+            "corpus a b --threads -1",
+            "argument --threads: should be a whole number from 1; found '-1'; see coolbits corpus --help",
+        ),
         ("accept .", "the following arguments are required: --why; see coolbits accept --help"),
         ("accept . --why=", "argument --why: should be a reason; found nothing; see coolbits accept --help"),
-        ("accept . --why tired", "manifest.json: no such artifact; it was not made yet, or was removed"),
-        ("accept study.yaml --why tired", "study.yaml/manifest.json: a file is where a folder should be"),
+        (
+            "accept . --why tired",
+            ".: a folder without manifest.json, so no artifact; those are the folders results/KIND/NAME",
+        ),
+        (
+            "accept study.yaml --why tired",
+            "study.yaml: a file, so no artifact; those are the folders results/KIND/NAME",
+        ),
         ("audit", "the following arguments are required: target; see coolbits audit --help"),
         ("audit gone", "gone: no such file or folder"),
         ("audit .", ".: no artifacts in it; name a results folder, or a folder or file in one"),
@@ -57,37 +66,43 @@ import pytest
         ("crate crate.zip --study gone.yaml", "gone.yaml: no such study file"),
         (
             "crate crate.tar --study study.yaml",
-            "crate.tar: a crate is written as one zip file; give a name that ends...",
+            "crate.tar: a crate is written as one zip file; give a name that ends in .zip",
         ),
         ("crate gone/crate.zip --study study.yaml", "gone/crate.zip: no such folder to write it in"),
         ("crate crate.zip --study study.yaml", "results: no results folder; say with --results where it is"),
         (
             "crate crate.zip --without-large x",
-            "argument --without-large: should be a number of megabytes, from 0; found 'x'...",
+            "argument --without-large: should be a number of megabytes, from 0; found 'x'; see coolbits crate --help",
         ),
         (
             "crate crate.zip --without-large nan",
-            "argument --without-large: should be a number of megabytes, from 0; found...",
+            "argument --without-large: should be a number of megabytes, from 0; found 'nan'; see coolbits crate --help",
         ),
         (
             "crate crate.zip --no-files --without-large 1",
-            "argument --without-large: not allowed with argument --no-files...",
+            "argument --without-large: not allowed with argument --no-files; see coolbits crate --help",
         ),
-        ("crate crate.zip --study study.yaml --license MIT", "--license MIT: not a URL, such as https://..."),
+        (
+            "crate crate.zip --study study.yaml --license MIT",
+            "--license MIT: not a URL, such as https://spdx.org/licenses/MIT",
+        ),
         (
             "lineage study.yaml",
             "study.yaml: neither in an artifact nor a figure's SVG or PNG with a coolbits digest in it",
         ),
         ("settings gone.yaml", "gone.yaml: no such study file"),
-        ("settings study.yaml --out folder", "folder: a folder is where a file should be"),
-        ("settings study.yaml --out study.yaml/page.html", "study.yaml: a file is where a folder should be"),
+        ("settings study.yaml --out folder", "--out folder: a folder is where a file should be"),
+        (
+            "settings study.yaml --out study.yaml/page.html",
+            "--out study.yaml/page.html: study.yaml: a file is where a folder should be",
+        ),
         ("quantize", "the following arguments are required: --model, --recipe, --out; see coolbits quantize --help"),
         ("quantize --model . --recipe rtn-w3-g16 --out .", ".: exists already; choose another --out"),
         ("quantize --model . --recipe rtn-w9-g16 --out o", "quantizer 'rtn-w9-g16': no such preset; allowed are ..."),
         ("quantize --model . --recipe gone.yaml --out o", "--recipe gone.yaml: no such file"),
         (
             "quantize --model . --recipe study.yaml --out o",
-            "study.yaml: unknown key 'study'; allowed: method, rotation...",
+            "study.yaml: unknown key 'study'; allowed: method, rotation, activations, save_model",
         ),
         (
             "quantize --model gone --recipe rtn-w3-g16 --out o",
@@ -95,7 +110,8 @@ import pytest
         ),
         (
             "quantize --model a/b --recipe rtn-w3-g16 --out o",
-            "--model a/b: no such folder; as a hub id, model a/b: the Hugging Face hub cannot be reached...",
+            "--model a/b: no such folder; as a hub id, model a/b: the Hugging Face hub cannot be reached (no "
+            "network, or HF_HUB_OFFLINE is set) and no copy is cached",
         ),
         (
             "quantize --model . --recipe rtn-w3-g16 --out o",
@@ -103,29 +119,32 @@ import pytest
         ),
         (
             "quantize --model . --recipe a --out o --seed -1",
-            "argument --seed: should be a whole number from 0; found '-1'...",
+            "argument --seed: should be a whole number from 0; found '-1'; see coolbits quantize --help",
         ),
         (
             "quantize --model . --recipe a --out o --sequences 0",
-            "argument --sequences: should be a whole number from 1...",
+            "argument --sequences: should be a whole number from 1; found '0'; see coolbits quantize --help",
         ),
         (
             "quantize --model . --recipe a --out o --sequence-length 1",
-            "argument --sequence-length: should be a whole...",
+            "argument --sequence-length: should be a whole number from 2; found '1'; see coolbits quantize --help",
         ),
         (
             "quantize --model . --recipe a --out o --device tpu",
-            "argument --device: invalid choice: 'tpu' (choose from...",
+            "argument --device: invalid choice: 'tpu' (choose from ...); see coolbits quantize --help",
         ),
         (
             "export . --format onnx --out o",
-            "argument --format: invalid choice: 'onnx' (choose from ...); see coolbits...",
+            "argument --format: invalid choice: 'onnx' (choose from ...); see coolbits export --help",
         ),
         (
             "export gone --format gptq --out o",
             "gone: no such folder; name a quantized artifact, as in results/quantized/*",
         ),
-        ("export . --format gptq --out o", "manifest.json: no such artifact; it was not made yet, or was removed"),
+        (
+            "export . --format gptq --out o",
+            ".: a folder without manifest.json, so no artifact; those are the folders results/KIND/NAME",
+        ),
         ("export . --format gptq --out .", ".: exists already; choose another --out"),
     ],
     ids=lambda value: f"{value:.60}",
@@ -152,7 +171,7 @@ def test_results_that_do_not_fit_the_command(refused, folder):
             "recipes",
             "--why",
             "tired",
-        ): "recipes/manifest.json: no such artifact; it was not made...",
+        ): "recipes: a folder without manifest.json, so no artifact; those are the folders results/KIND/NAME",
         ("explain", "results"): "results: ... artifacts; name the folder of one, with a manifest.json in it",
         ("diff", checkpoint, quantized): f"{quantized}: of kind 'quantized', but {checkpoint} is of kind 'checkpoint'",
         (
@@ -160,7 +179,7 @@ def test_results_that_do_not_fit_the_command(refused, folder):
             checkpoint,
             *export,
             "o",
-        ): f"{checkpoint}: an artifact of kind 'checkpoint'; only quantized models are...",
+        ): f"{checkpoint}: an artifact of kind 'checkpoint'; only quantized models are exported",
         ("export", quantized, *export, "results"): "results: exists already; choose another --out",
         (
             "export",
@@ -169,13 +188,13 @@ def test_results_that_do_not_fit_the_command(refused, folder):
             "o",
             "--model",
             "gone",
-        ): "gone: no such folder; say with --model where the model...",
+        ): "gone: no such folder; say with --model where the model is that was quantized",
         (
             "crate",
             "results/o.zip",
             "--study",
             "study.yaml",
-        ): "results/o.zip: in the results folder, which has only what...",
+        ): "results/o.zip: in the results folder, which has only what the workflow makes; write it elsewhere",
         (
             "crate",
             "o.zip",

@@ -45,12 +45,15 @@ NOT_YAML = "study.yaml: not readable as YAML: "
         ("study", "study.yaml: should be keys and values; found 'study'"),
         (
             "study: [",
-            f"{NOT_YAML}line 1: while parsing a flow node, expected the node content, but...",
+            f"{NOT_YAML}line 1: while parsing a flow node, expected the node content, but found '<stream end>'",
         ),
-        ("study:\n\tname: a\n", f"{NOT_YAML}line 2: while scanning for the next token, found character '\\t' that..."),
+        (
+            "study:\n\tname: a\n",
+            f"{NOT_YAML}line 2: while scanning for the next token, found character '\\t' that cannot start any token",
+        ),
         (
             "study: a\n---\nstudy: b\n",
-            f"{NOT_YAML}line 2: expected a single document in the stream, but...",
+            f"{NOT_YAML}line 2: expected a single document in the stream, but found another document",
         ),
         ("study: a\nstudy: b\n", f"{NOT_YAML}line 2: the key 'study' is given twice"),
         ("runs:\n  a: {}\n  a: {}\n", f"{NOT_YAML}line 3: the key 'a' is given twice"),

@@ -24,13 +24,7 @@ def model(**values: Any) -> Change:
 
 def in_artifact(job: str, name: str, spoil: Change, number: int = 0) -> Change:
     """Spoil a file of an artifact, which then counts as made so."""
-
-    def change(folder):
-        artifact = folder.artifacts(job)[number]
-        spoil(artifact / name)
-        folder.reseal(artifact)
-
-    return change
+    return lambda folder: folder.spoil(job, name, spoil, number)
 
 
 def weights(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Change:
@@ -63,6 +57,7 @@ NOT_FINITE = weights(lambda name, tensor: torch.where(tensor == tensor.max(), to
 HALVED = weights(lambda name, tensor: tensor[: len(tensor) // 2])
 NARROW = weights(lambda name, tensor: tensor.half())
 STEP, WEIGHTS, CONFIG = "results/checkpoint/...", "model.safetensors", "config.json"
+UNREADABLE, EXPECTED = "cannot be read as part of a model", "safetensors are expected"
 BOMB = (1 << 60).to_bytes(8, "little") + b"{}"
 
 TRAINING = [
@@ -71,11 +66,12 @@ TRAINING = [
     (model(hidden_act="magic"), "model.config of gpt_neox is refused: 'magic' is no name that it knows"),
     (
         model(num_attention_heads=3),
-        "model.config.hidden_size of gpt_neox is 32; it must be a multiple of the 3 attention...",
+        "model.config.hidden_size: 32 in gpt_neox; it must be a multiple of the 3 attention heads",
     ),
     (
         model(vocab_size=100),
-        "results/shards/...: tokens of a vocabulary of 300, but the model embeds 100; raise data.tokenizer...",
+        "results/shards/...: tokens of a vocabulary of 300, but the model embeds 100; raise "
+        "data.tokenizer.vocabulary_size",
     ),
     (
         lambda folder: folder.configure("checkpoint-0", execution={"device": "cuda"}),
@@ -84,9 +80,18 @@ TRAINING = [
 ]
 BRANCHES = [
     (in_artifact("checkpoint-0", WEIGHTS, NOT_FINITE), f"{STEP}{WEIGHTS}: ... holds values that are not finite"),
-    (in_artifact("checkpoint-0", WEIGHTS, truncated), f"{STEP}{WEIGHTS}: not readable (..."),
-    (in_artifact("checkpoint-0", WEIGHTS, pickled), f"{STEP}{WEIGHTS}: not readable (No such file or directory..."),
-    (in_artifact("checkpoint-0", "state.safetensors", truncated), f"{STEP}state.safetensors: not readable (..."),
+    (
+        in_artifact("checkpoint-0", WEIGHTS, truncated),
+        f"{STEP}{WEIGHTS}: not readable as safetensors (...); delete its directory to train again",
+    ),
+    (
+        in_artifact("checkpoint-0", WEIGHTS, pickled),
+        f"{STEP}{WEIGHTS}: no such file; delete its directory to train again",
+    ),
+    (
+        in_artifact("checkpoint-0", "state.safetensors", truncated),
+        f"{STEP}state.safetensors: not readable as safetensors (...); delete its directory to train again",
+    ),
     (
         recipe("checkpoint-1", lambda own: own["trajectory"]["model"]["config"].update(hidden_size=64)),
         f"{STEP}{WEIGHTS}: gpt_neox.embed_in.weight has the shape [300, 32], but [300, 64] in this trajectory's model",
@@ -95,7 +100,7 @@ BRANCHES = [
 AVERAGES = [
     (
         in_artifact("checkpoint-0", WEIGHTS, NOT_FINITE, 1),
-        f"{STEP}{WEIGHTS}: ... holds values that are not finite; they...",
+        f"{STEP}{WEIGHTS}: ... holds values that are not finite; they cannot be averaged",
     ),
     (
         in_artifact("checkpoint-0", WEIGHTS, HALVED, 1),
@@ -105,14 +110,11 @@ AVERAGES = [
         in_artifact("checkpoint-0", WEIGHTS, NARROW, 1),
         f"{STEP}{WEIGHTS}: ... is float16 [...], but float32 [...] in {STEP}",
     ),
-    (in_artifact("checkpoint-0", WEIGHTS, truncated, 1), f"{STEP}{WEIGHTS}: cannot be read as part of a model (..."),
-    (
-        in_artifact("checkpoint-0", WEIGHTS, pickled, 1),
-        f"{STEP}{WEIGHTS}: cannot be read as part of a model (No such...",
-    ),
+    (in_artifact("checkpoint-0", WEIGHTS, truncated, 1), f"{STEP}{WEIGHTS}: {UNREADABLE} (...); {EXPECTED}"),
+    (in_artifact("checkpoint-0", WEIGHTS, pickled, 1), f"{STEP}{WEIGHTS}: no such file"),
     (
         in_artifact("checkpoint-0", WEIGHTS, lambda path: path.write_bytes(BOMB), 1),
-        f"{STEP}{WEIGHTS}: cannot be read as part of a model (Error while deserializing header: header too large)",
+        f"{STEP}{WEIGHTS}: {UNREADABLE} (Error while deserializing header: header too large); {EXPECTED}",
     ),
     (
         in_artifact("checkpoint-0", CONFIG, key(hidden_size=64), 1),
@@ -120,11 +122,11 @@ AVERAGES = [
     ),
     (
         in_artifact("checkpoint-0", CONFIG, text("{"), 1),
-        f"{STEP}{CONFIG}: cannot be read as part of a model (Expecting...",
+        f"{STEP}{CONFIG}: {UNREADABLE} (Expecting property name enclosed in double quotes: ...)",
     ),
     (
         in_artifact("checkpoint-0", "tokenizer.json", text("{}"), 1),
-        f"{STEP}tokenizer.json: another tokenizer than that...",
+        f"{STEP}tokenizer.json: another tokenizer than that of {STEP}",
     ),
 ]
 CALIBRATIONS = [
@@ -134,32 +136,39 @@ CALIBRATIONS = [
     ),
     (
         recipe("calibration-0", lambda own: own["calibration"].update(sequence_length=10**6)),
-        "calibration.sequences: 16 sequences of 1000000 tokens are wanted, the training split has 0",
+        "calibration.sequence_length: 1000000 tokens, but the training split has ...; at most ... are possible in each "
+        "of 16 sequences",
     ),
 ]
-UNREADABLE = "cannot be read as part of a model"
 QUANTIZED = [
     (in_artifact("checkpoint-0", WEIGHTS, NOT_FINITE), f"{STEP}{WEIGHTS}: ... holds values that are not finite"),
-    (in_artifact("checkpoint-0", WEIGHTS, truncated), f"{STEP}{WEIGHTS}: {UNREADABLE} (..."),
-    (in_artifact("checkpoint-0", WEIGHTS, text("")), f"{STEP}{WEIGHTS}: {UNREADABLE} (..."),
+    (in_artifact("checkpoint-0", WEIGHTS, truncated), f"{STEP}{WEIGHTS}: {UNREADABLE} (...); {EXPECTED}"),
+    (in_artifact("checkpoint-0", WEIGHTS, text("")), f"{STEP}{WEIGHTS}: {UNREADABLE} (...); {EXPECTED}"),
     (
         in_artifact("checkpoint-0", WEIGHTS, pickled),
-        f"{STEP}{WEIGHTS}: no such file; a model is saved as config.json and...",
+        f"{STEP}{WEIGHTS}: no such file; a model is saved as config.json and model.safetensors",
     ),
     (
         in_artifact("checkpoint-0", WEIGHTS, lambda path: torch.save({"weight": torch.ones(99)}, path)),
-        f"{STEP}{WEIGHTS}: {UNREADABLE} (Error while deserializing header: ...",
+        f"{STEP}{WEIGHTS}: {UNREADABLE} (Error while deserializing header: ...); {EXPECTED}",
     ),
-    (in_artifact("checkpoint-0", CONFIG, text("{")), f"{STEP}{CONFIG}: {UNREADABLE} (...is not a valid JSON file.)"),
-    (in_artifact("checkpoint-0", CONFIG, text("[]")), f"{STEP}{CONFIG}: {UNREADABLE} (Unrecognized model in ..."),
+    (
+        in_artifact("checkpoint-0", CONFIG, text("{")),
+        f"{STEP}{CONFIG}: {UNREADABLE} (Expecting property name enclosed in double quotes: ...)",
+    ),
+    (
+        in_artifact("checkpoint-0", CONFIG, text("[]")),
+        f"{STEP}{CONFIG}: holds a list; keys and values are expected",
+    ),
     (
         in_artifact("checkpoint-0", CONFIG, text('{"model_type": "magic"}')),
-        f"{STEP}{CONFIG}: {UNREADABLE} (The checkpoint...",
+        f"{STEP}{CONFIG}: {UNREADABLE} (The checkpoint you are trying to load has model type `magic` but ...)",
     ),
-    (in_artifact("checkpoint-0", CONFIG, key(dtype="float9")), f"{STEP}{CONFIG}: {UNREADABLE} (...float9..."),
+    (in_artifact("checkpoint-0", CONFIG, key(dtype="float9")), f"{STEP}{CONFIG}: {UNREADABLE} (...float9...)"),
     (
         in_artifact("checkpoint-0", CONFIG, key(model_type="evil", auto_map={"AutoConfig": "evil.Config"})),
-        f"{STEP}{CONFIG}: {UNREADABLE} (...contains custom code which must be executed...",
+        f"{STEP}{CONFIG}: auto_map: the model brings Python code of its own, which a study never runs, and "
+        "`coolbits quantize` only with --trust-remote-code",
     ),
     (
         in_artifact("checkpoint-0", CONFIG, key(intermediate_size=128)),
@@ -171,11 +180,13 @@ QUANTIZED = [
     ),
     (
         recipe("quantized-0", lambda own: own["method"]["grid"].update(group_size=48)),
-        "grid.group_size: 48 does not divide the 32 inputs of gpt_neox.layers.0.attention.query_key_value; take a...",
+        "grid.group_size: 48 does not divide the 32 inputs of gpt_neox.layers.0.attention.query_key_value; "
+        "take a divisor, or null for one scale a row",
     ),
     (
         in_artifact("calibration-0", "tokens.safetensors", truncated),
-        "results/calibration/...tokens.safetensors: cannot be read as the tokens of a calibration (...",
+        "results/calibration/...tokens.safetensors: cannot be read as the tokens of a calibration (...); "
+        "safetensors are expected",
     ),
     (
         in_artifact("calibration-0", "tokens.safetensors", weights(lambda name, tensor: tensor + 400)),
@@ -183,14 +194,15 @@ QUANTIZED = [
     ),
     (
         in_artifact("calibration-0", "tokens.safetensors", weights(lambda name, tensor: tensor[:1])),
-        "calibration.sequences: 1 sequences of up to 16 tokens, 16 in all, are fewer than the 64 inputs of ...",
+        "calibration.sequences: 1 sequences of up to 16 tokens, 16 in all, are not more than the 64 inputs "
+        "of gpt_neox.layers.0.mlp.dense_4h_to_h; take at least 5 sequences",
     ),
 ]
 EVALUATIONS = [
     (in_artifact("checkpoint-0", WEIGHTS, NOT_FINITE), f"{STEP}{WEIGHTS}: ... holds values that are not finite"),
     (
         recipe("evaluation-0", lambda own: own["measure"].update(sequence_length=10**6)),
-        "evaluation, sequence_length: found 1000000, but the corpus has ... validation tokens; at most ... is possible",
+        "measure.sequence_length: found 1000000, but the corpus has ... validation tokens; at most ... is possible",
     ),
 ]
 ROWS = {

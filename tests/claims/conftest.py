@@ -1,6 +1,6 @@
 """A synthetic study in which every claimed effect is present, reversed or absent, down to the documents.
 
-And tables of image classifiers and of fine-tunings, which have one number a training.
+And tables of image classifiers, of fine-tunings and of tasks, which have one number a training; and of analyses.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coolbits.analysis.memory import build_memory
+from coolbits.analysis.rows import table
+from coolbits.analysis.theory import random_rows
+from coolbits.models.presets import preset
+from coolbits.study.optimizer_names import optimizer_preset
+from coolbits.study.recipes.analysis import Memory, NamedModel, NamedOptimizer, Theory
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VISION_COLUMNS
+from coolbits.study.recipes.training import Muon
 
 BATCH, DOCUMENTS = 4096, 80
 NO_DECAY = dict.fromkeys(("decay_tokens", "decay_shape", "final_fraction"))
@@ -20,10 +27,12 @@ VARIANTS = {
     ("adamw", "8D"): (1.5, 0.0),
     ("adamw", "8L"): (0.0, -0.5),
     ("muon", "32"): (0.0, 0.05),
-    ("muon", "8D"): (0.0, 0.05),
+    ("muon", "8D"): (1.5, 0.05),
     ("muon", "8L"): (1.5, 0.05),
-    ("muon", "8L+8D"): (0.0, 0.04),
-    ("muon", "8L+8L"): (0.0, 0.03),
+    ("muon", "8L+8D"): (1.5, 0.04),
+    ("muon", "8L+8L"): (1.5, 0.03),
+    ("sgd", "32"): (0.0, -0.1),
+    ("sgd", "8L"): (1.5, -0.1),
 }
 # How far each variant ends behind its 32-bit form: in points of accuracy, in percent of the loss on answers.
 WORSE_ACCURACY = {
@@ -116,6 +125,7 @@ def make_study(sign: float, seeds: int = 3, model_noise: float = 0.02, document_
         nats = base * (1 + errors[place] / 100) + tokens * noise
         numbers = {"loss": nats.sum() / tokens.sum(), "base_loss": base.sum() / tokens.sum()}
         numbers |= {"relative_error": nats.sum() / base.sum() - 1, "outcome": "complete", "diverged_step": None}
+        numbers |= {"fallbacks": 0}
         itself = point | numbers | {"loss": numbers["base_loss"], "relative_error": 0.0}
         rows.append(point | numbers | {"quantizer": "gptq-w3", "method": "gptq", "bits": 3, "group_size": 64})
         rows.append(itself | {"quantizer": "none", "method": "none", "bits": None, "group_size": None})
@@ -187,3 +197,45 @@ def classifiers() -> Callable[..., Frame]:
 def finetunings() -> Callable[..., Frame]:
     """Return `make_finetunings`."""
     return make_finetunings
+
+
+def make_tasks(losses: Frame, worse: float = 0.2, spread: float = 0.1) -> Frame:
+    """Return a table of two tasks for the finished runs of a loss table.
+
+    With 8-bit states the accuracy of both is lower by `worse` points, which grows by `spread` points a seed around its
+    mean. One task has a normalized accuracy, too, the other a metric that is no accuracy.
+    """
+    ends = losses[losses.final.astype(bool) & (losses.quantizer == "none")].drop(columns=["loss", "base_loss"])
+    lost = (ends.states != "32") * (worse + spread * (ends.seed.astype(float) - ends.seed.mean())) / 100
+    parts = []
+    for task, base, others in (("arc_easy", 0.6, {"acc_norm": 0.1}), ("lambada_openai", 0.4, {"perplexity": 30.0})):
+        accuracy = base + 0.01 * ends.seed.astype(float) - lost
+        parts.append(ends.assign(task=task, metric="acc", value=accuracy))
+        parts += [ends.assign(task=task, metric=metric, value=value) for metric, value in others.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="session")
+def tasks() -> Callable[..., Frame]:
+    """Return `make_tasks`."""
+    return make_tasks
+
+
+@pytest.fixture(scope="session")
+def memory_table(tmp_path_factory: pytest.TempPathFactory) -> Frame:
+    """Bytes of Muon's states on the smallest and the largest model of paper B, counted on real optimizers."""
+    out = tmp_path_factory.mktemp("memory")
+    models = (NamedModel(name=name, model=preset(name, 50_257, 2048)) for name in ("gpt-162m", "gpt-2.7b"))
+    names = ("Muon-32", "Muon-8L", "Muon-8D", "Muon-8L+AdamW-8D")
+    optimizers = (
+        NamedOptimizer(name=name, optimizer=Muon.model_validate(optimizer_preset(name) | {"kind": "muon"}))
+        for name in names
+    )
+    build_memory(Memory(models=tuple(models), optimizers=tuple(optimizers)), out)
+    return pd.read_parquet(out / "table.parquet")
+
+
+@pytest.fixture(scope="session")
+def theory_table() -> Frame:
+    """The theorems on small random matrices of each distribution."""
+    return table(random_rows(Theory(rows=48, columns=96, seeds=2, adam_block_sizes=(256, 2048))))

@@ -18,19 +18,46 @@ from coolbits.claims import stage
 from coolbits.claims.names import CLAIMS
 from coolbits.claims.page import page
 from coolbits.claims.registry import REGISTRY
-from coolbits.claims.verdict import UNDECIDED, UNTESTED
+from coolbits.claims.verdict import SUPPORTED, UNDECIDED, UNTESTED
 from coolbits.study.recipes.results import Claims
 
 SCALE = "micro: 0.2M parameters & <small>"
 Study = tuple[pd.DataFrame, pd.DataFrame]
 Make = Callable[..., pd.DataFrame]
+Frames = dict[str, dict[str, pd.DataFrame]]  # the files of each table
 
 
 @pytest.fixture
-def made(study: Callable[..., Study], classifiers: Make, finetunings: Make, tmp_path: Path) -> Path:
+def frames(
+    study: Callable[..., Study],
+    classifiers: Make,
+    finetunings: Make,
+    tasks: Make,
+    memory_table: pd.DataFrame,
+    theory_table: pd.DataFrame,
+) -> Callable[[int], Frames]:
+    """Return a function of the number of seeds that gives all tables of a study that supports every claim."""
+
+    def make(seeds: int) -> Frames:
+        table, documents = study(1.0, seeds)
+        alone = {
+            "vision": classifiers(seeds=seeds),
+            "finetuning": finetunings(seeds=seeds),
+            "tasks": tasks(table),
+            "memory": memory_table,
+            "theory": theory_table,
+        }
+        own = {name: {"table": frame} for name, frame in alone.items()}
+        return {"loss": {"table": table, "documents": documents}} | own
+
+    return make
+
+
+@pytest.fixture
+def made(frames: Callable[[int], Frames], tmp_path: Path) -> Path:
     """Return the directory of the claims of a study that supports them all."""
     store = Store(tmp_path, Slice("test", {}))
-    node = _node(store, *study(1.0), classifiers(), finetunings())
+    node = _node(store, frames(3))
     assert stage.run(Job("claims", "claims", (node,)), store) == 1
     assert stage.run(Job("claims", "claims", (node,)), store) == 0
     return node.directory(store.root)
@@ -49,15 +76,9 @@ def _table(store: Store, name: str, **frames: pd.DataFrame) -> Node:
     return node
 
 
-def _node(
-    store: Store, table: pd.DataFrame, documents: pd.DataFrame, images: pd.DataFrame, tuned: pd.DataFrame
-) -> Node:
-    tables = {
-        "loss": _table(store, "loss", table=table, documents=documents),
-        "vision": _table(store, "vision", table=images),
-        "finetuning": _table(store, "finetuning", table=tuned),
-        "metrics": _table(store, "metrics", table=table),
-    }
+def _node(store: Store, frames: Frames) -> Node:
+    tables = {name: _table(store, name, **files) for name, files in frames.items()}
+    tables["metrics"] = _table(store, "metrics", table=frames["loss"]["table"])
     recipe = Claims(claims=CLAIMS, scale=SCALE, samples=200)
     return make_node("claims", "micro/claims", recipe.identity(), {name: node.ref for name, node in tables.items()})
 
@@ -67,14 +88,37 @@ def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
     assert (report["study"], report["scale"]) == ("micro", SCALE)
     assert [entry["id"] for entry in report["claims"]] == list(CLAIMS)
     for entry in report["claims"]:
-        assert entry["low"] <= entry["effect"] <= entry["high"]
-        assert entry["n"] > 0 and entry["units"] == 3 and entry["rule"] and entry["unit"] in entry["reading"]
-        of_losses = REGISTRY[entry["id"]].table == "loss"
-        assert entry["resampled"] == ("seeds and documents" if of_losses else "nothing")
-        assert ("Student's t over seeds" in entry["rule"]) == (not of_losses)
+        claim = REGISTRY[entry["id"]]
+        assert entry["n"] > 0 and entry["rule"] and entry["unit"] in entry["reading"]
+        if claim.form == "exact":
+            assert (entry["low"], entry["high"], entry["verdict"]) == (None, None, SUPPORTED)
+            assert "(exact)" in entry["reading"] and "there is no interval" in entry["rule"]
+        else:
+            assert entry["low"] <= entry["effect"] <= entry["high"] and entry["units"] == 3
+        assert entry["resampled"] == ("seeds and documents" if claim.table == "loss" else "nothing")
+        assert ("Student's t over seeds" in entry["rule"]) == (claim.table in ("vision", "finetuning", "tasks"))
     verdicts = read_manifest(made).summary["verdicts"]
     assert verdicts["decay-raises-error/gptq-w3"] == "supported"
     assert pd.read_parquet(made / "claims.parquet").verdict.tolist() == list(verdicts.values())
+
+
+def test_fallbacks_behind_a_verdict_are_beside_it(study: Callable[..., Study], tmp_path: Path) -> None:
+    """Two of the six models of a seed behind it: trunk and cooldowns. The loss at full precision knows no fallback."""
+    table, documents = study(1.0, 1)
+    fallen = (table.trajectory == "branch4-s0") | ((table.trajectory == "trunk-s0") & (table.tokens // 4096 == 1953))
+    quantized = (table.quantizer != "none") & (table.source == "checkpoint")
+    table.assign(fallbacks=table.fallbacks.mask(fallen & quantized, 3)).to_parquet(tmp_path / "table.parquet")
+    documents.to_parquet(tmp_path / "documents.parquet")
+    names = ("decay-raises-error", "decay-lowers-loss", "muon-8d-error")
+    stage.build_claims(Claims(claims=names, scale=SCALE, samples=50), {"loss": tmp_path}, "micro", tmp_path)
+    entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert [(entry["fallen"], entry["models"]) for entry in entries] == [(2, 6), (0, 0), (0, 2)]
+    text = (tmp_path / "claims.html").read_text()
+    assert text.count("had a fallback") == 1
+    assert (
+        '<td><span class="yes">supported</span><br><span class="small">2 of 6 models behind this had a fallback</span>'
+        in text
+    )
 
 
 def test_the_page_is_escaped_and_needs_nothing_else(made: Path) -> None:
@@ -156,26 +200,29 @@ def test_one_seed_says_that_only_documents_were_resampled(study: Callable[..., S
 
 def test_claims_need_a_table(tmp_path: Path) -> None:
     node = make_node("claims", "micro/claims", Claims(claims=("decay-raises-error",), scale=SCALE).identity(), {})
-    with pytest.raises(CoolbitsError, match="loss evaluation, `vision` or `finetuning`"):
+    with pytest.raises(CoolbitsError, match="loss evaluation, `vision`, `finetuning` or an analysis"):
         stage.run(Job("claims", "claims", (node,)), Store(tmp_path, Slice("test", {})))
 
 
-def test_a_table_that_a_study_has_not_gives_its_claims_no_rows(
-    study: Callable[..., Study], classifiers: Make, finetunings: Make, tmp_path: Path
-) -> None:
+def test_a_table_that_a_study_has_not_gives_its_claims_no_rows(frames: Callable[[int], Frames], tmp_path: Path) -> None:
+    """Tasks need the losses, too, to choose the best settings by."""
     places = {name: tmp_path / name for name in stage.TABLES}
-    for place in places.values():
-        place.mkdir()
-    table, documents = study(1.0, 1)
-    table.to_parquet(places["loss"] / "table.parquet")
-    documents.to_parquet(places["loss"] / "documents.parquet")
-    classifiers().to_parquet(places["vision"] / "table.parquet")
-    finetunings().to_parquet(places["finetuning"] / "table.parquet")
-    for alone, place in places.items():
+    for name, files in frames(1).items():
+        places[name].mkdir()
+        for file, frame in files.items():
+            frame.to_parquet(places[name] / f"{file}.parquet")
+
+    def tested(*tables: str) -> set[str]:
         recipe = Claims(claims=CLAIMS, scale=SCALE, samples=50)
-        summary = stage.build_claims(recipe, {alone: place}, "micro", tmp_path)
-        tested = {name.partition("/")[0] for name, said in summary["verdicts"].items() if said != UNTESTED}
-        assert tested == {name for name in CLAIMS if REGISTRY[name].table == alone}
+        summary = stage.build_claims(recipe, {name: places[name] for name in tables}, "micro", tmp_path)
+        return {name.partition("/")[0] for name, said in summary["verdicts"].items() if said != UNTESTED}
+
+    def about(*tables: str) -> set[str]:
+        return {name for name in CLAIMS if REGISTRY[name].table in tables}
+
+    assert all(tested(alone) == about(alone) for alone in stage.TABLES if alone != "tasks")
+    assert tested("tasks") == set()
+    assert tested("tasks", "loss") == about("tasks", "loss")
     entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
     (images,) = (entry for entry in entries if entry["id"] == "vision-sgdm-8l-trains-as-well")
     assert images["reading"].startswith("The study has no rows to test it on; needed: finished classifiers of SGDM-32")

@@ -11,7 +11,12 @@ from coolbits.claims.registry import REGISTRY
 from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge
 
 Study = tuple[pd.DataFrame, pd.DataFrame]
-PARITY = {"muon-8l": ("muon", "8L"), "muon-8d": ("muon", "8D"), "adamw-8d": ("adamw", "8D")}
+PARITY = {
+    "muon-8l": ("muon", "8L"),
+    "muon-8d": ("muon", "8D"),
+    "adamw-8d": ("adamw", "8D"),
+    "sgdm-8l": ("sgd", "8L"),
+}
 UNSTABLE = "adamw-8l-unstable"
 
 
@@ -30,10 +35,10 @@ def _rows(table: pd.DataFrame, optimizer: str, states: str) -> pd.Series:
     return (table.optimizer == optimizer) & (table.states == states)
 
 
-def _slower(study: Study, optimizer: str, states: str, factor: float) -> Study:
+def _slower(study: Study, optimizer: str, states: str, factor: float, where: pd.Series | bool = True) -> Study:
     """Raise the loss of one variant."""
     table, documents = study
-    raised = set(table.index[_rows(table, optimizer, states)])
+    raised = set(table.index[_rows(table, optimizer, states) & where])
     scaled = [
         base * factor if row in raised else base for row, base in zip(documents.row, documents.base_nats, strict=True)
     ]
@@ -145,11 +150,45 @@ def test_losses_differ_by_as_much_as_they_were_made_to(variants: Study) -> None:
 
 def test_errors_are_compared_at_equal_settings(variants: Study) -> None:
     """Where the 32-bit form's best rate was not tried with 8 bits, nothing is compared."""
-    names = [f"muon-8l-error{way}" for way in ("", "-at-equal-loss", "-at-constant-rate")]
+    ways = ("", "-at-equal-loss-after-cooldown", "-at-equal-loss-at-constant-rate", "-at-constant-rate")
+    names = [f"muon-8l-error{way}" for way in ways]
     assert all(_verdict(name, variants) == "observed: higher" for name in names)
     table, documents = variants
     elsewhere = table.assign(peak_lr=table.peak_lr.mask(_rows(table, "muon", "8L"), 2e-2)), documents
     assert [name for name in names if _effect(name, elsewhere)] == []
+
+
+def test_after_cooldown_only_ends_of_equal_loss_are_compared(variants: Study) -> None:
+    name = "muon-8l-error-at-equal-loss-after-cooldown"
+    for factor, found in ((1.008, True), (0.992, True), (1.02, False), (0.98, False)):
+        effect = _effect(name, _slower(variants, "muon", "8L", factor))
+        assert (effect is not None) == found
+    table = variants[0]
+    one_seed = _slower(variants, "muon", "8L", 1.02, table.seed == 1)
+    effect = _effect(name, one_seed)
+    assert effect is not None and (effect.n, list(effect.units)) == (1, ["0"])
+
+
+def test_at_a_constant_rate_the_decay_does_not_count(variants: Study) -> None:
+    """Where errors under Muon-8L are higher at the end alone, equal losses before the decay show no difference."""
+    table, documents = variants
+    early = (table.phase == "stable") & _rows(table, "muon", "8L")
+    same = set(table.index[early])
+    twin = dict(
+        zip(table.index[early], table.index[(table.phase == "stable") & _rows(table, "muon", "32")], strict=True)
+    )
+    lists = documents.set_index("row")
+    nats = [
+        lists.nats[twin[row]] if row in same else own for row, own in zip(documents.row, documents.nats, strict=True)
+    ]
+    late = table, documents.assign(nats=nats)
+    for name, verdict in (
+        ("muon-8l-error-at-equal-loss-at-constant-rate", "observed: no difference seen"),
+        ("muon-8l-error-at-constant-rate", "observed: no difference seen"),
+        ("muon-8l-error-at-equal-loss-after-cooldown", "observed: higher"),
+        ("muon-8l-error", "observed: higher"),
+    ):
+        assert _verdict(name, late) == verdict
 
 
 def test_an_optimizer_without_beta2_is_paired_too(variants: Study) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge
+from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge, rule
 
 SPREAD = 0.05
 
@@ -68,6 +68,33 @@ def test_without_documents_the_interval_is_students(estimates: tuple[float, ...]
     assert (judgement.verdict, judgement.resampled) == (verdict, "nothing")
     spread = ttest_1samp(estimates, 0).confidence_interval(0.95) if len(estimates) > 1 else (None, None)
     assert (judgement.low, judgement.high) == pytest.approx(tuple(spread))
+
+
+@pytest.mark.parametrize(
+    ("estimates", "margin", "verdict"),
+    [
+        ((0.9, 0.2, -0.9), 1.0, SUPPORTED),
+        ((1.0,), 1.0, SUPPORTED),
+        ((0.0, 1.1), 1.0, CONTRADICTED),
+        ((0.0, 0.0), 0.0, SUPPORTED),
+        ((0.0, 1e-3), 0.0, CONTRADICTED),
+    ],
+)
+def test_exact_numbers_all_agree_and_have_no_interval(
+    estimates: tuple[float, ...], margin: float, verdict: str
+) -> None:
+    units = {str(place): np.array([value]) for place, value in enumerate(estimates)}
+    judgement = judge(Effect(units, len(units), margin), "exact", 0.95, 0)
+    assert (judgement.verdict, judgement.low, judgement.high) == (verdict, None, None)
+    assert judgement.effect == pytest.approx(np.mean(estimates))
+
+
+def test_the_rule_of_exact_numbers_says_that_there_is_no_interval() -> None:
+    assert rule("exact", 0.95, "1 point", resampled=False) == (
+        "These numbers are exact, so there is no interval. Supported if each lies within 1 point of zero, otherwise "
+        "contradicted."
+    )
+    assert "Supported if each is zero" in rule("exact", 0.95)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=5))

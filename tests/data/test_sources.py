@@ -84,8 +84,8 @@ def test_the_last_document_reaches_the_end_of_all_files(tmp_path):
             b'{"text": "fine"}\n{"body": "x", "id": 3}\n',
             r"line 2: there is no key `text`, only `body`, `id`",
         ),
-        ("a.jsonl", b'{"text": 3}\n', r"line 1: the key `text` holds int, not text"),
-        ("a.jsonl", b'["text"]\n', r"line 1: holds list, not a JSON object"),
+        ("a.jsonl", b'{"text": 3}\n', r"line 1: the key `text` holds a number, not text"),
+        ("a.jsonl", b'["text"]\n', r"line 1: holds a list; keys and values are expected"),
         ("a.jsonl", b'{"text": \n', r"line 1: not JSON"),
         (
             "a.jsonl.gz",
@@ -106,8 +106,8 @@ def test_what_cannot_be_read_is_refused_by_name(source_of, name, content, compla
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        (pa.array(["fine", None]), r"a\.parquet, row 2: the key `text` holds NoneType"),
-        (pa.array([1, 2]), r"a\.parquet, row 1: the key `text` holds int"),
+        (pa.array(["fine", None]), r"a\.parquet, row 2: the key `text` holds nothing"),
+        (pa.array([1, 2]), r"a\.parquet, row 1: the key `text` holds a number"),
         (pa.array([b"fine", b"\xff"]).view(pa.string()), r"a\.parquet, row 2: the column `text` is not valid UTF-8"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A finished micro study to spoil, and processes to kill: forked, so that none of them imports everything again."""
+"""Finished micro studies to spoil, and processes to kill: forked, so that none of them imports everything again."""
 
 import errno
 import importlib.util
@@ -19,28 +19,30 @@ from typing import Any
 
 import cloudpickle
 import pytest
+import yaml
 
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import damaged_files, read_manifest
 from coolbits.cli import main
 from coolbits.provenance.lineage import artifacts_below
-from coolbits.study.plan import KINDS, Plan
+from coolbits.study.plan import KINDS, Plan, make_plan
 
 # What is defined here has no name in a forked process.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 context = multiprocessing.get_context("forkserver")
 
 
-def _load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("project_of_workflow", path)
+def _load(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-project_of_workflow = _load(Path(__file__).parents[1] / "workflow" / "conftest.py")
+project_of_workflow = _load("project_of_workflow", Path(__file__).parents[1] / "workflow" / "conftest.py")
 finished = project_of_workflow.finished
+models_of_others = _load("models_of_others", Path(__file__).parents[1] / "pretrained" / "conftest.py")
 
 DONE = 0
 Before = Callable[[], Any]
@@ -58,7 +60,7 @@ class ByValue:
 
 
 class Lab:
-    """A results folder in which the jobs of the micro study are run by forked processes.
+    """A results folder in which the jobs of a micro study are run by forked processes.
 
     `whole` has the results of the study that nothing happened to: how it must end.
     """
@@ -209,10 +211,49 @@ def empty(finished, tmp_path) -> Lab:
 @pytest.fixture
 def lab(finished, tmp_path) -> Lab:
     """The results of the finished study, to spoil."""
-    kinds = {node.kind for node in finished.plan().nodes}
-    for kind in kinds:
-        shutil.copytree(finished.results / kind, tmp_path / "results" / kind)
-    return Lab(tmp_path / "results", finished.plan(), finished.results)
+    return _copied(finished.plan(), finished.results, tmp_path)
+
+
+@pytest.fixture
+def other_lab(other_kinds, tmp_path) -> Lab:
+    """The results of the study that has the other kinds, to spoil."""
+    return _copied(other_kinds.plan, other_kinds.root, tmp_path)
+
+
+def _copied(plan: Plan, whole: Path, folder: Path) -> Lab:
+    for kind in {node.kind for node in plan.nodes}:
+        shutil.copytree(whole / kind, folder / "results" / kind)
+    return Lab(folder / "results", plan, whole)
+
+
+@pytest.fixture(scope="session")
+def other_kinds(tmp_path_factory, _fork_server) -> Lab:
+    """A study of the kinds that the tiny study has none of, made once by forked processes; never to be changed."""
+    folder = tmp_path_factory.mktemp("other")
+    project_of_workflow.write_corpus(folder / "corpus.jsonl")
+    study = yaml.safe_load((Path(__file__).parent / "other_kinds.yaml").read_text())
+    study["pretrained"]["folder"]["parameters"] = _save_model(folder)
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    (folder / "results").mkdir()
+    whole = Lab(folder / "results", make_plan(folder / "study.yaml"), folder / "results")
+    for job in whole.jobs:
+        assert whole.run(job) == DONE, whole.said()
+    return whole
+
+
+def _save_model(folder: Path) -> int:
+    """Write a Hugging Face directory `model`, with a tokenizer; return how many parameters it has."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from coolbits.models.files import save_model
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=264, **sizes))
+    models_of_others.byte_tokenizer().save_pretrained(folder / "tokenizer")
+    save_model(model, folder / "tokenizer", folder / "model")
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.fixture

@@ -13,4 +13,5 @@ from coolbits.stages import STAGES
 for _module in STAGES.values():
     importlib.import_module(_module)
     code_slice(_module)
+importlib.import_module("sklearn.datasets")  # the stage of images imports it where it has to
 capture_environment()

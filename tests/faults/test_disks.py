@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 import subprocess
+from contextlib import contextmanager
 
 import pytest
 
@@ -32,23 +33,32 @@ def small(empty):
 
 
 @pytest.fixture
-def read_only(lab):
-    """The finished laboratory on a disk that can only be read, and what makes it writable again."""
-    bound = mount("--bind", lab.root, lab.root) and mount("-o", "remount,bind,ro", lab.root)
-    if not bound and os.geteuid() == 0:
-        pytest.skip("nothing is read-only to root but a disk, and none can be mounted in this container")
-    folders = [lab.root, *(path for path in lab.root.rglob("*") if path.is_dir())]
+def closed():
+    """A function that gives a context in which a laboratory's results can only be read."""
+    bound = []
 
-    def restore():
-        if bound:
-            unmount(lab.root)
-        else:
+    @contextmanager
+    def close(lab):
+        if lab.root not in bound and mount("--bind", lab.root, lab.root):
+            bound.append(lab.root)
+        if lab.root in bound and mount("-o", "remount,bind,ro", lab.root):
+            try:
+                yield
+            finally:
+                assert mount("-o", "remount,bind,rw", lab.root)
+            return
+        if os.geteuid() == 0:
+            pytest.skip("nothing is read-only to root but a disk, and none can be mounted in this container")
+        folders = [lab.root, *(path for path in lab.root.rglob("*") if path.is_dir())]
+        [path.chmod(0o555) for path in folders]
+        try:
+            yield
+        finally:
             [path.chmod(0o755) for path in folders]
 
-    if not bound:
-        [path.chmod(0o555) for path in folders]
-    yield lab, restore
-    restore()
+    yield close
+    for place in bound:
+        unmount(place)
 
 
 def refusal(lab):
@@ -101,14 +111,33 @@ def test_files_that_may_not_grow_are_refused_in_one_sentence(lab, kind):
     lab.demand_whole(every=True)
 
 
-def test_read_only_results_are_refused_in_one_sentence_and_stay_as_they_are(read_only):
-    lab, restore = read_only
-    for job in lab.jobs:
-        # Long work takes its lock first, even where nothing is left to do.
-        if lab.run(job) != 0:
-            assert job.kind in ("shards", "checkpoint")
-            assert any(words in refusal(lab) for words in ("Read-only file system", "Permission denied"))
-    lab.demand_whole(every=True)
-    restore()
+def demand_refused_as_read_only(lab):
+    assert any(words in refusal(lab) for words in ("Read-only file system", "Permission denied"))
+
+
+def test_read_only_results_stay_as_they_are(lab, closed):
+    with closed(lab):
+        for job in lab.jobs:
+            # Long work takes its lock first, even where nothing is left to do.
+            if lab.run(job) != 0:
+                assert job.kind in ("shards", "checkpoint")
+                demand_refused_as_read_only(lab)
+        lab.demand_whole(every=True)
     shutil.rmtree(lab.root / "evaluation")
     lab.finish()
+
+
+@pytest.mark.parametrize("which", ["lab", "other_lab"])
+def test_what_is_missing_in_read_only_results_is_refused_in_one_sentence_whatever_its_kind(which, closed, request):
+    lab = request.getfixturevalue(which)
+    for kind in dict.fromkeys(node.kind for node in lab.plan.nodes):
+        job = lab.job(kind)
+        node = job.nodes[-1]
+        lost = node.directory(lab.root)
+        shutil.rmtree(lost)
+        with closed(lab):
+            assert lab.run(job) == REFUSED, kind
+            demand_refused_as_read_only(lab)
+            assert not lost.exists()
+        shutil.copytree(node.directory(lab.whole), lost)
+    lab.demand_whole(every=True)

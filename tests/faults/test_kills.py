@@ -1,6 +1,7 @@
 """Whatever is killed, and whenever: a study that is run again ends as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,10 +14,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
 KILLED = -signal.SIGKILL
 # Stages of which each run takes long, or changes much: not every moment of theirs gets a process of its own.
 STRIDE = {"checkpoint": 2, "quantized": 2, "figure": 12, "claims": 8}
+OTHER_KINDS = {"pretrained": 3, "conversations": 2, "finetuned": 6, "images": 2, "classifier": 9, "analysis": 3}
 KINDS = ("corpus", "tokenizer", "shards", "average", "calibration", "evaluation", "table")
 
 
-def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty, counted):
+def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty, finished, tmp_path, counted):
     random, kills = Random(5), []
     for job in empty.jobs:
         seconds, wanted = empty.seconds(job), len(kills) + (4 if job.kind == "checkpoint" else 2)
@@ -36,24 +38,38 @@ def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty, counted):
     assert len(kills) >= 30
     assert {number for _, number in kills} == {signal.SIGKILL, signal.SIGTERM}
     empty.finish()
+    project = finished.copy_to(tmp_path / "project")
+    for kind in {node.kind for node in empty.plan.nodes}:
+        shutil.rmtree(project.results / kind)
+        shutil.copytree(empty.root / kind, project.results / kind)
+    assert project.planned() == []
     counted("kills survived", len(kills))
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *STRIDE])
-def test_killed_before_each_change_to_the_results_an_artifact_ends_the_same(lab, kind, counted):
+def kill_before_changes(lab, kind, stride, counted):
+    """Kill the job of a kind's first node before each so many changes; the artifact must end as it ever was."""
     job = lab.job(kind, nodes=1)
     lab.forget(job)
-    numbers = range(1, 1000, STRIDE.get(kind, 1))
     statuses = []
-    for number in numbers:
+    for number in range(1, 1000, stride):
         statuses.append(lab.run(job, lab.kill_at(number)))
         lab.demand_whole()
         if statuses[-1] != KILLED:
             break
     assert statuses[-1] == 0, lab.said()
-    assert len(statuses) * STRIDE.get(kind, 1) > 10
+    assert len(statuses) * stride > 10
     lab.demand_whole(every=True)
     counted("kills survived", len(statuses) - 1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *STRIDE])
+def test_killed_before_each_change_to_the_results_an_artifact_ends_the_same(lab, kind, counted):
+    kill_before_changes(lab, kind, STRIDE.get(kind, 1), counted)
+
+
+@pytest.mark.parametrize(("kind", "stride"), OTHER_KINDS.items())
+def test_so_does_one_of_the_kinds_that_only_the_other_study_has(other_lab, kind, stride, counted):
+    kill_before_changes(other_lab, kind, stride, counted)
 
 
 def until(found, process):

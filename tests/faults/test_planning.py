@@ -2,6 +2,7 @@
 
 import cProfile
 import importlib.util
+import itertools
 import pstats
 import sys
 from pathlib import Path
@@ -51,6 +52,23 @@ def calls_of(work, flow):
     return pstats.Stats(profile).total_calls
 
 
+def lines_of(work):
+    """How many lines of Python run for something: turns of a comprehension's loop count, which calls do not."""
+    seen, before = itertools.count(), sys.gettrace()
+
+    def trace(_frame, event, _given):
+        if event == "line":
+            next(seen)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return next(seen)
+
+
 def look(flow):
     """What a dry run asks of a workflow."""
     flow.settle()
@@ -69,6 +87,32 @@ def test_a_dry_run_opens_no_artifact_and_does_the_same_for_each_node(fabricated,
         few, many = (calls_of(work, flow) for flow in fresh)
         assert many < 1.2 * ratio * few
     capsys.readouterr()
+
+
+def long_trunk(folder, checkpoints):
+    """Write a study of one trunk that keeps so many checkpoints, and nothing else; return the file."""
+    study = planning.study(1) | {"quantizers": {}, "evaluations": {}, "figures": {}}
+    batch = study["defaults"]["batch_tokens"]
+    study["runs"]["trunk"] |= {"peak_lr": 0.01, "tokens": batch * checkpoints, "checkpoints": {"every": batch}}
+    path = folder / f"{checkpoints}.yaml"
+    path.write_text(planning.yaml.safe_dump(study))
+    return path
+
+
+def test_a_trunk_of_thousands_of_checkpoints_costs_the_same_for_each(tmp_path):
+    short, long = (long_trunk(tmp_path, checkpoints) for checkpoints in (1000, 2000))
+    plans = [make_plan(path) for path in (short, long)]
+    assert [len(plan.of_kind("checkpoint")) for plan in plans] == [1000, 2000]
+    few, many = (lines_of(lambda path=path: make_plan(path)) for path in (short, long))
+    assert many < 1.2 * 2 * few
+
+
+@pytest.mark.parametrize("late", ["coolbits plan", "snakemake -n"])
+def test_the_benchmark_names_the_command_that_took_too_long(late):
+    took = dict(planning.MOST_SECONDS)
+    assert planning.too_long(took) == []
+    most = planning.MOST_SECONDS[late]
+    assert planning.too_long(took | {late: most + 0.5}) == [f"{late}: {most}.5 s, at most {most} s wanted"]
 
 
 def test_a_start_reads_each_record_once(fabricated):

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import same_color
 
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
 
@@ -223,3 +225,14 @@ def tables(request: pytest.FixtureRequest) -> Tables:
 def make_tables() -> Callable[[int], Tables]:
     """Return a function of the number of seeds that gives all tables."""
     return lambda seeds: dict(_tables(seeds))
+
+
+@pytest.fixture(scope="session")
+def hollow_in() -> Callable[[Axes], int]:
+    """Return a function of a panel that counts the points whose mark is hollow."""
+
+    def count(panel: Axes) -> int:
+        marked = [line for line in panel.lines if line.get_marker() not in ("None", "", "|", "_", "x")]
+        return sum(len(line.get_xdata()) for line in marked if same_color(line.get_markerfacecolor(), "white"))
+
+    return count

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 from PIL import Image
 
@@ -105,6 +107,24 @@ def test_rates_are_a_second_row_of_panels_only_if_there_are_several(own: Tables)
     assert len(plot("curvature").draw({"curvature": table[table.peak_lr == 1e-2]}, {}).axes) == 3
 
 
+def test_averages_have_a_curve_beside_the_trunks_and_no_part_in_its_spectrum(own: Tables) -> None:
+    table = own["curvature"].query("peak_lr == 0.01")
+    flat = table.assign(
+        **{name: table[name].where(table.average != "lawa", 0.5) for name in ("top_eigenvalue", "trace")}
+    )
+    flat["eigenvalue"] = flat.eigenvalue.where(flat.average != "lawa", 0.5)
+    # Averages first: they have the trajectory and the step of the checkpoint that they end with.
+    shown = {"curvature": flat.sort_values("source", kind="stable")}
+    with theme():
+        sharpness, trace, spectrum = plot("curvature").draw(shown, {}).axes
+    for panel in (sharpness, trace):
+        assert [0.5] * 4 in [list(line.get_ydata()) for line in panel.lines]  # an average at each of four checkpoints
+    assert all(0.5 not in line.get_ydata() for line in spectrum.lines)
+    assert "and averages of weights" in plot("curvature").caption(shown, {}, SCALE)
+    alone = {"curvature": table[table.source == "checkpoint"]}
+    assert "averages" not in plot("curvature").caption(alone, {}, SCALE)
+
+
 def test_a_prediction_is_drawn_once_a_model_whatever_its_modules(own: Tables) -> None:
     scatter = plot("prediction").draw(own, {"quantizers": ["gptq-w3"]}).axes[0]
     rows = own["prediction"].query("quantizer == 'gptq-w3' and increase > 0")
@@ -115,13 +135,58 @@ def test_a_prediction_is_drawn_once_a_model_whatever_its_modules(own: Tables) ->
     assert "measured over predicted: 1.11 (1.11 to 1.11" in caption
 
 
-def test_landscapes_share_axes_and_one_seed_is_shown(own: Tables) -> None:
-    figure = plot("landscape").draw(own, {})
-    panels = [panel for panel in figure.axes if panel.get_visible() and panel.get_title() != ""][:-1]
-    assert len({(panel.get_xlim(), panel.get_ylim()) for panel in panels}) == 1
-    titles = [panel.get_title() for panel in panels]
-    assert titles == sorted(titles, key=lambda title: float(title.split()[1].rstrip(",")))
+def _panels(figure: Canvas) -> list[Axes]:
+    return [panel for panel in figure.axes if panel.get_title() != ""]
+
+
+def test_landscapes_are_in_the_order_of_rates_and_of_one_seed(own: Tables) -> None:
+    titles = [panel.get_title() for panel in _panels(plot("landscape").draw(own, {}))]
+    assert titles == [f"rate {rate}, 6M tokens" for rate in ("0.003", "0.01", "0.03")]
     assert "of one seed" in plot("landscape").caption(own, {}, SCALE)
+
+
+def test_a_landscape_fills_its_panel_whatever_its_extent(own: Tables) -> None:
+    table = own["landscape"].query("run == 'rates' and seed == 0 and optimizer + states == 'adamw32' and final")
+    spans = table.groupby("peak_lr").x.agg(["min", "max"])
+    limits = [panel.get_xlim() for panel in _panels(plot("landscape").draw(own, {}))]
+    rates = (3e-3, 1e-2, 3e-2)
+    assert limits[0] == tuple(spans.loc[rates[0]]) and limits[2] == tuple(spans.loc[rates[2]])
+    assert len(set(limits)) == len(rates)
+    assert "each on axes of its own" in plot("landscape").caption(own, {}, SCALE)
+
+
+def test_landscapes_of_one_extent_have_equal_axes(own: Tables) -> None:
+    table = own["landscape"]
+    places = table[["x", "y"]].mul(1e-2 / table.peak_lr, axis=0).round(9)
+    alike = {"landscape": table.assign(**places)}
+    panels = _panels(plot("landscape").draw(alike, {}))
+    assert len({(panel.get_xlim(), panel.get_ylim()) for panel in panels}) == 1
+    assert "equal axes" in plot("landscape").caption(alike, {}, SCALE)
+
+
+@pytest.mark.parametrize("name", ["prediction", "landscape"])
+@pytest.mark.parametrize("fallbacks", [0, 1])
+def test_hollow_is_what_fell_back_and_nothing_else(
+    name: str, fallbacks: int, own: Tables, hollow_in: Callable[[Axes], int]
+) -> None:
+    tables = {name: own[name].assign(fallbacks=fallbacks)}
+    with theme():
+        figure = plot(name).draw(tables, {})
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    caption = plot(name).caption(tables, {}, SCALE)
+    hollow = [hollow_in(panel) for panel in (figure.axes if name == "prediction" else _panels(figure))]
+    assert all(count > 0 for count in hollow) if fallbacks else sum(hollow) == 0
+    assert ("with a fallback" in labels) == ("fell back to another method" in caption) == bool(fallbacks)
+
+
+def test_two_quantizers_are_told_apart_by_the_size_of_their_marks(own: Tables) -> None:
+    with theme():
+        figure = plot("prediction").draw(own, {"quantizers": ["gptq-w3", "gptq-w4"]})
+    sizes = {line.get_label(): line.get_markersize() for line in figure.legends[0].legend_handles}
+    assert sizes["3-bit GPTQ"] > sizes["4-bit GPTQ"]
+    marked = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
+    assert {line.get_markersize() for line in marked} == {sizes["3-bit GPTQ"], sizes["4-bit GPTQ"]}
+    assert "(large and small marks)" in plot("prediction").caption(own, {"quantizers": ["gptq-w3", "gptq-w4"]}, SCALE)
 
 
 def _measurement(place: Path, summary: dict[str, Any], **other: Any) -> Measurement:
@@ -151,7 +216,7 @@ def test_artifacts_become_rows_beside_what_belongs_to_the_model(kind: str, tmp_p
     assert table[column].tolist()[:2] == [3.0, 2.0] and np.isnan(table[column][2])
     assert table.loss.tolist()[:2] == [2.5, 2.5]
     assert table.outcome.tolist() == ["complete", "complete", "diverged"]
-    assert table.diverged_step[2] == 70
+    assert table.diverged_step[2] == 70 and table.fallbacks.tolist() == [1, 1, 1]
     if kind != "curvature":
         assert table.quantized_loss.isna().all() and table.quantized_loss.dtype == "float64"
     (tmp_path / file).unlink()

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from docutils.core import publish_doctree
 from jinja2 import Template
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 from PIL import Image
@@ -18,7 +19,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
-from coolbits.figures import stage
+from coolbits.figures import stage, style
 from coolbits.figures.names import FIGURES
 from coolbits.figures.registry import PLOTS, plot
 from coolbits.figures.style import DOUBLE, theme
@@ -195,6 +196,28 @@ def test_a_variant_that_always_diverged_is_shown_where_it_did(tables: Tables) ->
     crosses = [line for line in curves.lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [pytest.approx(DIVERGED_STEP * BATCH, rel=1e-3)]
     assert curves.get_ylim()[1] < 5
+
+
+def test_at_equal_loss_a_run_is_pale_before_its_decay(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    with theme():
+        figure = plot("optimizers").draw(tables, {"quantizers": "gptq-w3"})
+    own = tables["loss"].query("optimizer == 'muon' and states == '8L' and peak_lr == 0.01 and quantizer == 'gptq-w3'")
+    marks = [line for line in figure.axes[2].lines if line.get_marker() == "^"]
+    muon = style.optimizer_look("muon", ["muon"])
+    for look, rows in ((style.pale(muon), own[own.phase == "stable"]), (muon, own[own.phase == "decay"])):
+        drawn = [x for line in marks if same_color(line.get_color(), look.color) for x in line.get_xdata()]
+        assert sorted(set(drawn)) == pytest.approx(sorted(rows.base_loss)) and len(rows) > 1
+    assert "before the decay (c)" in _legend(figure)
+    assert "pale before its decay" in plot("optimizers").caption(tables, {}, SCALE)
+
+
+def test_where_only_ends_were_scored_nothing_is_pale(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    ends = tables | {"loss": tables["loss"][tables["loss"].final.astype(bool)]}
+    with theme():
+        assert "before the decay (c)" not in _legend(plot("optimizers").draw(ends, {}))
+    assert "pale" not in plot("optimizers").caption(ends, {}, SCALE)
 
 
 def test_losses_are_relative_to_the_same_optimizer_in_32_bits(make_tables: Callable[[int], Tables]) -> None:

@@ -1,5 +1,6 @@
 """The figure of pretrained models: a line a quantizer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -32,7 +33,7 @@ def losses(*runs: str) -> pd.DataFrame:
 
 def tasks(*runs: str) -> pd.DataFrame:
     return pd.DataFrame(
-        row(run, name, task=task, metric=metric, relative_drop=drop, samples=200)
+        row(run, name, task=task, metric=metric, relative_drop=drop, samples=200, fallbacks=0)
         for run in runs
         for name in ERRORS
         for task, metric, drop in (("piqa", "acc", 0.2), ("sciq", "acc", -0.05), ("piqa", "acc_norm", 0.9))
@@ -61,6 +62,17 @@ def test_tasks_stand_beside_the_loss_where_the_study_asks_them() -> None:
     assert marks(drop) == [(place, pytest.approx(20)) for place in range(len(ERRORS))]
     means = [line.get_xdata()[0] for line in drop.lines if line.get_marker() == "|"]
     assert means == [pytest.approx(7.5)] * len(ERRORS)
+
+
+def test_a_quantizer_that_fell_back_is_hollow_in_both_panels(hollow_in: Callable[[Any], int]) -> None:
+    tables = {"loss": losses("smol"), "tasks": tasks("smol")}
+    for table in tables.values():
+        table.loc[table.quantizer == "gptq-w3", "fallbacks"] = 1
+    with theme():
+        figure = quantizers.draw(tables, {})
+    assert [hollow_in(panel) for panel in figure.axes] == [1, 2]  # its loss, its two tasks
+    assert figure.legends[0].get_texts()[-1].get_text() == "with a fallback"
+    assert "the quantizer fell back to another method." in quantizers.caption(tables, {}, "tiny")
 
 
 def test_each_model_has_a_column() -> None:

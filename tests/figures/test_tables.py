@@ -43,20 +43,22 @@ def _artifact(
     return node
 
 
-def _losses(store: Store, label: str, seed: int, shift: float = 0.0, **parents: Node) -> Node:
-    nats = TOKENS * (2.5 + shift + np.random.default_rng(seed).normal(0, 0.1, len(TOKENS)))
-    frame = pd.DataFrame({"document": range(len(TOKENS)), "tokens": TOKENS, "nats": nats})
+def _losses(
+    store: Store, label: str, seed: int, shift: float = 0.0, tokens: np.ndarray = TOKENS, **parents: Node
+) -> Node:
+    nats = tokens * (2.5 + shift + np.random.default_rng(seed).normal(0, 0.1, len(tokens)))
+    frame = pd.DataFrame({"document": range(len(tokens)), "tokens": tokens, "nats": nats})
     return _artifact(store, "evaluation", label, {"documents.parquet": frame}, {"bits_per_byte": 1.5}, **parents)
 
 
-def _samples(store: Store, label: str, seed: int, share: float) -> Node:
+def _samples(store: Store, label: str, seed: int, share: float, **parents: Node) -> Node:
     generator = np.random.default_rng(seed)
     frames = [
         pd.DataFrame({"task": task, "sample": range(count), "metric": metric, "value": generator.random(count) < share})
         for task, metric, count in (("cloze", "acc", 60), ("cloze", "bits", 60), ("choice", "acc", 35))
     ]
     frame = pd.concat(frames).astype({"value": "float64"})
-    return _artifact(store, "evaluation", label, {"samples.parquet": frame}, {})
+    return _artifact(store, "evaluation", label, {"samples.parquet": frame}, {}, **parents)
 
 
 def _table(store: Store, content: str, rows: list[tuple[Node, Node | None, dict[str, Any]]]) -> pd.DataFrame:
@@ -104,6 +106,15 @@ def test_a_loss_table_keeps_the_documents_of_each_row(store: Store) -> None:
     np.testing.assert_array_equal(documents.base_nats[1], _nats(store, base))
 
 
+def test_models_of_other_tokenizers_are_scored_on_other_documents(store: Store) -> None:
+    many, few = _losses(store, "many", 1), _losses(store, "few", 2, tokens=TOKENS[:9])
+    rows = _table(store, "loss", [(many, None, {}), (few, None, {})])
+    assert rows.documents.tolist() == [len(TOKENS), 9]
+    assert rows.loss.tolist() == pytest.approx(
+        [_nats(store, node).sum() / tokens.sum() for node, tokens in ((many, TOKENS), (few, TOKENS[:9]))]
+    )
+
+
 def test_fallbacks_of_the_quantized_model_are_in_the_row(store: Store) -> None:
     base = _losses(store, "base", 1)
     quantized = _artifact(store, "quantized", "q", {}, {"modules": 8, "fallbacks": 2})
@@ -138,6 +149,14 @@ def test_tasks_have_a_row_a_task_and_metric(store: Store) -> None:
     assert drop == pytest.approx(drop_interval(*values, SAMPLES, 0.95, 3))
     assert row.samples == 35
     assert table[table.metric == "bits"].relative_drop.isna().all()
+
+
+def test_fallbacks_are_in_the_rows_of_tasks(store: Store) -> None:
+    made = _artifact(store, "quantized", "q", {}, {"modules": 8, "fallbacks": 2})
+    base, own = _samples(store, "base", 1, 0.7), _samples(store, "own", 2, 0.6, quantized=made)
+    table = _table(store, "tasks", [(base, None, {"run": "full"}), (own, base, {})])
+    assert set(table[table.run == "full"].fallbacks) == {0}
+    assert set(table[table.run == "trunk"].fallbacks) == {2}
 
 
 def test_metrics_are_concatenated_and_take_the_place_of_descriptors(store: Store) -> None:

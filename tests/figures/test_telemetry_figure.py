@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.plots import telemetry_panels as panels
 from coolbits.figures.plots.telemetry import caption, draw
 from coolbits.figures.style import theme
 from coolbits.study.recipes.results import TRAJECTORY_COLUMNS
+from coolbits.training.state_measures import MEASURES as STATE_MEASURES
 
 BATCH = 2048
 STEPS = (1, 2, 4, 8, 16, 20, 40, 60)
@@ -34,7 +36,9 @@ def _row(optimizer: str, states: str, step: int, layer: int, state: str, noise: 
         zeros = ZEROS.get(kind, 0) * (1 + noise.random()) if second else 0.0
         row |= {f"zero_share{suffix}": zeros, f"rounding_error{suffix}": ROUNDED.get(kind, 0.0)}
         row |= {f"newton_schulz_error{suffix}": math.nan if second else 20 * ROUNDED.get(kind, 0.0)}
+    row |= {f"block_{name}": share * 2.0**-step for name, share in {"min": 1e-4, "median": 1e-3, "max": 1e-2}.items()}
     spectrum = {"condition": 1e4 * (1 + noise.random()), "stable_rank": 3 + noise.random()}
+    spectrum |= {"sigma_max": 1.0 + noise.random(), "sigma_min": 1e-4 * (1 + layer)}
     return row | {name: math.nan if second else value for name, value in spectrum.items()}
 
 
@@ -102,6 +106,38 @@ def test_the_first_panel_shows_the_median_share_of_zeros_with_what_linear_codes_
     for line, (states, column) in zip(drawn, columns.items(), strict=True):
         expected = adamw[adamw.states == states].groupby("step")[column].median() * 100
         assert line == pytest.approx(expected.to_numpy())
+
+
+MEASURES = ["block_max", "sigma_max", "sigma_min"]
+
+
+def test_other_measures_can_be_asked_for() -> None:
+    rows = pd.concat([_run("adamw", "32", seed) for seed in range(2)]).astype({"diverged_step": "Int64"})
+    with theme():
+        axes = draw({"telemetry": rows}, {"measures": MEASURES}).axes
+    wanted = [("exp_avg_sq", "block_max"), *(("exp_avg", name) for name in MEASURES)]
+    for panel, (state, column) in zip(axes, wanted, strict=True):
+        (line,) = panel.lines
+        assert line.get_ydata() == pytest.approx(rows[rows.state == state].groupby("step")[column].median().to_numpy())
+    text = caption({"telemetry": rows}, {"measures": MEASURES}, "micro")
+    assert "a and b: largest magnitude" in text and "c: largest singular value" in text and "d: smallest" in text
+    assert "stored as 0" not in text and "linear codes" not in text
+
+
+@pytest.mark.parametrize("measure", panels.MEASURES)
+def test_every_measure_is_a_column_and_draws_something(measure: str, tables: dict[str, pd.DataFrame]) -> None:
+    assert measure in STATE_MEASURES
+    with theme():
+        axes = draw(tables, {"measures": measure}).axes
+    assert all(any(len(line.get_ydata()) > 1 for line in panel.lines) for panel in axes)
+
+
+def test_measures_that_are_not_there_or_too_many_are_refused(tables: dict[str, pd.DataFrame]) -> None:
+    with pytest.raises(CoolbitsError, match=r"figure telemetry: no measure 'heat'; there are zero_share, shadow_error"):
+        draw(tables, {"measures": "heat"})
+    for asked, count in ((["block_min", "block_max", "shadow_error", "condition"], 7), ([], 0)):
+        with pytest.raises(CoolbitsError, match=f"figure telemetry: `measures` asks for {count} panels"):
+            draw(tables, {"measures": asked})
 
 
 def test_the_caption_says_who_diverged_when_and_what_was_seen_before(tables: dict[str, pd.DataFrame]) -> None:

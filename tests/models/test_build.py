@@ -92,5 +92,5 @@ class TestErrors:
         assert "\n" not in str(caught.value)
 
     def test_a_missing_size_is_refused(self) -> None:
-        with pytest.raises(CoolbitsError, match=r"model\.config\.hidden_size of olmo2 is missing"):
+        with pytest.raises(CoolbitsError, match=r"model\.config\.hidden_size: missing in olmo2"):
             build_model(Model(architecture="olmo2", config={}), seed=0)

@@ -1,12 +1,14 @@
 from collections.abc import Mapping
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.optim import compiled, reference
 from coolbits.optim.adam import Adam
-from coolbits.optim.codecs import Float32, StateCodec
+from coolbits.optim.codecs import Blockwise, Float32, StateCodec
 from coolbits.optim.muon import Muon
 from coolbits.optim.optimizer import Group, Optimizer, Rule
 from coolbits.optim.sgd import SGD
@@ -18,6 +20,7 @@ RULES: dict[str, Rule] = {
     "muon": Muon(0.95, False, 5, "spectral", 0.1, dtype=torch.bfloat16),
 }
 EVERY_RULE = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+needs_compiler = pytest.mark.skipif(not compiled.available(), reason="no C++ compiler")
 
 
 class Halves:
@@ -150,6 +153,48 @@ class TestCodecs:
             runs.append(parameters)
         for name in "abc":
             torch.testing.assert_close(runs[0][name], runs[1][name], rtol=0, atol=2e-3)
+
+
+class TestShards:
+    """A shard is some consecutive rows of a weight, as many as fill whole blocks; the last shard's may fill none."""
+
+    ROWS, BLOCK = (2, 6, 5), 24  # 13 rows of 12 elements: a block is two rows, the last one half of that
+
+    def updated(self, rule: Rule, kind: str, steps: ModuleType, rows: tuple[int, ...]) -> list[dict[str, Tensor]]:
+        """Weights and states after five updates of a weight cut into shards of so many rows, shard by shard."""
+        generator = torch.Generator().manual_seed(0)
+        weight, *gradients = torch.randn(6, sum(rows), 12, generator=generator)
+        shards = [nn.Parameter(shard.clone()) for shard in weight.split(rows)]
+        codecs = {state: Blockwise(kind, state != "exp_avg_sq", self.BLOCK) for state in rule.states}
+        optimizers = [Optimizer([Group(rule, {"w": shard}, codecs, steps)]) for shard in shards]
+        for gradient in gradients:
+            for optimizer, shard, part in zip(optimizers, shards, gradient.split(rows), strict=True):
+                shard.grad = part.clone()
+                optimizer.step(0.05)
+        return [
+            {"weight": shard.detach()} | optimizer.state_tensors()
+            for optimizer, shard in zip(optimizers, shards, strict=True)
+        ]
+
+    @pytest.mark.parametrize("steps", [reference, pytest.param(compiled, marks=needs_compiler)])
+    @pytest.mark.parametrize("kind", ["linear", "dynamic"])
+    @pytest.mark.parametrize("rule", ["adamw", "adamc", "sgd"])
+    def test_weights_codes_and_scales_are_slices_of_the_wholes(self, rule: str, kind: str, steps: ModuleType) -> None:
+        """Each element's update is its block's affair, so that a rank can own rows and never see the others."""
+        (whole,) = self.updated(RULES[rule], kind, steps, (sum(self.ROWS),))
+        shards = self.updated(RULES[rule], kind, steps, self.ROWS)
+        assert [len(shard["weight"]) for shard in shards] == list(self.ROWS)
+        for name in whole.keys() - {"step"}:
+            joined = torch.cat([shard[name] for shard in shards])
+            assert joined.dtype == whole[name].dtype and torch.equal(joined, whole[name]), name
+
+    def test_muon_needs_the_whole_matrix(self) -> None:
+        """The momentum can stay in shards; Newton-Schulz mixes all rows."""
+        (whole,) = self.updated(RULES["muon"], "linear", reference, (sum(self.ROWS),))
+        shards = self.updated(RULES["muon"], "linear", reference, self.ROWS)
+        for part in ("w.momentum.codes", "w.momentum.scales"):
+            assert torch.equal(torch.cat([shard[part] for shard in shards]), whole[part])
+        assert not torch.allclose(torch.cat([shard["weight"] for shard in shards]), whole["weight"], atol=1e-2)
 
 
 class TestErrors:

@@ -1,6 +1,8 @@
 """The audit finds every kind of damage, says it in one line, and says nothing where there is none."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from coolbits.artifacts.code import Slice
+from coolbits.artifacts.environment import lock_digest
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
@@ -16,6 +19,9 @@ from coolbits.artifacts.store import accept
 from coolbits.provenance.audit import audit
 from coolbits.provenance.circumstances import present_code
 from coolbits.provenance.lineage import artifacts_below, trace
+from coolbits.stages import STAGES
+from coolbits.study.recipes.vision import IDX_FILES
+from coolbits.vision.folders import listing_digest
 
 FIGURE = ("figure", "tiny/tokens")
 
@@ -131,6 +137,26 @@ def test_files_that_make_no_sense_are_findings(lab, name, content):
 def test_a_missing_file_is_found(lab):
     (lab.one("table") / "table.parquet").unlink()
     assert lab.held() == ["missing     table/tiny/loss/table.parquet: no such file, but it was recorded"]
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "manifest.json", "record.json", "accepted.json"])
+def test_a_file_that_cannot_be_opened_is_a_finding(lab, name):
+    path = lab.one("table") / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(path)
+    assert f"changed     table/tiny/loss/{name}: not readable (Too many levels of symbolic links)" in lab.held()
+
+
+def test_a_file_that_a_broken_disk_does_not_give_is_a_finding(lab, monkeypatch):
+    path = lab.one("table") / "table.parquet"
+
+    def digest(of):
+        if of == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return file_digest(of)
+
+    monkeypatch.setattr("coolbits.provenance.contents.file_digest", digest)
+    assert lab.held() == ["changed     table/tiny/loss/table.parquet: not readable (Input/output error)"]
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -275,6 +301,11 @@ def test_other_code_is_one_line_for_all_artifacts_of_a_kind(lab):
     )
 
 
+def test_a_kind_that_todays_code_does_not_make_is_a_finding(lab, monkeypatch):
+    monkeypatch.delitem(STAGES, "table")
+    assert lab.held() == ["code        table/tiny/loss: no stage of today's code makes this kind of artifact"]
+
+
 def test_accepted_code_is_information_and_says_by_whom_and_why(lab):
     other_code(lab, "table")
     accept(lab.one("table"), present_code("table"), "me", "renamed a variable")
@@ -339,6 +370,16 @@ def test_two_environments_behind_one_figure_are_a_finding_that_names_what_differ
     )
     assert "; torch 2.13.0 (8, for example " in line
     assert "extra" not in line
+
+
+def test_two_lock_files_behind_one_figure_are_a_finding(lab):
+    lab.rewrite(lab.one("shards") / "record.json", lambda record: record["environment"].update(lock="0" * 64))
+    (line,) = lab.held()
+    assert line == (
+        "environment figure/tiny/tokens: different environments: "
+        f"lock file 00000000 (1, for example shards/{lab.one('shards').name}); "
+        f"lock file {lock_digest()[:8]} (8, for example corpus/{lab.one('corpus').name})"
+    )
 
 
 def test_another_lock_file_than_todays_and_other_threads_are_notes(lab):
@@ -417,25 +458,120 @@ def test_a_corpus_read_from_files_is_compared_with_them_where_they_lie(empty, tm
     assert [str(finding) for finding in empty.findings(key=("corpus", node.name))] == said[content]
 
 
+def located(lab, node, key, places):
+    """Write the RECIPE file that says where the sources of an artifact lie."""
+    job = Job(node.kind, f"{node.kind}-{node.name}", (node,), {}, {key.format(node.name): list(map(str, places))})
+    (lab.root / "recipes").mkdir()
+    (lab.root / "recipes" / f"{job.name}.json").write_text(json.dumps(job.to_json()))
+
+
 @pytest.mark.parametrize("changed", [False, True])
-@pytest.mark.parametrize("kind", ["directory", "gguf", "calibration"])
+@pytest.mark.parametrize("kind", ["directory", "gguf", "calibration", "tokenizer", "idx", "gzipped"])
 def test_what_was_read_by_digest_is_compared_with_it(empty, tmp_path, kind, changed):
-    path = tmp_path / "model.gguf"
+    path = tmp_path / {
+        "tokenizer": "tokenizer.json",
+        "idx": "t10k-labels-idx1-ubyte",
+        "gzipped": "t10k-labels-idx1-ubyte.gz",
+    }.get(kind, "model.gguf")
     path.write_text("as it was")
     digest = file_digest(path)
     files = {"names": [path.name], "sha256": [digest]}
-    recipe, place = {
-        "directory": ({"source": {"kind": "directory", **files}}, tmp_path),
-        "gguf": ({"source": {"kind": "gguf", "sha256": digest}}, path),
-        "calibration": ({"calibration": {"kind": "documents", "source": {"kind": "files", **files}}}, path),
+    folder = tmp_path / "others"
+    folder.mkdir()
+    images = [folder / name for name in IDX_FILES[:3]]
+    for other in images:
+        other.write_text(other.name)
+    digests = [file_digest(other) for other in images] + [digest]
+    idx = ({"source": {"kind": "idx", "sha256": digests}}, "images/{}", [*images, path])
+    recipe, key, places = {
+        "directory": ({"source": {"kind": "directory", **files}}, "some", [tmp_path]),
+        "gguf": ({"source": {"kind": "gguf", "sha256": digest}}, "some", [path]),
+        "calibration": ({"calibration": {"kind": "documents", "source": {"kind": "files", **files}}}, "some", [path]),
+        "tokenizer": ({"tokenizer": {"kind": "local", "sha256": digest}}, "tokenizer", [tmp_path]),
+        "idx": idx,
+        "gzipped": idx,
     }[kind]
     node = empty.shared("pretrained", "own", recipe, {})
-    job = Job("pretrained", f"pretrained-{node.name}", (node,), {}, {"some": [str(place)]})
-    (empty.root / "recipes").mkdir()
-    (empty.root / "recipes" / f"{job.name}.json").write_text(json.dumps(job.to_json()))
+    located(empty, node, key, places)
     path.write_text("as it is now" if changed else "as it was")
     said = [f"source      pretrained/{node.name}: its source {path} is no longer the file that was read"]
     assert [str(finding) for finding in empty.findings(key=("pretrained", node.name))] == (said if changed else [])
+
+
+@pytest.mark.parametrize("change", [None, "a picture of another size", "one more picture", "a class is gone", "moved"])
+def test_folders_of_pictures_are_compared_by_names_and_sizes(empty, tmp_path, change):
+    root = tmp_path / "pictures"
+    for place in (f"{split}/{name}" for split in ("train", "val") for name in "ab"):
+        (root / place).mkdir(parents=True)
+        (root / place / "0.png").write_text("a picture")
+    source = {"kind": "folder", "train": "train", "test": "val", "sha256": listing_digest(root, ("train", "val"))}
+    node = empty.shared("images", "pictures", {"source": source}, {})
+    located(empty, node, "images/{}", [root])
+    match change:
+        case "a picture of another size":
+            (root / "val" / "a" / "0.png").write_text("another picture")
+        case "one more picture":
+            (root / "train" / "b" / "1.png").write_text("a picture")
+        case "a class is gone":
+            (root / "train" / "b" / "0.png").unlink()
+        case "moved":
+            root.rename(tmp_path / "elsewhere")
+    held = f"its source {root} no longer has the pictures that were read, by their names and sizes"
+    noted = "its source folder of pictures is not where it was read; not compared with it"
+    lines = {None: [], "moved": [f"note        images/{node.name}: {noted}"]}
+    found = [str(finding) for finding in empty.findings(key=("images", node.name))]
+    assert found == lines.get(change, [f"source      images/{node.name}: {held}"])
+
+
+COMMIT = "0123456789" * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe", "said"),
+    [
+        (
+            "tokenizer",
+            {"tokenizer": {"kind": "hub", "id": "owner/model", "revision": COMMIT}},
+            f"read from the hub's owner/model at {COMMIT}; not compared with it",
+        ),
+        (
+            "finetuned",
+            {"hub": {"id": "owner/model", "revision": "main", "parameters": 9}},
+            "read from the hub's owner/model at main, which is no commit: what it names may change; "
+            "not compared with it",
+        ),
+        (
+            "images",
+            {"source": {"kind": "digits", "test_fraction": 0.2}},
+            "its digits came with scikit-learn, whose version the record has; not compared with them",
+        ),
+        (
+            "corpus",
+            {"source": {"kind": "carved in stone"}},
+            "its source of kind 'carved in stone' is none that the audit knows; not compared with it",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_cannot_be_compared_is_a_note(empty, kind, recipe, said):
+    node = empty.shared(kind, "own", recipe, {})
+    assert [str(finding) for finding in empty.findings(key=(kind, node.name))] == [
+        f"note        {kind}/{node.name}: {said}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        ("tokenizer", {"tokenizer": {"kind": "bpe", "vocabulary_size": 300}}),
+        ("tokenizer", {"tokenizer": {"kind": "pretrained", "end_of_text": None}}),
+        ("conversations", {"source": {"kind": "embedded", "examples": 8, "seed": 0}}),
+        ("finetuned", {"hub": None}),
+    ],
+)
+def test_what_is_made_from_parents_alone_has_no_source(empty, kind, recipe):
+    node = empty.shared(kind, "own", recipe, {})
+    assert empty.findings(key=(kind, node.name)) == []
 
 
 def test_another_embedded_corpus_is_a_finding(empty):

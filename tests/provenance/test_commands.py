@@ -1,12 +1,14 @@
 """The commands: what they print, and their status: 0 clean, 1 findings, 2 one sentence on what is wrong."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from coolbits import cli
+from coolbits.loops.locks import alone_in
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -124,6 +126,20 @@ def test_gc_says_what_stays_and_why(run, lab, tmp_path):
     assert status == 0
     assert "9 artifacts that no given study wants stay: results that are there need them" in said
     assert "not given: tiny; of these studies only results and what is behind them stay" in said
+
+
+def test_gc_removes_nothing_while_a_training_holds_its_lock(run, lab, tmp_path):
+    study, folder = study_file(tmp_path, "another"), lab.root / "work" / "checkpoint" / "track"
+    shutil.rmtree(lab.root / "figure")
+    before = sorted(lab.root.rglob("*"))
+    with alone_in(folder):
+        status, said, complaint = run("gc", study, "--results", lab.root, "--yes")
+        assert (status, said) == (2, "")
+        assert complaint == f"coolbits: {folder}/lock: process {os.getpid()} works here now; wait for it, or stop it\n"
+        assert set(before) <= set(lab.root.rglob("*"))
+    status, said, _ = run("gc", study, "--results", lab.root, "--yes")
+    assert status == 0
+    assert str(folder) in said
 
 
 def test_gc_refuses_a_folder_that_is_none(run, tmp_path):

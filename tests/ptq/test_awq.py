@@ -41,9 +41,14 @@ def quantize(model: PreTrainedModel, *recipes: AWQ, tokens: Tokens = TOKENS) -> 
     return awq_pass(model, trace, linears, tokens, recipes, lambda _units: None)
 
 
-def divergence(model: PreTrainedModel, made: Made) -> float:
+def applied(model: PreTrainedModel, made: Made) -> PreTrainedModel:
     quantized = copy.deepcopy(model)
     apply_model(quantized, QuantizedModel({name: result.layer for name, result in made[0].items()}, made[1]))
+    return quantized
+
+
+def divergence(model: PreTrainedModel, made: Made) -> float:
+    quantized = applied(model, made)
     with torch.no_grad():
         wanted, found = (each(TOKENS.tokens).logits.double().log_softmax(-1) for each in (model, quantized))
     return float((wanted.exp() * (wanted - found)).sum(-1).mean())
@@ -156,17 +161,69 @@ def test_each_group_is_cut_where_its_output_errs_least() -> None:
     assert narrower > 0
 
 
-def test_scales_and_clipping_each_help(llama: PreTrainedModel) -> None:
+@pytest.fixture
+def neox(model: PreTrainedModel) -> PreTrainedModel:
+    """A GPT-NeoX, attention and MLP side by side, whose norms let every seventh channel stand out."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("layernorm.weight"):
+                parameter[::7] *= 8
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "without_producer"), [("llama", set()), ("neox", {"dense_4h_to_h"})], ids=["llama", "gpt-neox"]
+)
+def test_scales_and_clipping_each_help(name: str, without_producer: set[str], request: pytest.FixtureRequest) -> None:
+    outlying = request.getfixturevalue(name)
     both, scaled, clipped_only = quantize(
-        llama, recipe(), recipe(clip=False), recipe(steps=2, weighted=False, largest_exponent=1e-9)
+        outlying, recipe(), recipe(clip=False), recipe(steps=2, weighted=False, largest_exponent=1e-9)
     )
-    nearest = plain_pass(decoder_linears(llama), RTN(grid=GRID), lambda _units: None)
-    losses = [divergence(llama, made) for made in (both, scaled, (nearest, {}))]
+    nearest = plain_pass(decoder_linears(outlying), RTN(grid=GRID), lambda _units: None)
+    losses = [divergence(outlying, made) for made in (both, scaled, (nearest, {}))]
     assert all(lower < 0.8 * higher for lower, higher in pairwise(losses))
-    assert divergence(llama, clipped_only) < losses[2]
-    for result in both[0].values():
-        assert result.entry.method == "awq"
+    assert divergence(outlying, clipped_only) < losses[2]
+    for module, result in both[0].items():
+        assert result.entry.method == ("clip" if module.rpartition(".")[2] in without_producer else "awq")
         assert result.entry.proxy_loss < result.entry.rtn_proxy_loss
+
+
+@pytest.mark.parametrize("name", ["llama", "neox"])
+@pytest.mark.parametrize("clip", [True, False])
+def test_every_weight_is_on_its_grid(name: str, clip: bool, request: pytest.FixtureRequest) -> None:
+    """Scaled, divided and clipped, the weights that the model computes with are still levels of their group."""
+    outlying = request.getfixturevalue(name)
+    (made,) = quantize(outlying, recipe(clip=clip))
+    quantized = decoder_linears(applied(outlying, made))
+    for module, result in made[0].items():
+        layer, groups = result.layer, quantized[module].weight.detach().unflatten(1, (-1, 16))
+        steps = groups / layer.scales[..., None] + layer.zeros[..., None]
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-5)
+        assert 0 <= int(steps.round().min()) <= int(steps.round().max()) <= GRID.top
+
+
+@pytest.mark.parametrize("name", ["llama", "neox"])
+def test_quantizing_twice_changes_nothing_where_the_grid_is_found_again(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """On an asymmetric grid, weights lose nothing as they are: no scale and no clip beats none.
+
+    Its ends must be among them. Cut on both sides alike, a group may lie half a step short of one.
+    """
+    outlying = request.getfixturevalue(name)
+    (once,) = quantize(outlying, recipe())
+    again = applied(outlying, once)
+    (twice,) = quantize(again, recipe())
+    assert twice[1] == {}
+    for module, result in once[0].items():
+        first, second = result.layer, twice[0][module].layer
+        assert twice[0][module].entry.exponent is None
+        groups = first.codes.unflatten(1, (-1, 16))
+        spanned = (groups.amin(-1) == 0) & (groups.amax(-1) == GRID.top)  # [outputs, groups]
+        kept = spanned.repeat_interleave(16, 1)
+        assert float(kept.float().mean()) > 0.9
+        assert torch.equal(second.codes[kept], first.codes[kept])
+        torch.testing.assert_close(second.weight()[kept], first.weight()[kept], rtol=1e-5, atol=1e-6)
 
 
 def test_without_loss_of_bits_nothing_but_rounding_is_lost(llama: PreTrainedModel) -> None:

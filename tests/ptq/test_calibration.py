@@ -18,17 +18,19 @@ def trace(model: PreTrainedModel) -> Trace:
     return trace_model(model, decoder_blocks(model), decoder_linears(model), CALIBRATION)
 
 
-def test_fewer_tokens_than_a_layer_has_inputs_are_refused() -> None:
+def test_no_more_tokens_than_a_layer_has_inputs_are_refused() -> None:
     linears = {"up": nn.Linear(32, 128), "down": nn.Linear(128, 32)}
-    check_calibration(Tokens.of_equal_length(torch.zeros(8, 16, dtype=torch.long)), linears, 96)
-    with pytest.raises(CoolbitsError, match="fewer than the 128 inputs of down; take at least 8 sequences"):
-        check_calibration(Tokens.of_equal_length(torch.zeros(7, 16, dtype=torch.long)), linears, 96)
+    for sequences, length in ((9, 16), (9, 15)):
+        check_calibration(Tokens.of_equal_length(torch.zeros(sequences, length, dtype=torch.long)), linears, 96)
+        with pytest.raises(CoolbitsError, match="not more than the 128 inputs of down; take at least 9 sequences"):
+            fewer = torch.zeros(sequences - 1, length, dtype=torch.long)
+            check_calibration(Tokens.of_equal_length(fewer), linears, 96)
 
 
 def test_padding_does_not_count_as_calibration() -> None:
     linears = {"down": nn.Linear(128, 32)}
-    padded = Tokens(torch.zeros(8, 16, dtype=torch.long), torch.tensor([16] * 7 + [15]))
-    with pytest.raises(CoolbitsError, match="127 in all, are fewer than the 128 inputs of down"):
+    padded = Tokens(torch.zeros(9, 16, dtype=torch.long), torch.tensor([15] * 8 + [8]))
+    with pytest.raises(CoolbitsError, match="128 in all, are not more than the 128 inputs of down"):
         check_calibration(padded, linears, 96)
 
 

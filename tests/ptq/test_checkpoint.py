@@ -10,7 +10,7 @@ from coolbits.models.blocks import decoder_linears
 from coolbits.models.quantized import apply_quantized, read_quantized
 from coolbits.ptq.checkpoint import Request, build_quantized, quantize_checkpoint
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Quantized, Windows
+from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Quantized, Windows
 
 CALIBRATION = Windows(sequences=16, sequence_length=32)
 
@@ -73,6 +73,45 @@ def test_gptq_keeps_the_outputs_closer_than_rounding(
             errors[method] = float((model(tokens).logits - quantized(tokens).logits).norm())
     rounding, *others = errors.values()
     assert all(error < rounding for error in others)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+@pytest.mark.parametrize("order", ["natural", "activation", "group-aware"])
+def test_no_module_of_a_trained_model_loses_more_than_by_rounding(
+    trained: Path, tmp_path: Path, bits: int, order: str
+) -> None:
+    method = GPTQ(grid=Grid(bits=bits, group_size=32), order=order)
+    build_quantized(Quantized(method=method), trained / "model", trained / "calibration", tmp_path)
+    ledger = pd.read_parquet(tmp_path / "ledger.parquet")
+    assert (ledger["method"] == "gptq").all()
+    assert (ledger["proxy_loss"] < ledger["rtn_proxy_loss"]).all()
+
+
+SHUFFLED = [
+    *(gptq_recipe(sequential=sequential) for sequential in ("layer", "block", "none")),
+    AWQ(grid=Grid(bits=3, group_size=16, symmetric=False)),
+]
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+@pytest.mark.parametrize("method", SHUFFLED, ids=["gptq layer", "gptq block", "gptq none", "awq"])
+def test_the_order_of_the_calibration_does_not_matter(
+    checkpoint: Path, tmp_path: Path, method: GPTQ | AWQ, padded: bool
+) -> None:
+    """Sums of floats come in another order: proxy losses are equal to nine digits, and no code falls otherwise."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 96, (16, 32), generator=generator)
+    lengths = torch.randint(9, 33, (16,), generator=generator) if padded else torch.full((16,), 32)
+    rows = torch.randperm(16, generator=generator)
+    made = []
+    for name, calibration in (("as drawn", Tokens(tokens, lengths)), ("other", Tokens(tokens[rows], lengths[rows]))):
+        (tmp_path / name).mkdir()
+        write_tokens(calibration, tmp_path / name)
+        made += quantize_checkpoint([Request(Quantized(method=method), tmp_path / name)], checkpoint)
+    for name, result in made[0].results.items():
+        other = made[1].results[name]
+        assert torch.equal(other.layer.codes, result.layer.codes)
+        assert other.entry.proxy_loss == pytest.approx(result.entry.proxy_loss, rel=1e-9)
 
 
 def test_a_saved_model_opens_with_transformers_and_has_the_dequantized_weights(

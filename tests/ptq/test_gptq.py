@@ -200,11 +200,20 @@ def test_uncorrelated_inputs_of_equal_size_give_rounding_to_nearest(
 
 
 @pytest.mark.parametrize("search", [None, ScaleSearch()])
-@pytest.mark.parametrize("order", ["natural", "group-aware"])
-def test_a_weight_on_its_grid_stays_as_it_is(layer: Layer, order: str, search: ScaleSearch | None) -> None:
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("order", ["natural", "activation", "group-aware"])
+def test_a_weight_on_its_grid_stays_as_it_is(
+    layer: Layer, order: str, static: bool, search: ScaleSearch | None
+) -> None:
+    """Quantizing again changes nothing where a group's ends are among its weights, so that its grid is found again."""
     weight, hessian = layer(6, 16, 1)
-    knobs = recipe(3, 8, symmetric=False, search=search, order=order)
-    on_grid = round_to_nearest(weight, knobs.grid).weight()
+    knobs = recipe(3, 8, symmetric=False, search=search, order=order, static_groups=static)
+    # In activation order, groups found on the way are of inputs that follow each other in that order.
+    grouped = (
+        order_of(hessian.diagonal().numpy(), order, 8) if order == "activation" and not static else list(range(16))
+    )
+    on_grid = torch.empty_like(weight)
+    on_grid[:, grouped] = round_to_nearest(weight[:, grouped], knobs.grid).weight()
     result = gptq(on_grid, hessian, knobs)
     torch.testing.assert_close(result.layer.weight(), on_grid)
     assert result.entry.proxy_loss == pytest.approx(0, abs=1e-9)
@@ -225,7 +234,7 @@ def test_outputs_do_not_interact(layer: Layer) -> None:
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 8, 12, 16, 128])
-@pytest.mark.parametrize("order", ["activation", "group-aware"])
+@pytest.mark.parametrize("order", ["natural", "activation", "group-aware"])
 @pytest.mark.parametrize("static_groups", [True, False])
 def test_the_block_size_changes_nothing(layer: Layer, block_size: int, order: str, static_groups: bool) -> None:
     weight, hessian = layer(6, 24, 4)

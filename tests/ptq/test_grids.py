@@ -107,6 +107,18 @@ def test_quantizing_again_changes_nothing_where_the_grid_is_found_again(bits: in
     torch.testing.assert_close(second.weight(), first.weight())
 
 
+def test_a_symmetric_grid_is_not_found_again_and_changes_weights_each_time() -> None:
+    """The lowest level lies 4 steps from zero where the largest weight lay 3.5; the highest, 3 steps."""
+    grid = Grid(bits=3, group_size=3)
+    layers = [round_to_nearest(torch.tensor([[-3.5, 1.0, 2.0], [3.5, 1.0, 2.0]]), grid)]
+    layers.append(round_to_nearest(layers[0].weight(), grid))
+    assert [layer.scales[:, 0].tolist() for layer in layers] == [[1, 1], pytest.approx([8 / 7, 6 / 7])]
+    assert layers[0].weight().tolist() == [[-4, 1, 2], [3, 1, 2]]
+    # Of the lowest level, half way between two again, either may come.
+    assert layers[1].weight()[0, 1:].tolist() == pytest.approx([8 / 7, 16 / 7])
+    assert layers[1].weight()[1].tolist() == pytest.approx([18 / 7, 6 / 7, 12 / 7])
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("value", [0.0, 1e-42])
 @pytest.mark.parametrize("search", [None, ScaleSearch()])

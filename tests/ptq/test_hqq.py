@@ -78,6 +78,20 @@ def test_four_bits_start_from_whole_zero_points_unless_told() -> None:
     assert not torch.equal(default.zeros, real.zeros)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_quantizing_twice_changes_nothing_where_both_ends_of_the_grid_are_used(bits: int) -> None:
+    """Then the grid spans what it spanned; zero points, moved to the mean, are those that give the weights."""
+    weight = 0.02 * torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    once = quantize_half_quadratic(weight, recipe(bits, 64))
+    twice = quantize_half_quadratic(once.weight(), recipe(bits, 64))
+    groups = once.codes.view(64, -1, 64)
+    spanned = (groups.amin(-1) == 0) & (groups.amax(-1) == 2**bits - 1)  # [outputs, groups]
+    assert float(spanned.float().mean()) > 0.9
+    kept = spanned.repeat_interleave(64, 1)
+    assert torch.equal(twice.codes[kept], once.codes[kept])
+    torch.testing.assert_close(twice.weight()[kept], once.weight()[kept], rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.25, -3.0])
 def test_a_group_of_one_value_keeps_it(value: float) -> None:
     weight = torch.full((2, 16), value)

@@ -41,6 +41,7 @@ EXPECTED = {
     "llama": (GROUPED, LLAMA),
     "llama-biased": (GROUPED | {"attention_bias": True, "mlp_bias": True}, LLAMA),
     "llama-relu": (GROUPED | {"hidden_act": "relu"}, LLAMA),
+    "olmo": (GROUPED, VALUES | GATED),  # its norms have no weights that could be divided
     "olmo2": (GROUPED, VALUES | GATED),
     "qwen3": (GROUPED | {"head_dim": 8}, LLAMA),
     "smollm3": (GROUPED, LLAMA),

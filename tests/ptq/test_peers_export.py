@@ -25,11 +25,13 @@ from coolbits.models.activations import TokenRounding
 from coolbits.models.blocks import decoder_linears
 from coolbits.models.files import load_model
 from coolbits.models.quantized import QuantizedModel, apply_quantized, read_quantized, weight_matrix, write_quantized
+from coolbits.ptq.checkpoint import build_quantized
 from coolbits.ptq.export.model import FORMATS, write_export
 from coolbits.ptq.export.source import Source
 from coolbits.ptq.gptq import gptq
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import GPTQ, Grid
+from coolbits.ptq.tokens import Tokens, write_tokens
+from coolbits.study.recipes.ptq import AWQ, GPTQ, Grid, Quantized
 
 SIZES = {
     "vocab_size": 96,
@@ -60,11 +62,7 @@ def export(
     activations: TokenRounding | None = None,
 ) -> Path:
     """Quantize a model with outliers, by GPTQ if in activation order, and export it."""
-    model = build(architecture)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter) ** 3)
-    model.save_pretrained(folder / "model")
+    model = save_outlying(architecture, folder)
     layers = {}
     for name, module in decoder_linears(model).items():
         weight = weight_matrix(module).float()
@@ -75,6 +73,29 @@ def export(
         layers[name] = round_to_nearest(weight, grid) if order == "natural" else by_gptq
     (folder / "codes").mkdir()
     write_quantized(QuantizedModel(layers, activations=activations), folder / "codes")
+    write_export(Source(folder / "codes", folder / "model", {}), FORMATS[form], folder / "out")
+    return folder / "out"
+
+
+def save_outlying(architecture: str, folder: Path) -> PreTrainedModel:
+    model = build(architecture)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter) ** 3)
+    model.save_pretrained(folder / "model")
+    return model
+
+
+def export_awq(form: str, architecture: str, folder: Path) -> Path:
+    """Quantize a model with outliers by AWQ, which also changes norms and biases, and export it."""
+    save_outlying(architecture, folder)
+    for name in ("codes", "calibration"):
+        (folder / name).mkdir()
+    tokens = torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(0))
+    write_tokens(Tokens.of_equal_length(tokens), folder / "calibration")
+    recipe = Quantized(method=AWQ(grid=Grid(bits=4, group_size=32, symmetric=False)))
+    build_quantized(recipe, folder / "model", folder / "calibration", folder / "codes")
+    assert read_quantized(folder / "codes").replaced
     write_export(Source(folder / "codes", folder / "model", {}), FORMATS[form], folder / "out")
     return folder / "out"
 
@@ -105,6 +126,13 @@ def test_transformers_opens_compressed_tensors(architecture, bits, group_size, s
     grid = Grid(bits=bits, group_size=group_size, symmetric=symmetric)
     out = export("compressed-tensors", architecture, grid, tmp_path, order)
     theirs = AutoModelForCausalLM.from_pretrained(out)
+    torch.testing.assert_close(their_logits(theirs), our_logits(tmp_path), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["neox", "llama"])
+def test_transformers_opens_what_awq_scaled_as_compressed_tensors(architecture, tmp_path):
+    pytest.importorskip("llmcompressor", reason="llm-compressor is in the peers' environment")
+    theirs = AutoModelForCausalLM.from_pretrained(export_awq("compressed-tensors", architecture, tmp_path))
     torch.testing.assert_close(their_logits(theirs), our_logits(tmp_path), rtol=1e-6, atol=1e-6)
 
 
@@ -160,17 +188,25 @@ GPTQ_CASES = [
 @pytest.mark.parametrize(("architecture", "bits", "group_size", "symmetric", "order"), GPTQ_CASES)
 def test_transformers_opens_the_gptq_format(architecture, bits, group_size, symmetric, order, tmp_path, eager):
     pytest.importorskip("gptqmodel", reason="GPTQModel is in an environment of its own")
+    grid = Grid(bits=bits, group_size=group_size, symmetric=symmetric)
+    check_gptq_format(export("gptq", architecture, grid, tmp_path, order), tmp_path, bits)
+
+
+def test_transformers_opens_what_awq_scaled_in_the_gptq_format(tmp_path, eager):
+    pytest.importorskip("gptqmodel", reason="GPTQModel is in an environment of its own")
+    check_gptq_format(export_awq("gptq", "neox", tmp_path), tmp_path, 4)
+
+
+def check_gptq_format(out: Path, folder: Path, bits: int) -> None:
     from transformers import GPTQConfig
 
-    grid = Grid(bits=bits, group_size=group_size, symmetric=symmetric)
-    out = export("gptq", architecture, grid, tmp_path, order)
     plain = GPTQConfig(bits=bits, backend="gptq_torch")
     theirs = AutoModelForCausalLM.from_pretrained(out, quantization_config=plain, dtype=torch.float32)
-    for name, layer in read_quantized(tmp_path / "codes").layers.items():
+    for name, layer in read_quantized(folder / "codes").layers.items():
         module = theirs.get_submodule(name)
         weight = type(module).dequantize_weight(module).T.float()
         torch.testing.assert_close(
             weight, layer.weight(), rtol=2**-10, atol=1e-6, msg=name
         )  # it keeps scales in float16
-    ours = our_logits(tmp_path)
+    ours = our_logits(folder)
     assert (their_logits(theirs) - ours).abs().max() < 5e-3 * ours.abs().max()

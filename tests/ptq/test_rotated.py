@@ -81,6 +81,22 @@ def test_a_restored_layer_keeps_its_entry_and_its_codes(layer: Layer) -> None:
     assert torch.equal(outer.layer.inner.codes, inner.layer.codes)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("by_gptq", [False, True], ids=["rtn", "gptq"])
+def test_quantizing_twice_changes_nothing_on_a_grid_that_is_found_again(layer: Layer, bits: int, by_gptq: bool) -> None:
+    """Asymmetric grids are, since they span the smallest to the largest weight of the rotated group."""
+    weight, hessian = layer(6, 32, 4)
+    grid = Grid(bits=bits, group_size=16, symmetric=False)
+    once = RotatedLayer(round_to_nearest(rotate_weight(weight, ROTATION), grid), ROTATION.seed)
+    if by_gptq:
+        twice = gptq_rotated(once.weight(), hessian, GPTQ(grid=grid, order="natural")).layer
+    else:
+        twice = RotatedLayer(round_to_nearest(rotate_weight(once.weight(), ROTATION), grid), ROTATION.seed)
+    assert isinstance(twice, RotatedLayer)
+    assert torch.equal(twice.inner.codes, once.inner.codes)
+    torch.testing.assert_close(twice.weight(), once.weight(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["rotated-rtn-w8-g16", "rotated-gptq-w8-g16"])
 @pytest.mark.parametrize("sequential", ["none", "block", "layer"])
 def test_a_rotated_checkpoint_loads_back_and_answers_as_the_model(

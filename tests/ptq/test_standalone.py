@@ -151,7 +151,7 @@ REFUSED = {
     "no recipe file": ({"recipe": "none.yaml"}, "--recipe none.yaml: no such file"),
     "no model": ({"model": "none"}, "--model none: no such folder, and no hub id"),
     "groups": ({"recipe": "gptq-w3-g48"}, "48 does not divide the 32 inputs"),
-    "too little calibration": ({"calibration": Wish(sequences=1)}, "48 in all, are fewer than the 64 inputs"),
+    "too little calibration": ({"calibration": Wish(sequences=1)}, "48 in all, are not more than the 64 inputs"),
     "too long": ({"calibration": Wish(sequence_length=49)}, "49 tokens, but the model has 48 positions"),
     "no calibration file": ({"calibration": Wish("none.txt")}, "--calibration none.txt: no such file"),
     "export": ({"export": "compressed-tensors"}, "not neighbouring inputs .*; gptq can"),

@@ -1,11 +1,27 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Olmo2Config, PreTrainedModel, Qwen3Config
+from transformers import (
+    ApertusConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    Olmo2Config,
+    OlmoConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
+from coolbits.models.quantized import QuantizedModel, apply_model
+from coolbits.ptq.checkpoint import Request, quantize_model
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, full_precision, trace_model
+from coolbits.study.recipes.ptq import GPTQ, Grid, Quantized
 
 TOKENS = torch.arange(5 * 16).reshape(5, 16) % 96
 SIZES = {
@@ -17,7 +33,22 @@ SIZES = {
     "intermediate_size": 48,
     "pad_token_id": None,
 }
-GATED = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+ATTENTION = [["q_proj", "k_proj", "v_proj"], ["o_proj"]]
+GATED = [*ATTENTION, ["gate_proj", "up_proj"], ["down_proj"]]
+ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+# Each architecture's groups, in the order of use.
+ARCHITECTURES = {
+    "llama": (LlamaConfig(**SIZES), GATED),
+    "olmo": (OlmoConfig(**SIZES), GATED),
+    "olmo2": (Olmo2Config(**SIZES), GATED),
+    "qwen3": (Qwen3Config(**SIZES, head_dim=16), GATED),
+    "smollm3": (SmolLM3Config(**SIZES), GATED),
+    "apertus": (ApertusConfig(**SIZES, **ROPE), [*ATTENTION, ["up_proj"], ["down_proj"]]),
+    "gpt2": (
+        GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2),
+        [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]],
+    ),
+}
 
 
 def trace_of(model: nn.Module) -> Trace:
@@ -33,19 +64,28 @@ def test_gpt_neox_runs_attention_then_mlp_though_its_residual_is_parallel(model:
     assert short_names(trace_of(model)) == [expected, expected]
 
 
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        (LlamaConfig(**SIZES), GATED),
-        (Olmo2Config(**SIZES), GATED),
-        (Qwen3Config(**SIZES, head_dim=16), GATED),
-        (GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2), [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]]),
-    ],
-    ids=["llama", "olmo2", "qwen3", "gpt2"],
-)
-def test_layers_that_read_the_same_tensor_are_one_group(config, expected: list[list[str]]) -> None:
+@pytest.mark.parametrize(("config", "expected"), ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_layers_that_read_the_same_tensor_are_one_group(config: PreTrainedConfig, expected: list[list[str]]) -> None:
     model = AutoModelForCausalLM.from_config(config).eval()
     assert short_names(trace_of(model)) == [expected, expected]
+
+
+@pytest.mark.parametrize(("config", "expected"), ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_every_group_of_every_architecture_is_quantized_by_gptq(
+    config: PreTrainedConfig, expected: list[list[str]], calibration: Path
+) -> None:
+    """At eight bits the model answers as before, which it would not with weights in another layer's place."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    recipe = Quantized(method=GPTQ(grid=Grid(bits=8, group_size=16)))
+    (made,) = quantize_model([Request(recipe, calibration)], model)
+    assert {result.entry.method for result in made.results.values()} == {"gptq"}
+    assert len(made.results) == 2 * sum(map(len, expected))
+    with torch.inference_mode():
+        before = model(input_ids=TOKENS).logits
+        apply_model(model, QuantizedModel({name: result.layer for name, result in made.results.items()}))
+        error = model(input_ids=TOKENS).logits - before
+    assert 0 < float(error.norm()) < 0.02 * float(before.norm())
 
 
 @pytest.mark.parametrize("sequences", [1, 5])

@@ -70,11 +70,11 @@ def test_analyses_change_nothing_but_themselves(tiny, planned):
         ({"analyses": {"a": theory(runs=["stem"])}}, r"analyses\.a\.runs: no 'stem'; there are trunk, wsd"),
         (
             {"analyses": {"a": {"analysis": MEMORY["analysis"] | {"models": ["gpt-1t"]}}}},
-            r"analyses\.a\.analysis: model: the preset 'gpt-1t' is unknown",
+            r"analyses\.a\.analysis\.models: the preset 'gpt-1t' is unknown",
         ),
         (
             {"analyses": {"a": {"analysis": MEMORY["analysis"] | {"optimizers": ["Adam"]}}}},
-            r"analyses\.a\.analysis: optimizer 'Adam': no such name",
+            r"analyses\.a\.analysis\.optimizers: no 'Adam'; allowed are",
         ),
     ],
 )

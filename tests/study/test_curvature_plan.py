@@ -1,12 +1,20 @@
 """Curvature, prediction and landscape in a study: what is measured of which models, and what it costs."""
 
+from functools import cache
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.cost import job_seconds
 from coolbits.study.footprint import job_megabytes
+from coolbits.study.load import load_study
+from coolbits.study.measure_cost import kept_vectors
+from coolbits.study.plan import resolve
+from coolbits.study.recipes.evaluation import Evaluation
 
+STUDIES = Path(__file__).resolve().parents[2] / "workflow" / "studies"
 ON = {"windows": 4, "sequence_length": 16}
 
 
@@ -121,3 +129,59 @@ def test_lanczos_vectors_are_counted_as_memory(tiny, planned):
 def test_an_extent_has_two_positive_lengths(tiny, planned, extent):
     with pytest.raises(ValidationError, match="extent"):
         planned(only(tiny, "landscape", {"extent": extent}))
+
+
+@cache
+def own_study(name):
+    """The plan of a study of the repository."""
+    path = STUDIES / f"{name}.yaml"
+    return resolve(load_study(path), path.parent)
+
+
+def measures(plan, kind):
+    """The measures of a kind, each once."""
+    found = {str(node.recipe): Evaluation.read(node.recipe).measure for node in plan.of_kind("evaluation")}
+    return [measure for measure in found.values() if measure.kind == kind]
+
+
+@pytest.mark.parametrize("name", ["paper-a-160m", "paper-a-10b", "mini-gpu"])
+def test_the_studies_for_a_gpu_draw_curvature_prediction_and_landscapes_at_both_precisions(name):
+    plan = own_study(name)
+    drawn = {node.recipe["figure"] for node in plan.of_kind("figure")}
+    assert {"curvature", "prediction", "landscape"} <= drawn
+    for kind in ("prediction", "landscape"):
+        assert {columns["bits"] for columns, _ in rows(plan, kind)} == {3, 4}
+    assert {columns["average"] for columns, _ in rows(plan, "curvature")} == {None, "lawa"}
+    decayed = [columns["peak_lr"] for columns, _ in rows(plan, "landscape") if columns["phase"] == "decay"]
+    assert len(set(decayed)) >= 3 and len(decayed) == len(rows(plan, "landscape"))
+
+
+@pytest.mark.parametrize("name", ["paper-a-160m", "paper-a-10b", "mini-gpu"])
+def test_the_vectors_of_lanczos_leave_room_on_an_80_gb_gpu(name):
+    plan = own_study(name)
+    weights = 4 * max(columns["parameters"] for columns, _ in rows(plan, "curvature"))
+    assert max(kept_vectors(measure) for measure in measures(plan, "curvature")) * weights < 50e9
+
+
+def test_the_papers_own_size_has_the_papers_own_settings():
+    plan = own_study("paper-a-160m")
+    (curvature,), (prediction,), (landscape,) = (
+        measures(plan, kind) for kind in ("curvature", "prediction", "landscape")
+    )
+    assert {(each.windows, each.sequence_length) for each in (curvature, prediction, landscape)} == {(100, 2048)}
+    assert curvature.eigenvalues == 25 and landscape.points**2 == pytest.approx(1000, rel=0.05)
+
+
+def test_the_papers_own_size_is_measured_every_4000_steps_and_every_10000_across_rates():
+    found = [columns for columns, _ in rows(own_study("paper-a-160m"), "curvature")]
+    strides = {"trunk": 4000, "lawa20": 4000, "rates": 10_000}
+    for run, stride in strides.items():
+        steps = [columns["step"] for columns in found if columns["run"] == run and not columns["final"]]
+        assert steps and all(step % stride == 0 for step in steps)
+    assert {columns["peak_lr"] for columns in found if columns["run"] == "rates"} == {3e-4, 1e-3, 3e-3, 1e-2}
+
+
+def test_the_papers_landscapes_look_back_2000_steps():
+    nodes = [node for node in own_study("paper-a-160m").of_kind("evaluation") if "previous" in node.parents]
+    steps = [[int(node.parents[role].name.rpartition("_")[2]) for role in ("model", "previous")] for node in nodes]
+    assert steps == [[190_000, 188_000]] * 8  # four rates at two precisions

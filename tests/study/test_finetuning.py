@@ -177,8 +177,11 @@ def test_files_enter_by_their_digest(tuned: Any, tmp_path: Path) -> None:
         ({"start": {}}, r"finetuning\.qa\.start: a start is either `run`"),
         ({"start": {"hub": HUB, "tokens": 9}}, r"`tokens` chooses among the ends of a `run`"),
         ({"schedule": {"kind": "cosine", "warmup": "100k"}}, r"'100k' is no share of the run"),
-        ({"schedule": {"kind": "cosine", "warmup": "99%"}}, r"warmup: 13 steps, but the fine-tuning has only 13"),
-        ({"optimizer": "Adam-8"}, r"optimizer 'Adam-8': no such name"),
+        (
+            {"schedule": {"kind": "cosine", "warmup": "99%"}},
+            r"finetuning\.qa\.schedule\.warmup: all of the 13 steps; take a smaller share",
+        ),
+        ({"optimizer": "Adam-8"}, r"finetuning\.qa\.optimizer: no 'Adam-8'; allowed are"),
         ({"loss_on": "first"}, r"finetuning\.qa\.loss_on"),
         ({"packing": True}, r"finetuning\.qa\.unknown key 'packing'|unknown key 'packing'"),
     ],

@@ -9,6 +9,8 @@ import yaml
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.load import load_study, parse_study, read_yaml, study_json_schema
 from coolbits.study.plan import make_plan, resolve
+from coolbits.study.recipes.vision import IDX_FILES
+from coolbits.study.vision_choices import IdxChoice
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUDIES = [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "workflow" / "studies").glob("*.yaml"))]
@@ -34,12 +36,17 @@ def study_file(tmp_path, tiny):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_studies_of_the_repository_resolve(path, tmp_path):
     study, folder = load_study(path), path.parent
-    if study.pretrained:
+    sets = [run.data.path for runs in study.vision.values() for run in runs if isinstance(run.data, IdxChoice)]
+    if study.pretrained or sets:  # files that a person downloads before
         folder = tmp_path / "workflow" / "studies"
         folder.mkdir(parents=True)
-        for choice in study.pretrained.values():  # files that a person downloads before
+        for choice in study.pretrained.values():
             (folder / choice.source.path).resolve().parent.mkdir(exist_ok=True)
             (folder / choice.source.path).write_text("weights")
+        for place in (folder / own for own in sets):
+            place.resolve().mkdir(parents=True, exist_ok=True)
+            for name in IDX_FILES:
+                (place / name).write_bytes(name.encode())
     assert resolve(study, folder).targets()
 
 
@@ -78,11 +85,11 @@ def test_defaults_reach_every_run_and_lists_become_grids(tiny):
         ("runs.trunk.model", "gpt-9", "gpt-9"),
         ("runs.trunk.cooldowns.at", "2M", "not on the trunk's constant part"),
         ("runs.wsd.schedule.decay", None, "runs.wsd.schedule.decay: missing"),
-        ("runs.wsd.schedule.decay", "99%", "runs.wsd.schedule.decay: warmup 2 and decay 20 exceed 20 steps"),
+        ("runs.wsd.schedule.decay", "99%", "runs.wsd.schedule.decay: 1,280 tokens, but the run has 1,280, 128 of"),
         ("runs.wsd.batch_tokens", 63, "no multiple of sequence_length"),
         ("defaults.sede", 1, "defaults: unknown key 'sede'; allowed: model"),
         ("averages.lawa.run", "trunks", "averages.lawa.run: no run 'trunks'; runs are trunk, wsd"),
-        ("averages.lawa.window", 50, "averages.lawa.window: 50 checkpoints 5 steps apart do not fit in 20 steps"),
+        ("averages.lawa.window", 50, "averages.lawa.window: 50 checkpoints 320 tokens apart do not fit in"),
         ("quantizers.rtn-w3.method.grid.bits", 9, "quantizers.rtn-w3.method.grid.bits: should be less than"),
         ("quantizers.gptq-w4", "gptq-w9", "gptq-w9"),
         ("evaluations.loss.quantizers", ["awq"], "evaluations.loss.quantizers: no 'awq'; there are rtn-w3, gptq-w4"),

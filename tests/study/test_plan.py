@@ -190,7 +190,9 @@ def test_a_soup_joins_branches_that_differ_only_in_their_data(tiny, planned):
 
 def test_a_soup_of_one_is_refused(tiny, tmp_path):
     tiny["averages"] = {"soup": {"kind": "soup", "run": "trunk"}}
-    with pytest.raises(CoolbitsError, match=r"averages\.soup: 1 trajectories of 'trunk' agree in all but data_seed"):
+    with pytest.raises(
+        CoolbitsError, match=r"averages\.soup\.over: no two trajectories of 'trunk' differ in data_seed"
+    ):
         resolve(parse_study(tiny), tmp_path)
 
 

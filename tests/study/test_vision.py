@@ -1,6 +1,9 @@
 """The section `vision`: grids of classifiers, what names them, and mistakes named in one sentence."""
 
 import copy
+import gzip
+import struct
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,10 @@ from coolbits.study.cost import job_seconds, study_cost
 from coolbits.study.load import parse_study
 from coolbits.study.plan import make_plan, resolve
 from coolbits.study.recipes.results import VISION_COLUMNS
-from coolbits.study.recipes.vision import IDX_FILES, Classifier
+from coolbits.study.recipes.vision import IDX_FILES, Classifier, Images
+from coolbits.vision.images import build_images
+
+FASHION = Path(__file__).resolve().parents[2] / "workflow" / "studies" / "vision-fashion-mnist.yaml"
 
 STUDY = {
     "study": "seen",
@@ -136,6 +142,41 @@ def test_idx_files_are_named_by_digest_and_found_by_location(study, tmp_path):
         plan_of(study, tmp_path)
 
 
+def write_idx(folder, images, seed):
+    """Write the four files of a set of noise, 28 x 28 pixels and ten classes, in the format of MNIST, gzipped."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for name in IDX_FILES:
+        shape = (images, 28, 28) if "images" in name else (images,)
+        values = generator.integers(0, 256, shape) if len(shape) > 1 else np.arange(images) % 10
+        sizes = struct.pack(f">{len(shape)}I", *shape)
+        (folder / f"{name}.gz").write_bytes(
+            gzip.compress(bytes([0, 0, 8, len(shape)]) + sizes + values.astype(np.uint8).tobytes())
+        )
+
+
+def test_the_study_of_fashion_mnist_is_planned_from_its_files(tmp_path):
+    """Every variant at two rates with three seeds, on one set of images, which is what the claims need."""
+    file = tmp_path / "workflow" / "studies" / FASHION.name
+    file.parent.mkdir(parents=True)
+    file.write_text(FASHION.read_text())
+    with pytest.raises(CoolbitsError, match=r"vision\.sgdm\.data\.path: .*train-images-idx3-ubyte is no file"):
+        make_plan(file)
+    write_idx(tmp_path / "downloads" / "fashion-mnist", 16, seed=0)
+    plan = make_plan(file)
+    (images,), (claims,) = plan.of_kind("images"), plan.of_kind("claims")
+    (table,) = plan.of_kind("table")
+    rows = [row["columns"] for row in table.recipe["rows"]]
+    trained = Counter((row["optimizer"], row["states"], row["peak_lr"]) for row in rows)
+    assert set(trained.values()) == {3} and len(trained) == 2 * 3 * 2
+    assert {row["images"] for row in rows} == {"fashion-mnist"}
+    assert claims.parents == {"vision": table.ref}
+    out = tmp_path / "images"
+    out.mkdir()
+    summary = build_images(Images.read(images.recipe), list(plan.locations[f"images/{images.name}"]), out)
+    assert (summary["train_images"], summary["test_images"], summary["classes"]) == (16, 16, 10)
+
+
 def test_a_folder_is_named_by_its_list_of_files(study, tmp_path):
     for split in ("train", "val"):
         (tmp_path / "pets" / split / "cat").mkdir(parents=True)
@@ -163,8 +204,8 @@ def test_what_it_costs_is_said_before(study, tmp_path):
     ("key", "value", "sentence"),
     [
         ("data", {"kind": "mnist"}, "vision.digits.data.kind: should be one of 'digits'"),
-        ("model", "resnet-9000", "vision.digits.model: vision model 'resnet-9000': no such preset; there are"),
-        ("optimizer", "SGD-8L", "optimizer 'SGD-8L': no such name; allowed are"),
+        ("model", "resnet-9000", "vision.digits.model: no preset 'resnet-9000'; there are"),
+        ("optimizer", "SGD-8L", "vision.digits.optimizer: no 'SGD-8L'; allowed are"),
         ("schedule", {"kind": "wsd", "warmup": 1}, "vision.digits.schedule.kind: should be 'constant', 'cosine'"),
         ("schedule", {"kind": "cosine", "warmup": 4}, "vision.digits.schedule.warmup: 4 epochs, but the run has 4"),
         ("batch_images", 1, "vision.digits.batch_images: should be greater than 1; found 1"),

@@ -75,6 +75,15 @@ def test_a_stored_state_is_judged_as_it_was_stored_and_against_its_shadow() -> N
     assert measures["rounding_error_dynamic"] == measure(observed(exact))["rounding_error_dynamic"]
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+def test_the_norm_is_that_of_the_state_before_it_is_stored(scale: float) -> None:
+    """Squares of the first and the last are no float32."""
+    exact = scale * normal(4, BLOCK)
+    expected = np.sqrt((exact.double().numpy() ** 2).sum())
+    measures = measure(observed(exact, stored=torch.zeros_like(exact), shadow=2 * exact, codec="linear"))
+    assert measures["norm"] == pytest.approx(expected, rel=1e-12)
+
+
 def test_block_maxima_include_the_short_last_block() -> None:
     state = torch.full((2 * BLOCK + 3,), -1.0)
     state[BLOCK], state[-1] = 5.0, 0.5
@@ -93,13 +102,14 @@ def test_the_spectrum_is_that_of_the_matrix_it_was_built_from() -> None:
     assert measures["sigma_min"] == pytest.approx(1e-4, rel=1e-2)
     assert measures["condition"] == pytest.approx(1e4, rel=1e-2)
     assert measures["stable_rank"] == pytest.approx(float(singular.square().sum()), rel=1e-5)
+    assert measures["norm"] == pytest.approx(float(singular.square().sum().sqrt()), rel=1e-5)
 
 
 def test_a_state_of_zeros_has_no_relative_measures() -> None:
     measures = measure(observed(torch.zeros(4, BLOCK), codec="dynamic"), newton_schulz_steps=5)
     undefined = ("zero_share", "rounding_error", "shadow_error", "condition", "stable_rank", "newton_schulz_error")
     assert all(math.isnan(measures[name]) for name in undefined)
-    assert measures["block_max"] == measures["sigma_max"] == 0
+    assert measures["block_max"] == measures["sigma_max"] == measures["norm"] == 0
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5 * BLOCK), st.sampled_from([0.0, 1e-30, 1.0, 1e30]), st.floats(0, 4))

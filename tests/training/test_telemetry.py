@@ -140,11 +140,14 @@ def test_rows_tell_which_state_of_which_tensor_they_measure(recipe: Recipe, star
     assert pd.isna(embedding.layer)
     assert embedding.rounding_error == embedding.shadow_error == 0 < embedding.rounding_error_linear
     assert math.isnan(embedding.condition)
+    second_moment = training.optimizer.states_of("gpt_neox.embed_in.weight")["exp_avg_sq"]
+    assert embedding.norm == pytest.approx(float(second_moment.double().square().sum().sqrt()), rel=1e-12)
     matrix = last.xs("momentum", level="state").iloc[0]
     assert (matrix.role, matrix.layer, matrix.rule, matrix.codec) == ("matrix", 0, "muon", "linear")
     assert 0 < matrix.rounding_error < 0.02
     assert matrix.shadow_error > matrix.rounding_error
     assert matrix.condition == pytest.approx(matrix.sigma_max / matrix.sigma_min)
+    assert matrix.stable_rank == pytest.approx((matrix.norm / matrix.sigma_max) ** 2)
     assert matrix.newton_schulz_error == matrix.newton_schulz_error_linear > 0
     assert matrix[list(MEASURES)].notna().all()
 

@@ -75,5 +75,5 @@ def test_a_config_that_cannot_be_is_refused(config, sentence):
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(CoolbitsError, match="no such preset; there are resnet-micro"):
+    with pytest.raises(CoolbitsError, match="no preset 'resnet-9000'; there are resnet-micro"):
         image_preset("resnet-9000")

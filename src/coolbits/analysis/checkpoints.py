@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from coolbits.analysis.samples import Origin
+from coolbits.models.files import reading
 from coolbits.optim.codecs import Blockwise
 from coolbits.study.recipes.analysis import Source
 from coolbits.study.recipes.training import Checkpoint, Storage
@@ -35,7 +36,10 @@ def checkpoint_states(directory: Path, checkpoint: Checkpoint, source: Source, c
     again over the tables that AdamW updates beside it.
     """
     storages = checkpoint.trajectory.optimizer.states
-    with safe_open(directory / _STATES, framework="pt") as file:
+    path = directory / _STATES
+    with reading(path, "the states of an optimizer"):
+        opened = safe_open(path, framework="pt")
+    with opened as file:
         rules: dict[tuple[str, ...], list[str]] = {}
         keys = _keys(file.keys())
         for name, states in keys.items():

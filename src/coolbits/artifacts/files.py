@@ -8,7 +8,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import NoneType
 from typing import Any
+
+_JSON_KINDS = {dict: "keys and values", list: "a list", str: "text", bool: "true or false", NoneType: "nothing"}
 
 
 def sync_directory(path: Path) -> None:
@@ -48,6 +51,11 @@ def json_text(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, keys in the given order, atomically."""
     write_text(path, json_text(value))
+
+
+def json_kind(value: Any) -> str:
+    """Say what kind of thing a plain value is, in words of no programming language: `a list`, `text`, `a number`."""
+    return _JSON_KINDS.get(type(value), "a number" if isinstance(value, int | float) else "something else")
 
 
 def sync_tree(root: Path) -> None:

@@ -81,10 +81,17 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     try:
         return Manifest.from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise CoolbitsError(f"{path}: no such artifact; it was not made yet, or was removed") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise CoolbitsError(f"{directory}: {_why_no_artifact(directory)}") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CoolbitsError(f"{path}: not a readable manifest ({error}); delete it to have it made again") from None
+
+
+def _why_no_artifact(directory: Path) -> str:
+    if not directory.exists():
+        return "no such artifact; it was not made yet, or was removed"
+    found = f"a folder without {MANIFEST}" if directory.is_dir() else "a file"
+    return f"{found}, so no artifact; those are the folders results/KIND/NAME"
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:

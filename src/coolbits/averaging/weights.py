@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import json_kind
 from coolbits.artifacts.hashing import file_digest
 from coolbits.models.files import reading
 
@@ -92,6 +93,8 @@ def check_alike(members: Sequence[Path]) -> None:
 def _config(member: Path) -> dict[str, Any]:
     with reading(member / CONFIG):
         config = json.loads((member / CONFIG).read_text())
+        if not isinstance(config, dict):
+            raise CoolbitsError(f"{member / CONFIG}: holds {json_kind(config)}; keys and values are expected")
         return {key: value for key, value in config.items() if key not in _NOTES}
 
 

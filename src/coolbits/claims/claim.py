@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect, Form
-from coolbits.study.recipes.results import Content
+from coolbits.study.recipes.results import Evident
 
 POINTS = "percentage points of relative error"
 NATS = "nats per token"
 PERCENT_OF_LOSS = "percent of the loss"
 PERCENT_OF_ANSWER_LOSS = "percent of the loss on answers"
 POINTS_OF_ACCURACY = "percentage points of accuracy"
+POINTS_OF_BYTES = "percentage points of the states' bytes"
+PERCENT = "percent"
 
 
 @dataclass(frozen=True)
@@ -34,4 +36,4 @@ class Claim:
     margin: str = ""
     most_bits: int = 8
     full_precision: bool = False
-    table: Content = "loss"
+    table: Evident = "loss"

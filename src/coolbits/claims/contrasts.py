@@ -72,6 +72,8 @@ def at_equal_loss(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame)
     is taken. Losses are matched by their estimates: a resample of the documents moves all of them together.
     None if the runs share no losses.
     """
+    if first.empty or second.empty:
+        return None
     losses = [evidence.of(run, "full")[:, 0] for run in (first, second)]
     low, high = max(loss.min() for loss in losses), min(loss.max() for loss in losses)
     if low >= high:
@@ -82,6 +84,11 @@ def at_equal_loss(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame)
     )
     difference: Floats = of_second - of_first
     return difference
+
+
+def while_constant(run: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a run between its warmup and its decay."""
+    return run[run.phase == "stable"]
 
 
 def mean_weights(x: Floats, grid: Floats) -> Floats:

@@ -4,18 +4,21 @@ All rows are scored on the same held-out documents, so one resample of the docum
 models share cancels in their difference. Seeds are resampled on top of documents, see `coolbits.claims.verdict`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, resampled_means
 from coolbits.rows import HORIZON, ends, full_precision, main_rows, of_quantizer, runs
 
 FULL = "none"
+_OF_QUANTIZED = ("error", "quantized")
+_SAME_MODEL = ["trajectory", "step", "source", "average", "window"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Evidence:
 
     `values[column]` has shape [rows, 1 + samples]: the estimate, then a value for each resample of the documents.
     Columns: `error` (relative quantization error, %), `full` and `quantized` (losses, nats per token).
-    `rows` counts from 0 in step with the values; diverged rows have none and are in `lost`.
+    `rows` counts from 0 in step with the values; diverged rows have none and are in `lost`. `asked` collects the rows
+    whose quantized models were looked at, see `measured`.
     """
 
     rows: pd.DataFrame
     values: Mapping[str, Floats]
     lost: pd.DataFrame
+    asked: set[int] = field(default_factory=set, kw_only=True, compare=False)
 
     @property
     def alike(self) -> tuple[str, ...]:
@@ -38,7 +43,10 @@ class Evidence:
 
     def of(self, chosen: pd.DataFrame, column: str) -> Floats:
         """Return the values of `chosen`, rows selected from this evidence: [chosen, 1 + samples]."""
-        return self.values[column][chosen.evidence.to_numpy(dtype=int)]
+        places = chosen.evidence.to_numpy(dtype=int)
+        if column in _OF_QUANTIZED:
+            self.asked.update(places.tolist())
+        return self.values[column][places]
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -59,6 +67,14 @@ class Evidence:
     def main(self) -> pd.DataFrame:
         """Trunk, decays and averages of the study's main setting."""
         return main_rows(self.rows)
+
+
+def measured(measure: Callable[[Evidence], Effect | None], evidence: Evidence) -> tuple[Effect | None, pd.DataFrame]:
+    """Return what `measure` makes of the evidence, and the quantized models behind it, a row each."""
+    evidence.asked.clear()
+    effect = measure(evidence)
+    behind = evidence.rows.iloc[sorted(evidence.asked)]
+    return effect, behind.drop_duplicates(_SAME_MODEL) if len(behind) else behind
 
 
 def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples: int, seed: int) -> Evidence:

@@ -10,7 +10,7 @@ from coolbits.claims.evidence import Evidence
 from coolbits.claims.states import ACCURACY_MARGIN, ACCURACY_STALL_MARGIN, LOSS_MARGIN, STALL_MARGIN, Variant
 from coolbits.claims.verdict import Effect
 from coolbits.study.optimizer_names import display_name
-from coolbits.study.recipes.results import Content
+from coolbits.study.recipes.results import Evident
 
 Measure = Callable[[Variant, Variant, Evidence], Effect | None]
 
@@ -23,7 +23,7 @@ class Score:
     sentence or follows "the".
     """
 
-    table: Content
+    table: Evident
     difference: str
     reading: str
     needs: str
@@ -75,6 +75,19 @@ ANSWERS = Score(
     f"{LOSS_MARGIN:g} percent",
     states.instability,
     f"{STALL_MARGIN:g} percent",
+)
+TASKS = Score(
+    "tasks",
+    "accuracy of {one} at the end, mean over tasks, less that of {other}, each at the setting of lowest full-precision "
+    "loss among those tried.",
+    "{other} ended with a mean accuracy lower than that of {one} by {effect}.",
+    "finished runs of {one} and runs of {other} with equal model, schedule and budget, scored on tasks at full "
+    "precision, and their losses",
+    POINTS_OF_ACCURACY,
+    states.accuracy_lost,
+    f"{ACCURACY_MARGIN:g} point",
+    states.accuracy_instability,
+    f"{ACCURACY_STALL_MARGIN:g} points",
 )
 
 

@@ -1,5 +1,14 @@
 """The claims by name, in the order of the page. Needs no numerical library, so that planning is quick."""
 
+# Those on analyses, by the kind of analysis that they need.
+OF_ANALYSES = {
+    "memory": ("memory-all-8-bit", "memory-adamw-in-32-bit"),
+    "theory": ("theorem-1-adamw", "theorem-2-sgdm", "theorem-3-muon"),
+}
+# Open questions on the error of models: the variants, and when they are compared with their 32-bit twins.
+_VARIANTS = ("muon-8l", "muon-8d", "hybrid-8d", "hybrid-8l", "adamw-8d", "sgdm-8l")
+_WHEN = ("", "-at-equal-loss-after-cooldown", "-at-equal-loss-at-constant-rate", "-at-constant-rate")
+
 CLAIMS = (
     "decay-raises-error",
     "decay-raises-error-at-equal-tokens",
@@ -16,10 +25,13 @@ CLAIMS = (
     "adamc-equals-adamw",
     "muon-vs-adamw",
     "muon-vs-adamw-at-equal-loss",
+    "muon-vs-adamw-at-equal-loss-at-constant-rate",
     "muon-8l-trains-as-well",
     "muon-8d-trains-as-well",
     "adamw-8d-trains-as-well",
     "adamw-8l-unstable",
+    "sgdm-8l-trains-as-well",
+    "tasks-muon-8l-trains-as-well",
     "muon-beats-adamw",
     "muon-8l-beats-adamw",
     "hybrid-8d-costs-loss",
@@ -31,10 +43,6 @@ CLAIMS = (
     "finetuning-muon-8d-trains-as-well",
     "finetuning-adamw-8d-trains-as-well",
     "finetuning-adamw-8l-unstable",
-    "muon-8l-error",
-    "muon-8l-error-at-equal-loss",
-    "muon-8l-error-at-constant-rate",
-    "adamw-8d-error",
-    "adamw-8d-error-at-equal-loss",
-    "adamw-8d-error-at-constant-rate",
+    *(name for names in OF_ANALYSES.values() for name in names),
+    *(f"{variant}-error{when}" for variant in _VARIANTS for when in _WHEN),
 )

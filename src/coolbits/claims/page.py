@@ -80,10 +80,18 @@ def _row(finding: Mapping[str, Any]) -> str:
         count = f"{finding['n']} from {units}; resampled: {finding['resampled']}"
     cells = (
         f"<td>{escape(finding['quantizer'])}</td>",
-        f'<td class="{_CLASSES.get(verdict, "open")}">{escape(verdict)}</td>',
+        f'<td><span class="{_CLASSES.get(verdict, "open")}">{escape(verdict)}</span>{_fallen(finding)}</td>',
         f'<td class="number">{escape(effect)}</td>',
         f'<td class="number">{escape(interval)}</td>',
         f"<td>{escape(count)}</td>",
         f"<td>{escape(finding['reading'])}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _fallen(finding: Mapping[str, Any]) -> str:
+    """Say how many models behind a verdict are not wholly what their quantizer says, if any."""
+    if not finding["fallen"]:
+        return ""
+    said = f"{finding['fallen']} of {finding['models']} models behind this had a fallback"
+    return f'<br><span class="small">{said}</span>'

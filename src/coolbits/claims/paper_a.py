@@ -142,4 +142,14 @@ PAPER_A = {
         rates.muon_vs_adamw_at_equal_loss,
         form="open",
     ),
+    "muon-vs-adamw-at-equal-loss-at-constant-rate": Claim(
+        "Open question: and at equal full-precision loss and a constant rate?",
+        "no paper; left open in paper A, appendix H",
+        "Error under Muon less that under AdamW at equal full-precision loss along runs, checkpoints between warmup "
+        "and decay alone, interpolated; mean over the losses both passed.",
+        "At equal loss, before the decay, the error under Muon differs from that under AdamW by {effect}.",
+        "Muon and AdamW with equal model, schedule and budget whose losses overlap before the decay",
+        rates.muon_vs_adamw_at_equal_loss_at_constant_rate,
+        form="open",
+    ),
 }

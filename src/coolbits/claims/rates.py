@@ -15,6 +15,7 @@ from coolbits.claims.contrasts import (
     over_seeds,
     paired,
     slope,
+    while_constant,
 )
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
@@ -80,6 +81,16 @@ def muon_vs_adamw_at_equal_loss(evidence: Evidence) -> Effect | None:
     """Error under Muon less that under AdamW at equal full-precision loss, each at its best peak rate."""
     pairs = _matched(_best(evidence), "optimizer", "adamw", "muon")
     return along_runs(evidence, *pairs, lambda adamw, muon: at_equal_loss(evidence, adamw, muon))
+
+
+def muon_vs_adamw_at_equal_loss_at_constant_rate(evidence: Evidence) -> Effect | None:
+    """The same before the decay."""
+    pairs = _matched(_best(evidence), "optimizer", "adamw", "muon")
+
+    def difference(adamw: pd.DataFrame, muon: pd.DataFrame) -> Floats | None:
+        return at_equal_loss(evidence, while_constant(adamw), while_constant(muon))
+
+    return along_runs(evidence, *pairs, difference)
 
 
 def _rates(evidence: Evidence) -> pd.DataFrame:

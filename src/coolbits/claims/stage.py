@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -14,16 +14,19 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.claims.claim import Claim
-from coolbits.claims.evidence import FULL, Evidence, gather
+from coolbits.claims.counted import of_analysis
+from coolbits.claims.downstream import of_tasks
+from coolbits.claims.evidence import FULL, Evidence, gather, measured
 from coolbits.claims.page import page
 from coolbits.claims.registry import claim
 from coolbits.claims.trainings import of_answers, of_images
 from coolbits.claims.verdict import UNTESTED, Effect, Judgement, judge, rule
 from coolbits.rows import quantizers
-from coolbits.study.recipes.results import Claims
+from coolbits.study.recipes.results import Claims, Evident
 
-TABLES = ("loss", "vision", "finetuning")
+TABLES: tuple[str, ...] = get_args(Evident)
 Evidences = Mapping[str, Mapping[str, Evidence]]  # by table, then by quantizer
+_OF_TABLE = {"vision": of_images, "finetuning": of_answers, "memory": of_analysis, "theory": of_analysis}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Finding:
     """What one claim came to under one quantizer, `none` for full precision.
 
     Without rows effect and interval are None, and where every one of the `runs` on trial `diverged`; the interval also
-    where the seeds do not decide one.
+    where the seeds do not decide one. Of the quantized `models` behind it `fallen` had a module that fell back to
+    another method.
     """
 
     id: str
@@ -48,6 +52,8 @@ class Finding:
     units: int
     runs: int
     diverged: int
+    models: int
+    fallen: int
     resampled: str
     verdict: str
     reading: str
@@ -62,7 +68,8 @@ def _make(node: Node, store: Store) -> bool:
     tables = {name: node.parent_directory(store.root, name) for name in TABLES if name in node.parents}
     if not tables:
         raise CoolbitsError(
-            f"claims {node.name}: no table on which a claim rests; add a loss evaluation, `vision` or `finetuning`"
+            f"claims {node.name}: no table on which a claim rests; add a loss evaluation, `vision`, `finetuning` or an "
+            "analysis"
         )
     study = node.name.partition("/")[0]
     return store.ensure(node, lambda out: build_claims(Claims.read(node.recipe), tables, study, out))
@@ -77,12 +84,7 @@ def build_claims(recipe: Claims, tables: Mapping[str, Path], study: str, out: Pa
     Raises:
         CoolbitsError: if a claim has an unknown name, or is one about quantized models and the loss table has none.
     """
-    evidence: dict[str, Mapping[str, Evidence]] = {}
-    if "loss" in tables:
-        evidence["loss"] = _of_losses(recipe, tables["loss"])
-    for name, of_table in (("vision", of_images), ("finetuning", of_answers)):
-        if name in tables:
-            evidence[name] = {FULL: of_table(pd.read_parquet(tables[name] / "table.parquet"))}
+    evidence = _gathered(recipe, tables)
     findings = [finding for name in recipe.claims for finding in _findings(name, evidence, recipe)]
     entries = [asdict(finding) for finding in findings]
     report = {"study": study, "scale": recipe.scale, "confidence": recipe.confidence, "claims": entries}
@@ -92,9 +94,25 @@ def build_claims(recipe: Claims, tables: Mapping[str, Path], study: str, out: Pa
     return {"verdicts": {f"{finding.id}/{finding.quantizer}": finding.verdict for finding in findings}}
 
 
+def _gathered(recipe: Claims, tables: Mapping[str, Path]) -> Evidences:
+    evidence: dict[str, Mapping[str, Evidence]] = {}
+    if "loss" in tables:
+        evidence["loss"] = _of_losses(recipe, tables["loss"])
+    if "tasks" in tables and "loss" in tables:
+        evidence["tasks"] = {FULL: of_tasks(_read(tables["tasks"]), _read(tables["loss"]))}
+    for name, of_table in _OF_TABLE.items():
+        if name in tables:
+            evidence[name] = {FULL: of_table(_read(tables[name]))}
+    return evidence
+
+
+def _read(table: Path) -> pd.DataFrame:
+    return pd.read_parquet(table / "table.parquet")
+
+
 def _of_losses(recipe: Claims, loss: Path) -> dict[str, Evidence]:
     """Return the evidence of the loss table by quantizer, of full precision where a claim asks for it."""
-    table, documents = pd.read_parquet(loss / "table.parquet"), pd.read_parquet(loss / "documents.parquet")
+    table, documents = _read(loss), pd.read_parquet(loss / "documents.parquet")
     names = quantizers(table)
     full = [claim(name).full_precision for name in recipe.claims if claim(name).table == "loss"]
     if not names and not all(full):
@@ -121,7 +139,9 @@ def _concerns(chosen: Claim, quantizer: str, evidence: Evidence) -> bool:
 
 def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None, recipe: Claims) -> Finding:
     """Judge one claim on the rows of one quantizer; without rows that it can use, say which it needs."""
-    effect = chosen.measure(evidence) if evidence is not None and len(evidence.rows) else None
+    effect, behind = None, pd.DataFrame()
+    if evidence is not None and len(evidence.rows):
+        effect, behind = measured(chosen.measure, evidence)
     judgement = judge(effect, chosen.form, recipe.confidence, recipe.seed) if effect else None
     return Finding(
         id=name,
@@ -138,6 +158,8 @@ def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None
         units=len(effect.units) if effect else 0,
         runs=effect.runs if effect else 0,
         diverged=effect.diverged if effect else 0,
+        models=len(behind) if effect else 0,
+        fallen=int((behind.fallbacks > 0).sum()) if effect and len(behind) else 0,
         resampled=judgement.resampled if judgement else "nothing",
         verdict=judgement.verdict if judgement else UNTESTED,
         reading=_reading(chosen, effect, judgement),
@@ -152,6 +174,7 @@ def _reading(chosen: Claim, effect: Effect | None, judgement: Judgement | None) 
     if judgement.effect is not None:
         known = judgement.low is not None and judgement.high is not None
         interval = f"interval {judgement.low:+.3g} to {judgement.high:+.3g}" if known else "no interval"
+        interval = "exact" if chosen.form == "exact" else interval
         sentences.append(chosen.reading.format(effect=f"{judgement.effect:+.3g} {chosen.unit} ({interval})"))
     if effect.diverged or judgement.effect is None:
         sentences.append(f"Of {effect.runs} runs on trial {effect.diverged} diverged.")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import along_runs, at_equal_loss, by_seed, by_unit, paired
+from coolbits.claims.contrasts import along_runs, at_equal_loss, by_seed, by_unit, paired, while_constant
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats
@@ -72,17 +72,35 @@ def error_increase(reference: Variant, tested: Variant, evidence: Evidence) -> E
     return paired(evidence, *_at_equal_settings(evidence, reference, tested), "error")
 
 
-def error_increase_at_equal_loss(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
-    """Error of `tested` less that of `reference` at equal full-precision loss along whole runs."""
-    pairs = _at_equal_settings(evidence, reference, tested)
-    return along_runs(evidence, *pairs, lambda first, second: at_equal_loss(evidence, first, second))
+def error_increase_at_equal_loss_after_cooldown(
+    reference: Variant, tested: Variant, evidence: Evidence
+) -> Effect | None:
+    """Final error of `tested` less that of `reference`, of pairs whose losses are within the margin of each other.
+
+    A run has one end, so that there is nothing to interpolate between.
+    """
+    first, second = _at_equal_settings(evidence, reference, tested)
+    loss, other = (evidence.of(rows, "full")[:, 0] for rows in (first, second))
+    equal = np.abs(_percent(loss, other)) <= LOSS_MARGIN
+    return paired(evidence, first[equal], second[equal], "error")
+
+
+def error_increase_at_equal_loss_at_constant_rate(
+    reference: Variant, tested: Variant, evidence: Evidence
+) -> Effect | None:
+    """Error of `tested` less that of `reference` at equal full-precision loss along runs, before the decay."""
+
+    def difference(first: pd.DataFrame, second: pd.DataFrame) -> Floats | None:
+        return at_equal_loss(evidence, while_constant(first), while_constant(second))
+
+    return along_runs(evidence, *_at_equal_settings(evidence, reference, tested), difference)
 
 
 def error_increase_at_constant_rate(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
     """Error of `tested` less that of `reference` after equally many tokens, mean over checkpoints before the decay."""
 
     def difference(first: pd.DataFrame, second: pd.DataFrame) -> Floats | None:
-        one, other = (run[run.phase == "stable"].set_index("tokens", drop=False) for run in (first, second))
+        one, other = (while_constant(run).set_index("tokens", drop=False) for run in (first, second))
         common = one.index.intersection(other.index)
         values = evidence.of(other.loc[common], "error") - evidence.of(one.loc[common], "error")
         return values.mean(axis=0) if len(common) else None

@@ -10,6 +10,8 @@ Of image classifiers and fine-tunings a table has one number a training, and not
 numbers alone is too narrow (of two normal ones, 61 % of the intervals at 95 % hold the mean), so their interval is
 Student's t over units. One unit has none; neither have units that agree to the last digit, as accuracies on few images
 may: they do not tell how far the next one would lie.
+
+What is counted or computed, bytes of states and the theorems' bounds, is exact and has no interval at all.
 """
 
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
 UNDECIDED = "not decided at this scale"
 UNTESTED = "no rows in this study"
-Form = Literal["direction", "equivalence", "instability", "open"]
+Form = Literal["direction", "equivalence", "instability", "open", "exact"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Effect:
     Where there are no documents to resample, all units have the estimate alone, shape [1].
 
     `n` counts the comparisons behind it; `margin` is the largest difference that counts as none, of an instability the
-    largest that a stable run may have. Of the `runs` on trial `diverged` did, and have no part in the numbers; if all
-    did, there are no units.
+    largest that a stable run may have, of an exact number the largest distance from what is claimed. Of the `runs` on
+    trial `diverged` did, and have no part in the numbers; if all did, there are no units.
     """
 
     units: Mapping[str, Floats]
@@ -50,7 +52,8 @@ class Effect:
 class Judgement:
     """An effect with its interval, and what the rule makes of it.
 
-    The effect is None if every run on trial diverged, the interval also if the units do not decide one.
+    The effect is None if every run on trial diverged, the interval also if the units do not decide one, and of exact
+    numbers.
     """
 
     effect: float | None
@@ -66,6 +69,9 @@ def judge(effect: Effect, form: Form, confidence: float, seed: int) -> Judgement
         return Judgement(None, None, None, SUPPORTED if form == "instability" else CONTRADICTED, "nothing")
     units = np.stack(list(effect.units.values()))  # [units, 1 + samples]
     estimates = units[:, 0]
+    if form == "exact":
+        agrees = bool((np.abs(estimates) <= effect.margin).all())
+        return Judgement(float(estimates.mean()), None, None, SUPPORTED if agrees else CONTRADICTED, "nothing")
     if units.shape[1] == 1:
         ends, resampled = _student(estimates, confidence), "nothing"
     else:
@@ -78,6 +84,9 @@ def judge(effect: Effect, form: Form, confidence: float, seed: int) -> Judgement
 
 def rule(form: Form, confidence: float, margin: str = "", resampled: bool = True) -> str:
     """Return the decision rule in words; `resampled` is False where there are no documents to resample."""
+    if form == "exact":
+        near = f"lies within {margin} of zero" if margin else "is zero"
+        return f"These numbers are exact, so there is no interval. Supported if each {near}, otherwise contradicted."
     if not resampled:
         return (
             f"{rule(form, confidence, margin)} The interval is Student's t over seeds: there is one number a training. "

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import json_kind
 
 _ROWS_AT_ONCE = 256
 
@@ -47,7 +48,7 @@ def text_of(row: Row, field: str) -> str:
         raise CoolbitsError(f"{row.where}: there is no key `{field}`, only {_listed(row.fields)}")
     text = row.fields[field]
     if not isinstance(text, str):
-        raise CoolbitsError(f"{row.where}: the key `{field}` holds {type(text).__name__}, not text")
+        raise CoolbitsError(f"{row.where}: the key `{field}` holds {json_kind(text)}, not text")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -95,7 +96,7 @@ def _json_object(text: str, where: str) -> dict[str, Any]:
     except (RecursionError, ValueError):
         raise CoolbitsError(f"{where}: JSON of too many levels, or with too long a number") from None
     if not isinstance(value, dict):
-        raise CoolbitsError(f"{where}: holds {type(value).__name__}, not a JSON object")
+        raise CoolbitsError(f"{where}: holds {json_kind(value)}; keys and values are expected")
     return value
 
 

@@ -61,7 +61,10 @@ def build_tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | Non
     """
     tokenizer = _tokenizer(recipe, corpus, location)
     if tokenizer.eos_token_id is None:
-        raise CoolbitsError(f"tokenizer: the {recipe.kind} tokenizer names no end-of-text token (`eos_token`)")
+        if isinstance(recipe, PretrainedTokenizer):
+            raise CoolbitsError("pretrained: the model's tokenizer names no end-of-text token; give `end_of_text`")
+        remedy = "give `eos_token` in its tokenizer_config.json"
+        raise CoolbitsError(f"data.tokenizer: the {recipe.kind} tokenizer names no end-of-text token; {remedy}")
     tokenizer.save_pretrained(out)
     return {"vocabulary_size": vocabulary_size(tokenizer), "end_of_text_id": tokenizer.eos_token_id}
 

@@ -57,7 +57,7 @@ def window_starts(tokens: int, windows: int, sequence_length: int) -> NDArray[np
     available = (tokens - 1) // sequence_length
     if available < 1:
         raise CoolbitsError(
-            f"evaluation, sequence_length: found {sequence_length}, but the corpus has {tokens} validation tokens; "
+            f"measure.sequence_length: found {sequence_length}, but the corpus has {tokens} validation tokens; "
             f"at most {max(tokens - 1, 0)} is possible"
         )
     scored = min(windows, available)

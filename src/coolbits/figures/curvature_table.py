@@ -33,9 +33,7 @@ def predictions(measured: Sequence[Measurement]) -> pd.DataFrame:
     """Return one row a module: its parts of prediction and error as `module_...`, and those of the whole model."""
     own = ("weights", "squared_norm", "linear", "quadratic")
     names = {"module": "module"} | {name: f"module_{name}" for name in own}
-    table = _joined(measured, "modules.parquet", names, _PREDICTION)
-    fallbacks = pd.array([item.fallbacks for item in measured], dtype="Int64")
-    return table.merge(pd.DataFrame({"row": range(len(measured)), "fallbacks": fallbacks}), on="row")
+    return _joined(measured, "modules.parquet", names, _PREDICTION)
 
 
 def landscapes(measured: Sequence[Measurement]) -> pd.DataFrame:
@@ -55,11 +53,12 @@ def _joined(
             own = _read(item, file)[list(names)]
         values: dict[str, Any] = {name: item.summary.get(name) for name in summary}
         values |= {"row": row, "outcome": item.outcome, "diverged_step": item.diverged_step}
+        values["fallbacks"] = item.fallbacks
         frames.append(own.rename(columns=names).assign(**values))
     table = pd.concat(frames, ignore_index=True)
     numbers = [name for name in (*names.values(), *summary) if name != "module"]
     table[numbers] = table[numbers].astype("float64")
-    return table.astype({"outcome": "str", "diverged_step": "Int64"})
+    return table.astype({"outcome": "str", "diverged_step": "Int64", "fallbacks": "Int64"})
 
 
 def _read(item: Measurement, file: str) -> pd.DataFrame:

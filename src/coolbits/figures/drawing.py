@@ -1,7 +1,8 @@
 """Marks shared by the figures: curves and points with seeds or intervals, learning rates, diverged runs.
 
 With one seed the uncertainty shown is the bootstrap interval over documents; with several it is the seeds themselves,
-one thin line or small mark each, and their mean. A hollow mark has a module whose quantization fell back.
+one thin line or small mark each, and their mean. A hollow mark has a module whose quantization fell back; nothing else
+is hollow in a figure of quantized models.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -51,11 +52,6 @@ def views(
             (mark or run_curves)(panel, rows, view, look)
             if view.x == "tokens":
                 diverged(panel, rows, look)
-        names = {
-            "base_loss": f"Full-precision {LOSS.lower()}",
-            "loss": f"{quantized} {LOSS.lower()}",
-            "relative_error": ERROR,
-        }
         panel.set_ylabel(names[view.y])
         if view.x == "tokens":
             token_axis(panel)
@@ -102,12 +98,13 @@ def fan_of_runs(axes: Axes, rows: pd.DataFrame, view: View, look: Look) -> None:
     fan(axes, rows, view.y, look, look, view.x)
 
 
-def fan(axes: Axes, whole: pd.DataFrame, y: str, trunk: Look | None, decay: Look, x: str = "tokens") -> None:
+def fan(
+    axes: Axes, whole: pd.DataFrame, y: str, trunk: Look | None, decay: Look, x: str = "tokens", marked: bool = True
+) -> None:
     """Draw the runs of one setting: the trunk once, then each decay from where it left; or each run without a trunk.
 
-    Ends carry a large mark. Dashed looks stay unmarked between trunk and end; without a `trunk` only decays are drawn.
+    Ends carry a large mark, what is before them a small one if `marked`. Without a `trunk` only decays are drawn.
     """
-    marked = decay.line == "-"
     if trunk is not None:
         stems = whole[whole.branch_tokens.notna() & (whole.tokens <= whole.branch_tokens)]
         curve(axes, stems.drop_duplicates(["family", "step"]), y, trunk, x, marked)
@@ -173,10 +170,10 @@ def diagonal(axes: Axes) -> None:
     axes.axline((low, low), slope=1, color=GREY, linestyle="--", linewidth=0.8, zorder=1)
 
 
-def entry(label: str, marker: str, hollow: bool) -> Artist:
+def entry(label: str, marker: str, hollow: bool, size: float | None = None) -> Artist:
     """Return a legend entry for a kind of mark, in grey."""
     face = "white" if hollow else GREY
-    return Line2D([], [], color=GREY, marker=marker, markerfacecolor=face, linestyle="", label=label)
+    return Line2D([], [], color=GREY, marker=marker, markerfacecolor=face, markersize=size, linestyle="", label=label)
 
 
 def handles(looks: Iterable[Look], marked: bool = True) -> list[Artist]:
@@ -190,10 +187,23 @@ def handles(looks: Iterable[Look], marked: bool = True) -> list[Artist]:
 def notes(rows: pd.DataFrame, rate: bool = False) -> list[Artist]:
     """Return legend entries for the learning rate, fallbacks and diverged runs, as far as `rows` have them."""
     dotted = Line2D([], [], color=GREY, linestyle=(0, (1, 1.6)), linewidth=0.9, label="learning rate")
-    hollow = entry("with a fallback", "o", hollow=True)
+    return [*([dotted] if rate else []), *fallback_entry(rows), *diverged_entry(rows)]
+
+
+def diverged_entry(rows: pd.DataFrame) -> list[Artist]:
+    """Return the legend entry for crosses; none if no run of `rows` diverged."""
     cross = Line2D([], [], color=GREY, marker="x", markeredgewidth=1.3, linestyle="", label="diverged")
-    shown = ((dotted, rate), (hollow, (rows.fallbacks > 0).any()), (cross, (rows.outcome == "diverged").any()))
-    return [handle for handle, wanted in shown if wanted]
+    return [cross] if (rows.outcome == "diverged").any() else []
+
+
+def fallback_entry(rows: pd.DataFrame, marker: str = "o") -> list[Artist]:
+    """Return the legend entry for marks of models with a fallback; none if `rows` have no such model."""
+    return [entry("with a fallback", marker, hollow=True)] if fell_back(rows).any() else []
+
+
+def fell_back(rows: pd.DataFrame) -> pd.Series:
+    """Return for each row whether the quantization of a module of its model fell back to another method."""
+    return rows.fallbacks.fillna(0) > 0
 
 
 def marks(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens") -> None:
@@ -201,6 +211,11 @@ def marks(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens")
     rows = _finite(rows, x, y)
     if len(rows):
         _marks(axes, _mean(rows, x, y), x, y, look)
+
+
+def scattered(axes: Axes, rows: pd.DataFrame, x: str, y: str, look: Look, size: float) -> None:
+    """Mark each row."""
+    _marks(axes, rows, x, y, look, size)
 
 
 def _finite(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -221,7 +236,7 @@ def _xy(rows: pd.DataFrame, x: str, y: str) -> tuple[pd.Series, pd.Series]:
 
 
 def _marks(axes: Axes, mean: pd.DataFrame, x: str, y: str, look: Look, size: float = 3.2) -> None:
-    fallen = mean.fallbacks.fillna(0) > 0 if "fallbacks" in mean else pd.Series(False, index=mean.index)
+    fallen = fell_back(mean) if "fallbacks" in mean else pd.Series(False, index=mean.index)
     for group, face in ((mean[~fallen], look.color), (mean[fallen], "white")):
         drawn = axes.plot(
             *_xy(group, x, y),

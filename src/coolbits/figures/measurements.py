@@ -52,8 +52,8 @@ def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame
     cache: dict[Path, dict[str, np.ndarray]] = {}
     scored = {row: _paired_documents(item, cache) for row, item in enumerate(measured) if item.outcome == "complete"}
     blocks = []
-    for count in sorted({len(frame) for frame in scored.values()}):
-        rows = [row for row, frame in scored.items() if len(frame) == count]
+    for count in sorted({len(frame["tokens"]) for frame in scored.values()}):
+        rows = [row for row, frame in scored.items() if len(frame["tokens"]) == count]
         block = _loss_columns([scored[row] for row in rows], recipe)
         blocks.append(block.assign(row=rows, fallbacks=_integers([measured[row].fallbacks for row in rows])))
     found = pd.concat(blocks) if blocks else pd.DataFrame(columns=["row", *_LOSS_COLUMNS])
@@ -73,7 +73,7 @@ def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
         CoolbitsError: if rows were not scored on the same samples of a task.
     """
     cache: dict[Path, pd.DataFrame] = {}
-    outcomes = _outcomes(measured)
+    outcomes = _outcomes(measured).assign(fallbacks=_integers([item.fallbacks for item in measured]))
     pairs = []
     for row, item in enumerate(measured):
         if item.outcome == "complete":

@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "finetuning": ("run",),
     "memory": ("models", "optimizers"),
     "theory": (),
-    "telemetry": ("runs",),
+    "telemetry": ("runs", "measures"),
 }
 
 # Tables that a figure shows besides, where the study has them.

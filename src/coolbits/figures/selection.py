@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.drawing import fell_back
 from coolbits.figures.names import OPTIONS
 from coolbits.figures.style import Look, optimizer_look, variant_look
 from coolbits.rows import VARIANT, of_quantizer, quantizers
@@ -125,8 +126,13 @@ def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
             f"Bands and bars: {confidence} bootstrap interval over {'samples' if 'task' in rows else 'documents'}, "
             "base and quantized model paired; one seed, so no spread over seeds is shown."
         )
-    if "fallbacks" in rows and (rows.fallbacks > 0).any():
-        sentences.append("Hollow marks: the quantizer fell back to round-to-nearest in at least one module.")
     if (rows.outcome == "diverged").any():
         sentences.append("Crosses: where a run diverged.")
-    return " ".join(sentences)
+    return " ".join(sentences) + fallback_note(rows)
+
+
+def fallback_note(rows: pd.DataFrame) -> str:
+    """Return what a caption says of hollow marks, as a sentence after a space; nothing if no model has a fallback."""
+    if not fell_back(rows).any():
+        return ""
+    return " Hollow marks: in at least one module the quantizer fell back to another method."

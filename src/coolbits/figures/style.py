@@ -22,6 +22,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -109,6 +110,7 @@ _STATES: dict[str, tuple[Line, str]] = {
 _OTHER_STATES: tuple[Line, str] = ((0, (8, 2)), "P")
 _OPTIMIZERS = {"adamw": ("AdamW", 0), "muon": ("Muon", 1), "adamc": ("AdamC", 2), "sgd": ("SGD", 3)}
 GREY = "0.55"
+_PALE = 0.4  # of a colour's distance from white
 
 
 def decay_look(label: str, place: int) -> Look:
@@ -135,6 +137,11 @@ def variant_look(label: str, optimizer: Look, states: str) -> Look:
     """
     line, marker = _STATES.get(states, _OTHER_STATES)
     return replace(optimizer, label=label, line=line, marker=marker)
+
+
+def pale(look: Look) -> Look:
+    """Return the same look in a paler colour."""
+    return replace(look, color=tuple(1 - _PALE * (1 - part) for part in to_rgb(look.color)))
 
 
 def shades(count: int) -> list[Any]:

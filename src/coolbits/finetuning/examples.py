@@ -100,13 +100,16 @@ def read_examples(directory: Path, split: Split) -> Examples:
     """Read what `write_examples` wrote.
 
     Raises:
-        CoolbitsError: if there is no such file.
+        CoolbitsError: if there is no such file, or it cannot be read.
     """
     path = directory / f"{split}.parquet"
     try:
-        table = pq.read_table(path).combine_chunks()
+        table = pq.read_table(path, columns=["tokens", "learned"]).combine_chunks()
     except FileNotFoundError:
         raise CoolbitsError(f"{path}: no such file; conversations have one for each split") from None
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise CoolbitsError(f"{path}: not readable as conversations ({reason})") from None
     tokens, learned = (table.column(name).combine_chunks() for name in ("tokens", "learned"))
     flat = learned.flatten().to_numpy(zero_copy_only=False)
     return Examples(tokens.flatten().to_numpy(), flat, tokens.offsets.to_numpy().astype(np.int64))

@@ -14,10 +14,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import json_kind
 from coolbits.models.build import ATTENTION
 from coolbits.models.tokenizer_files import copy_tokenizer
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_SAFETENSORS = ".safetensors"
 _OF_LIBRARIES = (SafetensorError, StrictDataclassError)
 _SAID = 200
 
@@ -83,10 +85,12 @@ def load_model(
 def _refuse_own_code(config: Path) -> None:
     """Refuse a model that only Python code of its own can open."""
     described = json.loads(config.read_text())
+    if not isinstance(described, dict):
+        raise CoolbitsError(f"{config}: holds {json_kind(described)}; keys and values are expected")
     if described.get("auto_map") and described.get("model_type") not in CONFIG_MAPPING:
         raise CoolbitsError(
-            f"{config}: auto_map: the model brings Python code of its own, which is run only where it is trusted: "
-            f"`coolbits quantize --trust-remote-code`"
+            f"{config}: auto_map: the model brings Python code of its own, which a study never runs, and "
+            "`coolbits quantize` only with --trust-remote-code"
         )
 
 
@@ -112,9 +116,16 @@ def reading(path: Path, what: str = "part of a model") -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, *_OF_LIBRARIES) as error:
-        reason = " ".join(str(error).split())
-        said = reason if len(reason) <= _SAID else f"{reason[:_SAID]}..."
-        raise CoolbitsError(f"{path}: cannot be read as {what} ({said})") from None
+        if isinstance(error, FileNotFoundError) and not path.exists():
+            raise CoolbitsError(f"{path}: no such file") from None
+        expected = "; safetensors are expected" if path.suffix == _SAFETENSORS else ""
+        raise CoolbitsError(f"{path}: cannot be read as {what} ({_in_one_line(error)}){expected}") from None
+
+
+def _in_one_line(error: Exception) -> str:
+    """Say what a library says of an error, however long and in however many lines, in the first words of it."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= _SAID else f"{said[:_SAID]}..."
 
 
 @contextmanager

@@ -82,16 +82,21 @@ def check_fits(model: Model, vocabulary_size: int, sequence_length: int) -> None
         if size < needed:
             name = _name(model, key)
             raise CoolbitsError(
-                f"model.config.{name} of {model.architecture} is {size}; it must be at least the {needed} {what}"
+                f"model.config.{name}: {size} in {model.architecture}; it must be at least the {needed} {what}"
             )
     if model.architecture != "gpt2":
         rope = model.config.get("rope_parameters")
         share = rope.get("partial_rotary_factor", 1.0) if isinstance(rope, dict) else 1.0
         rotated = int(shape.head_width * share) if isinstance(share, int | float) else 0
         rotated += rotated % 2
+        if model.config.get("head_dim") is not None and rotated > shape.head_width:
+            raise CoolbitsError(
+                f"model.config.head_dim: {shape.head_width} in {model.architecture}; it must be even, as a head's "
+                "inputs are rotated in pairs"
+            )
         if not 2 <= rotated <= shape.head_width:
             raise CoolbitsError(
-                f"model.config of {model.architecture} rotates {rotated} inputs of a head, in pairs; allowed are 2 to "
+                f"model.config: {model.architecture} rotates {rotated} inputs of a head, in pairs; allowed are 2 to "
                 f"{shape.head_width}: change hidden_size, the heads or rope_parameters"
             )
 
@@ -107,7 +112,7 @@ def _size(model: Model, key: str, default: int | None = None) -> int:
         value = default
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         found = "missing" if value is None else repr(value)
-        raise CoolbitsError(f"model.config.{name} of {model.architecture} is {found}; give a positive integer")
+        raise CoolbitsError(f"model.config.{name}: {found} in {model.architecture}; give a positive integer")
     return value
 
 
@@ -115,5 +120,5 @@ def _require_multiple(model: Model, key: str, value: int, divisor: int, what: st
     if value % divisor:
         name = _name(model, key)
         raise CoolbitsError(
-            f"model.config.{name} of {model.architecture} is {value}; it must be a multiple of the {divisor} {what}"
+            f"model.config.{name}: {value} in {model.architecture}; it must be a multiple of the {divisor} {what}"
         )

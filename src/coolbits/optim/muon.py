@@ -72,7 +72,8 @@ class Muon:
     def apply(self, weights: list[Tensor], directions: Callable[[list[int]], list[Tensor]], lr: float) -> None:
         """Update the weights by the directions U that are asked for, by place, as they are needed.
 
-        Matrices of one shape, or its transpose, pass Newton-Schulz as one batch.
+        Matrices of one shape, or its transpose, pass Newton-Schulz as one batch. Weights and directions are whole
+        matrices: who keeps them in shards must gather them first, as each row of an update depends on all others.
         """
         torch._foreach_mul_(weights, 1 - lr * self.weight_decay)
         for batch in _batches(weights):

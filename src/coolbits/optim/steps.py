@@ -12,7 +12,11 @@ from coolbits.optim.sgd import SGD
 
 
 class Steps(Protocol):
-    """What `reference`, `compiled` and `kernels` each offer: updates in place of weights, codes and scales."""
+    """What `reference`, `compiled` and `kernels` each offer: updates in place of weights, codes and scales.
+
+    No element's update depends on another block: on a shard of a tensor, cut between blocks, `adam_step`, `sgd_step`
+    and `momentum_step` do what they would do there on the whole. Only Newton-Schulz needs whole matrices.
+    """
 
     def adam_step(
         self,

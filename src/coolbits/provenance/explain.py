@@ -9,6 +9,7 @@ from coolbits.artifacts.hashing import canonical_json
 from coolbits.artifacts.manifest import MANIFEST
 from coolbits.provenance.lineage import Artifact, Lineage
 from coolbits.provenance.recipes import Contrast, Fields, contrast, flatten
+from coolbits.provenance.trained import Trained, trained, trajectories
 
 CAPTION = "caption.txt"
 _ROWS = "rows"
@@ -32,8 +33,7 @@ class Explanation:
     name: str
     fingerprint: str
     caption: str
-    tokens: int
-    seeds: list[int]
+    trained: dict[str, Trained]
     recipes: dict[str, Contrast]
     shares: dict[str, Share]
     hours: dict[str, float]
@@ -52,15 +52,13 @@ def explain(top: Artifact, lineage: Lineage) -> Explanation:
     """Gather what is known of the artifact `top`, whose lineage is given; what a lost record knew is left out."""
     made = [artifact for artifact in lineage if artifact.manifest]
     recorded = [artifact.record for artifact in made if artifact.record]
-    trajectories = _trajectories(lineage)
     started = sorted(record.started for record in recorded) or [""]
     return Explanation(
         name=top.label,
         fingerprint=top.manifest.fingerprint if top.manifest else "",
         caption=_caption(top),
-        tokens=sum(fields["tokens"] for fields in trajectories.values()),
-        seeds=sorted({fields["seed"] for fields in trajectories.values() if "seed" in fields}),
-        recipes=_recipes(lineage, trajectories),
+        trained=trained(lineage),
+        recipes=_recipes(lineage),
         shares={kind: _share(group) for kind, group in _by_kind(made).items()},
         hours=_hours(made),
         commits=_commits(made),
@@ -88,25 +86,12 @@ def _share(group: list[Artifact]) -> Share:
     return Share(len(group), sum(artifact.bytes for artifact in group), round(seconds, 3))
 
 
-def _trajectories(lineage: Lineage) -> dict[str, Fields]:
-    """Return the flat recipe of each trajectory, by name, with the tokens trained along it as `tokens`."""
-    found: dict[str, Fields] = {}
-    for artifact in lineage.of_kind("checkpoint"):
-        recipe = artifact.manifest.recipe if artifact.manifest else {}
-        fields = flatten(recipe.get("trajectory", {}))
-        steps = recipe.get("step", 0) - fields.get("schedule.start_step", 0)
-        name = artifact.key[1].partition("/")[0]
-        tokens = max(steps * fields.get("batch_tokens", 0), found.get(name, {}).get("tokens", 0))
-        found[name] = {"tokens": tokens} | fields
-    return found
-
-
-def _recipes(lineage: Lineage, trajectories: dict[str, Fields]) -> dict[str, Contrast]:
+def _recipes(lineage: Lineage) -> dict[str, Contrast]:
     """Return for each kind its recipes side by side: trajectories by the study's runs, others by equal recipes."""
     found = {}
     for kind, group in _by_kind(artifact for artifact in lineage if artifact.manifest).items():
         if kind == "checkpoint":
-            found[kind] = contrast(_by_run(trajectories, _runs(lineage)))
+            found[kind] = contrast(_by_run(trajectories(lineage), _runs(lineage)))
             continue
         equal: dict[str, list[Fields]] = defaultdict(list)
         for artifact in group:
@@ -117,9 +102,9 @@ def _recipes(lineage: Lineage, trajectories: dict[str, Fields]) -> dict[str, Con
     return found
 
 
-def _by_run(trajectories: dict[str, Fields], runs: Mapping[str, str]) -> list[tuple[str, list[Fields]]]:
+def _by_run(recipes: dict[str, Fields], runs: Mapping[str, str]) -> list[tuple[str, list[Fields]]]:
     groups: dict[str, list[Fields]] = defaultdict(list)
-    for name, fields in trajectories.items():
+    for name, fields in recipes.items():
         groups[runs.get(name, "in no table")].append(fields)
     return list(groups.items())
 

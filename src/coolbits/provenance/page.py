@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from coolbits.provenance.explain import Explanation
 from coolbits.provenance.layout import INDENT, paragraph, table
 from coolbits.provenance.recipes import Contrast, say
+from coolbits.provenance.trained import say_trained
 from coolbits.study.units import si
 
 
@@ -19,7 +20,9 @@ def _lines(explained: Explanation) -> Iterator[str]:
     yield ""
     yield "WHAT IT TOOK"
     count, size = (sum(getattr(share, name) for share in explained.shares.values()) for name in ("artifacts", "bytes"))
-    yield from paragraph(f"{count:,} artifacts, {si(size)}B; {_trained(explained)}; {_hours(explained)}")
+    yield from paragraph(
+        f"{count:,} artifacts, {si(size)}B; {say_trained(explained.trained) or 'nothing trained'}; {_hours(explained)}"
+    )
     yield table(
         ("kind", "artifacts", "bytes", "minutes"),
         [
@@ -43,11 +46,6 @@ def _lines(explained: Explanation) -> Iterator[str]:
     yield "TO MAKE IT AGAIN"
     yield from (f"{INDENT}{command}" for command in explained.commands)
     yield from paragraph("STUDY.yaml is the study's file; config.yaml is taken without --configfile.")
-
-
-def _trained(explained: Explanation) -> str:
-    seeds = ", ".join(map(str, explained.seeds))
-    return f"{si(explained.tokens)} tokens trained, seeds {seeds}" if explained.seeds else "nothing trained"
 
 
 def _hours(explained: Explanation) -> str:

@@ -107,7 +107,8 @@ def read_values(path: Path) -> Any:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"not readable ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"not readable ({reason})") from None
 
 
 def demand_written(path: Path, values: Any) -> None:

@@ -1,4 +1,4 @@
-"""Sources: what documents and pretrained models were read from, checked by digest where it lies on this machine."""
+"""Sources: what documents, models and pictures were read from, checked by digest where it lies on this machine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,9 @@ from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.job import Job
 from coolbits.provenance.findings import Finding
 from coolbits.provenance.lineage import Artifact, Lineage
+from coolbits.study.recipes.vision import IDX_FILES
 from coolbits.study.sources import EMBEDDED
+from coolbits.vision.folders import listing_digest
 
 _COMMIT_DIGITS = 40
 
@@ -17,10 +19,22 @@ _COMMIT_DIGITS = 40
 def check_sources(lineage: Lineage) -> Iterator[Finding]:
     """Yield which sources are not what the recipes name, and for information which cannot be checked here."""
     for artifact in lineage:
-        recipe = artifact.manifest.recipe if artifact.manifest else {}
-        source = recipe.get("calibration", recipe).get("source")
-        if isinstance(source, dict):
+        for source in _sources(artifact.manifest.recipe if artifact.manifest else {}):
             yield from _check(artifact, source)
+
+
+def _sources(recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what a recipe says it reads from outside the results: documents, models, tokenizers, pictures."""
+    found = [recipe.get(name) for name in ("source", "tokenizer", "hub")]
+    if isinstance(calibration := recipe.get("calibration"), dict):
+        found.append(calibration.get("source"))
+    yield from (source for source in found if isinstance(source, dict) and not _from_parents(source))
+
+
+def _from_parents(source: dict[str, Any]) -> bool:
+    """Whether it is made from parents: questions from a corpus, a tokenizer that is trained or a model's own."""
+    built = source.get("kind") == "embedded" and "sha256" not in source
+    return built or source.get("kind") in ("bpe", "pretrained")
 
 
 def _check(artifact: Artifact, source: dict[str, Any]) -> Iterator[Finding]:
@@ -38,24 +52,64 @@ def _check(artifact: Artifact, source: dict[str, Any]) -> Iterator[Finding]:
         case {"kind": "gguf", "sha256": str(digest)}:
             places = [place for place in _locations(artifact) if place.suffix == ".gguf"]
             yield from _file(artifact, digest, "GGUF file", places)
-        case {"kind": "hub", "id": str(dataset), "revision": str(revision)}:
+        case {"kind": "local", "sha256": str(digest)}:
+            places = [place / "tokenizer.json" for place in _locations(artifact, "tokenizer")]
+            yield from _file(artifact, digest, "tokenizer.json", places)
+        case {"kind": "idx", "sha256": list(digests)}:
+            places = _locations(artifact, f"images/{artifact.key[1]}")
+            for name, digest in zip(IDX_FILES, digests, strict=False):
+                named = [place for place in places if place.name.removesuffix(".gz") == name]
+                yield from _file(artifact, digest, name, named)
+        case {"kind": "folder", "sha256": str(digest), "train": str(train), "test": str(test)}:
+            yield from _pictures(artifact, digest, (train, test))
+        case {"kind": "digits"}:
+            said = "its digits came with scikit-learn, whose version the record has; not compared with them"
+            yield Finding("source", (artifact.label,), said, information=True)
+        case {"id": str(name), "revision": str(revision)}:
             commit = len(revision) == _COMMIT_DIGITS
             moving = "" if commit else ", which is no commit: what it names may change"
-            said = f"read from the hub's {dataset} at {revision}{moving}; not compared with it"
+            said = f"read from the hub's {name} at {revision}{moving}; not compared with it"
             yield Finding("source", (artifact.label,), said, information=True)
+        case _:
+            said = f"its source of kind {source.get('kind')!r} is none that the audit knows; not compared with it"
+            yield Finding("source", (artifact.label,), said, information=True)
+
+
+def _pictures(artifact: Artifact, digest: str, splits: tuple[str, str]) -> Iterator[Finding]:
+    """Compare names and sizes of the pictures in a folder: of their contents no digest was taken."""
+    there = [place for place in _locations(artifact, f"images/{artifact.key[1]}") if place.is_dir()]
+    if not there:
+        yield _moved(artifact, "folder of pictures")
+    elif all(_listed(place, splits) != digest for place in there):
+        said = f"its source {there[0]} no longer has the pictures that were read, by their names and sizes"
+        yield Finding("source", (artifact.label,), said)
+
+
+def _listed(folder: Path, splits: tuple[str, str]) -> str | None:
+    try:
+        return listing_digest(folder, splits)
+    except CoolbitsError:  # a class, or all of them, is gone
+        return None
 
 
 def _file(artifact: Artifact, digest: str, name: str, places: list[Path]) -> Iterator[Finding]:
     there = [place for place in places if place.is_file()]
     if not there:
-        said = f"its source {name} is not where it was read; not compared with it"
-        yield Finding("source", (artifact.label,), said, information=True)
+        yield _moved(artifact, name)
     elif all(file_digest(place) != digest for place in there):
         yield Finding("source", (artifact.label,), f"its source {there[0]} is no longer the file that was read")
 
 
-def _locations(artifact: Artifact) -> list[Path]:
-    """Return where the sources of an artifact lie on the machine that made it: the RECIPE files of its kind say so."""
+def _moved(artifact: Artifact, name: str) -> Finding:
+    said = f"its source {name} is not where it was read; not compared with it"
+    return Finding("source", (artifact.label,), said, information=True)
+
+
+def _locations(artifact: Artifact, of: str | None = None) -> list[Path]:
+    """Return where the sources of an artifact lie on the machine that made it: the RECIPE files of its kind say so.
+
+    Those under the name `of` alone, if one is given.
+    """
     found: list[Path] = []
     for path in sorted((artifact.root / "recipes").glob(f"{artifact.kind}-*.json")):
         try:
@@ -63,5 +117,6 @@ def _locations(artifact: Artifact) -> list[Path]:
         except CoolbitsError:
             continue
         if artifact.key in {(node.kind, node.name) for node in job.nodes}:
-            found += [Path(place) for places in job.locations.values() for place in places]
+            named = job.locations.values() if of is None else [job.locations.get(of, [])]
+            found += [Path(place) for places in named for place in places]
     return found

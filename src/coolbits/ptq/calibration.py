@@ -14,17 +14,17 @@ from coolbits.ptq.tracing import Block, Chunk, Hook, Stop, full_precision, hooke
 
 
 def check_calibration(calibration: Tokens, linears: Mapping[str, nn.Module], vocabulary_size: int) -> None:
-    """Refuse a calibration of fewer tokens than a layer has inputs: its Hessian could not have full rank.
+    """Refuse a calibration of no more tokens than a layer has inputs: its Hessian could hardly have full rank.
 
     Raises:
         CoolbitsError: naming the widest layer; or if a token lies outside the model's vocabulary.
     """
     name, module = max(linears.items(), key=lambda item: weight_matrix(item[1]).shape[1])
     inputs, (sequences, length) = weight_matrix(module).shape[1], calibration.tokens.shape
-    if calibration.count < inputs:
+    if calibration.count <= inputs:
         raise CoolbitsError(
             f"calibration.sequences: {sequences} sequences of up to {length} tokens, {calibration.count} in all, are "
-            f"fewer than the {inputs} inputs of {name}; take at least {-(-inputs // length)} sequences"
+            f"not more than the {inputs} inputs of {name}; take at least {inputs // length + 1} sequences"
         )
     if (highest := int(calibration.tokens.max())) >= vocabulary_size:
         raise CoolbitsError(

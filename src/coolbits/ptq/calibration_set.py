@@ -72,6 +72,11 @@ def draw_windows(stream: TokenStream, recipe: Windows) -> Tokens:
     """
     length, wanted = recipe.sequence_length, recipe.sequences
     windows = stream.tokens // length
+    if stream.tokens < length:
+        raise CoolbitsError(
+            f"calibration.sequence_length: {length} tokens, but the training split has {stream.tokens}; at most "
+            f"{stream.tokens // wanted} are possible in each of {wanted} sequences"
+        )
     if windows < wanted:
         raise CoolbitsError(
             f"calibration.sequences: {wanted} sequences of {length} tokens are wanted, the training split has {windows}"

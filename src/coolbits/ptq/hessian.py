@@ -9,7 +9,8 @@ from coolbits.ptq.grids import group_size_for
 from coolbits.study.recipes.ptq import GPTQ
 
 _POWER_ITERATIONS = 12
-_STRIP = 256  # columns of the sum computed at once
+_STRIP = 128  # columns of the sum computed at once
+_ROWS = 1024  # vectors added at once: their float64 copy stays in the cache
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class HessianSum:
 
     def add(self, vectors: torch.Tensor) -> None:
         """Add vectors [..., inputs]."""
-        rows = vectors.detach().reshape(-1, vectors.shape[-1]).to(self._sum.dtype)
+        rows = vectors.detach().reshape(-1, vectors.shape[-1])
+        for some in rows.split(_ROWS):
+            self._add(some.to(self._sum.dtype))
+        self._count += rows.shape[0]
+
+    def _add(self, rows: torch.Tensor) -> None:
         for start in range(0, rows.shape[1], _STRIP):  # what lies below the diagonal is known from what lies above
             strip = slice(start, start + _STRIP)
             self._sum[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
-        self._count += rows.shape[0]
 
     def hessian(self) -> torch.Tensor:
         """Return 2 * mean(x x^T), float64 [inputs, inputs]; zeros if nothing was added."""

@@ -17,6 +17,9 @@ Named = Sequence[tuple[str, nn.Module]]
 Hook = Callable[..., None]
 
 
+_WATCHED_TOKENS = 512
+
+
 class Stop(Exception):  # noqa: N818
     """Ends a forward pass that has shown enough; it is no error."""
 
@@ -104,7 +107,7 @@ def trace_model(
     calibration: Tokens,
     device: torch.device | None = None,
 ) -> Trace:
-    """Watch the model read the first chunk of the calibration.
+    """Watch the model read the first sequences of the calibration.
 
     It computes in float32 on `device` (None: where the model is), which never holds more than a block of it, or what
     lies outside of blocks. A linear layer that did not run makes a group of its own, at the end of its block.
@@ -116,8 +119,12 @@ def trace_model(
     inside = {module for _, block in blocks for module in block.modules()}
     outside = [module for module in body.modules() if module not in inside]
     modules = [block for _, block in blocks]
-    with full_precision(device), placed(outside, device), placed_in_turn(modules, device):
-        watched = _watch_blocks(body, chunks[0], blocks, linears)
+    few = chunks[0][: max(_WATCHED_TOKENS // tokens.shape[1], 1)]
+    with full_precision(device), placed(outside, device):
+        with placed_in_turn(modules, device):
+            reads, outputs = _watch_layers(body, few, modules, linears)
+        others = _watch_arguments(body, chunks[0], modules, outputs)
+    watched = tuple(Block(block, *others[block], _groups(name, reads, linears), device) for name, block in blocks)
     real = [None] * len(chunks) if calibration.whole else calibration.real.to(device).split(size)
     return Trace(watched, partial(_block_inputs, body, modules[0], outside, list(zip(chunks, real, strict=True))))
 
@@ -128,18 +135,16 @@ def _chunk_sequences(sequences: int, length: int) -> int:
     return max(fitting, default=1)
 
 
-def _watch_blocks(
-    body: nn.Module, chunk: torch.Tensor, blocks: Named, linears: Mapping[str, nn.Module]
-) -> tuple[Block, ...]:
-    others: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-    reads: dict[str, int] = {}  # the number of the input that a layer reads, in the order of the first reading
+def _watch_layers(
+    body: nn.Module, tokens: torch.Tensor, blocks: Sequence[nn.Module], linears: Mapping[str, nn.Module]
+) -> tuple[dict[str, int], dict[nn.Module, Any]]:
+    """Return the number of the input that each linear layer reads, in the order of first readings; and blocks' outputs.
+
+    Layers that read the same tensor have the same number.
+    """
+    reads: dict[str, int] = {}
+    outputs: dict[nn.Module, Any] = {}
     last = torch.empty(0)
-
-    def watch_block(name: str) -> Hook:
-        def hook(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            others[name] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
-
-        return hook
 
     def watch_linear(name: str) -> Hook:
         def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
@@ -150,10 +155,44 @@ def _watch_blocks(
 
         return hook
 
-    hooks = {module: watch_block(name) for name, module in blocks}
-    with hooked(hooks | {module: watch_linear(name) for name, module in linears.items()}):
+    def keep(block: nn.Module, _inputs: Any, output: Any) -> None:
+        outputs[block] = output
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        with hooked({module: watch_linear(name) for name, module in linears.items()}):
+            body(input_ids=tokens, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return reads, outputs
+
+
+def _watch_arguments(
+    body: nn.Module, chunk: torch.Tensor, blocks: Sequence[nn.Module], outputs: Mapping[nn.Module, Any]
+) -> dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return what each block gets besides the hidden states of a chunk, such as masks and positions.
+
+    No block computes meanwhile: each gives back what it reads, in the form that its output had.
+    """
+    others: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def passing(block: nn.Module) -> Callable[..., Any]:
+        def forward(*arguments: Any, **keywords: Any) -> Any:
+            others[block] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
+            hidden = arguments[0] if arguments else keywords["hidden_states"]
+            return (hidden, *outputs[block][1:]) if isinstance(outputs[block], tuple) else hidden
+
+        return forward
+
+    try:
+        for block in blocks:
+            block.forward = passing(block)
         body(input_ids=chunk, use_cache=False)
-    return tuple(Block(module, *others[name], _groups(name, reads, linears), chunk.device) for name, module in blocks)
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)
+    return others
 
 
 def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:

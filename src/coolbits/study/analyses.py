@@ -1,5 +1,8 @@
 """From a study's analyses to nodes: presets and names resolved, last checkpoints of runs as parents."""
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
 from pydantic import TypeAdapter
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -13,6 +16,7 @@ from coolbits.study.track import Track
 
 ANALYSES = ("memory", "theory")
 _OPTIMIZER: TypeAdapter[Optimizer] = TypeAdapter(Optimizer)
+_Named = TypeVar("_Named", NamedModel, NamedOptimizer)
 
 
 def analyses(study: Study, tracks: list[Track]) -> dict[str, Node]:
@@ -38,25 +42,33 @@ def _node(study: Study, name: str, choice: AnalysisChoice, tracks: list[Track]) 
     if isinstance(choice.analysis, MemoryChoice):
         if choice.runs:
             raise CoolbitsError(f"analyses.{name}.runs: an analysis of memory looks at no runs, found {choice.runs!r}")
-        try:
-            return make_node("analysis", name, Analysis(analysis=_memory(choice.analysis)).identity(), {})
-        except CoolbitsError as error:
-            raise CoolbitsError(f"analyses.{name}.analysis: {error}") from None
+        memory = _memory(choice.analysis, f"analyses.{name}.analysis")
+        return make_node("analysis", name, Analysis(analysis=memory).identity(), {})
     sources, parents = _sources([track for track in tracks if track.ends_run and track.columns["run"] in wanted])
     recipe = Theory(**choice.analysis.identity(), sources=sources)
     return make_node("analysis", name, Analysis(analysis=recipe).identity(), parents)
 
 
-def _memory(choice: MemoryChoice) -> Memory:
-    models = (
-        NamedModel(name=name, model=preset(name, choice.vocabulary_size, choice.sequence_length))
-        for name in choice.models
+def _memory(choice: MemoryChoice, where: str) -> Memory:
+    def model(name: str) -> NamedModel:
+        return NamedModel(name=name, model=preset(name, choice.vocabulary_size, choice.sequence_length))
+
+    def optimizer(name: str) -> NamedOptimizer:
+        return NamedOptimizer(name=name, optimizer=_OPTIMIZER.validate_python(optimizer_preset(name)))
+
+    return Memory(
+        models=tuple(_each(choice.models, model, f"{where}.models", "model: ")),
+        optimizers=tuple(_each(choice.optimizers, optimizer, f"{where}.optimizers", "optimizer: ")),
     )
-    optimizers = (
-        NamedOptimizer(name=name, optimizer=_OPTIMIZER.validate_python(optimizer_preset(name)))
-        for name in choice.optimizers
-    )
-    return Memory(models=tuple(models), optimizers=tuple(optimizers))
+
+
+def _each(names: Iterable[str], make: Callable[[str], _Named], where: str, usual: str) -> Iterator[_Named]:
+    """Yield what each name stands for; in a refusal the key `where` takes the place of the `usual` one."""
+    for name in names:
+        try:
+            yield make(name)
+        except CoolbitsError as error:
+            raise CoolbitsError(f"{where}: {str(error).removeprefix(usual)}") from None
 
 
 def _sources(tracks: list[Track]) -> tuple[tuple[Source, ...], dict[str, Ref]]:

@@ -58,7 +58,8 @@ def _windows(name: str, choice: Lawa | Ema, of_run: list[Track]) -> list[tuple[P
         full = sorted(place for place in places if place - (choice.window - 1) * stride > 0)
         if not full:
             raise CoolbitsError(
-                f"averages.{name}.window: {choice.window} checkpoints {stride} steps apart do not fit in {end} steps"
+                f"averages.{name}.window: {choice.window} checkpoints {stride * batch:,} tokens apart do not fit in "
+                f"the trunk's {end * batch:,}; at most {-(-end // stride)} do"
             )
         decay = choice.decay if isinstance(choice, Ema) else None
         for place in full:
@@ -82,10 +83,15 @@ def _groups(name: str, choice: Soup | Merge, of_run: list[Track]) -> list[tuple[
     made = []
     weights = choice.weights if isinstance(choice, Merge) else None
     for group in groups.values():
-        if len(group) < 2 or (weights is not None and len(weights) != len(group)):
+        if len(group) < 2:
             raise CoolbitsError(
-                f"averages.{name}: {len(group)} trajectories of {choice.run!r} agree in all but {choice.over}; "
-                f"{len(weights) if weights else 'two or more'} are needed"
+                f"averages.{name}.over: no two trajectories of {choice.run!r} differ in {choice.over} alone; give "
+                f"runs.{choice.run}.{choice.over} two values or more"
+            )
+        if weights is not None and len(weights) != len(group):
+            raise CoolbitsError(
+                f"averages.{name}.weights: {len(weights)}, but {len(group)} trajectories of {choice.run!r} agree in "
+                f"all but {choice.over}; give each a weight"
             )
         nodes = [track.checkpoint(track.steps[-1]) for track in group]
         columns = group[0].row(group[0].steps[-1])

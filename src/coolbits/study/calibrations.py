@@ -40,7 +40,7 @@ def _resolved(choice: Quantizer, folder: Path, where: str, locations: dict[str, 
     method = choice.method
     if choice.calibration is not None:
         if not isinstance(method, CALIBRATED):
-            raise CoolbitsError(f"{where}.calibration: {method.kind} is shown no tokens")
+            raise CoolbitsError(f"{where}.calibration: {method.kind} is shown no tokens; leave it out")
         calibration = _calibration(choice.calibration, folder, f"{where}.calibration", locations)
         fields["method"] = method.model_copy(update={"calibration": calibration})
     elif isinstance(method, CALIBRATED) and isinstance(getattr(method.calibration, "source", None), FileSource):

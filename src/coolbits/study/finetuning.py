@@ -194,7 +194,7 @@ def _point(name: str, choice: FinetuningChoice, start: _Start, conversations: No
 def _schedule(choice: FinetuningChoice, steps: int, where: str) -> Schedule:
     warmup = round(choice.schedule.warmup * steps)
     if warmup >= steps:
-        raise CoolbitsError(f"{where}.warmup: {warmup} steps, but the fine-tuning has only {steps}")
+        raise CoolbitsError(f"{where}.warmup: all of the {steps} steps; take a smaller share")
     if choice.schedule.kind == "constant":
         return Constant(warmup_steps=warmup)
     shape = Cosine if choice.schedule.kind == "cosine" else Linear

@@ -1,7 +1,7 @@
 """Reads a study file: defaults and grids resolved, errors in one sentence."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.reading import mapping, read_yaml, shown
 from coolbits.study.recipes.base import Recipe
 from coolbits.study.recipes.ptq import Quantized
-from coolbits.study.schema import MAX_NAME, NAME, Run, Study
+from coolbits.study.schema import MAX_NAME, NAME, CooldownChoice, Run, Study
 from coolbits.study.vision_choices import VisionRun
 
 _NAMED = ("runs", "pretrained", "vision", "averages", "finetuning", "quantizers", "evaluations", "analyses", "figures")
@@ -106,10 +106,20 @@ def _demand_name(name: Any, where: str) -> None:
 
 def _expand_run(run: dict[str, Any], where: str) -> tuple[Run, ...]:
     if "cooldowns" in run:
-        place = f"{where}.cooldowns"
-        choices = run["cooldowns"] if isinstance(run["cooldowns"], list) else [run["cooldowns"]]
-        run = run | {"cooldowns": [one for choice in choices for one in _grid(mapping(choice, place), place)]}
+        run = run | {"cooldowns": list(_cooldowns(run["cooldowns"], f"{where}.cooldowns"))}
     return _points(Run, run, where)
+
+
+def _cooldowns(given: Any, where: str) -> Iterator[dict[str, Any]]:
+    """Yield every point of the grids that a run's cooldowns are; a mistake is named by its place in the file."""
+    for number, choice in enumerate(given if isinstance(given, list) else [given]):
+        place = f"{where}.{number}" if isinstance(given, list) else where
+        for one in _grid(mapping(choice, place), place):
+            try:
+                CooldownChoice.model_validate(one)
+            except ValidationError as error:
+                raise CoolbitsError(sentence(error, one, place)) from None
+            yield one
 
 
 def _points(kind: type[_Choice], run: dict[str, Any], where: str) -> tuple[_Choice, ...]:
@@ -142,7 +152,7 @@ def _quantizer(choice: Any, where: str = "") -> Any:
             own = {key: value for key, value in choice.items() if key != "preset"}
             return merge(quantizer_preset(name).identity(), own)
     except CoolbitsError as error:
-        raise CoolbitsError(f"{where}: {error}" if where else str(error)) from None
+        raise CoolbitsError(f"{where}: {str(error).removeprefix('quantizer ')}" if where else str(error)) from None
     return choice
 
 

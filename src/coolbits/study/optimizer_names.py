@@ -27,7 +27,7 @@ def optimizer_preset(name: str) -> dict[str, Any]:
     match = _PATTERN.fullmatch(name)
     if match is None or (match[4] and match[1] != "Muon"):
         raise CoolbitsError(
-            f"optimizer {name!r}: no such name; allowed are AdamW, AdamC, SGDM or Muon with -32, -8L or -8D, with "
+            f"optimizer: no {name!r}; allowed are AdamW, AdamC, SGDM or Muon with -32, -8L or -8D, with "
             "-b256 behind it for blocks other than 2,048, and Muon with an AdamW beside it: Muon-8L+AdamW-8D"
         )
     kind, own = _KINDS[match[1]], _storage(match[2], match[3])

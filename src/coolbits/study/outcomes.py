@@ -5,7 +5,7 @@ from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node, Ref, fingerprint_of
-from coolbits.claims.names import CLAIMS
+from coolbits.claims.names import CLAIMS, OF_ANALYSES
 from coolbits.figures.names import BESIDES, FIGURES, OPTIONS
 from coolbits.study.analyses import ANALYSES, analyses
 from coolbits.study.finetuning import Finetunings
@@ -15,6 +15,15 @@ from coolbits.study.schema import Study
 from coolbits.study.track import Track
 from coolbits.study.units import si
 from coolbits.study.vision import Vision
+
+# Where a table that a study lacks comes from, if not from an evaluation that measures what it is named after.
+_REMEDIES = {
+    "metrics": "add to `runs`",
+    "telemetry": "give a run `telemetry`",
+    "vision": "add to `vision`",
+    "finetuning": "add to `finetuning`",
+    "ledger": "add to `quantizers`, and to `evaluations` one that measures what they make",
+}
 
 
 def outcomes(
@@ -40,7 +49,8 @@ def outcomes(
     claims = []
     if wanted:
         recipe = Claims(claims=wanted, scale=_scale_of_claims(study, scale, tracks, vision, tuned)).identity()
-        claims = [_named(study, "claims", "claims", recipe, refs)]
+        judged = {kind: node.ref for kind, node in analysed.items() if set(OF_ANALYSES[kind]) & set(wanted)}
+        claims = [_named(study, "claims", "claims", recipe, refs | judged)]
     return [*analysed.values(), *tables, *figures, *claims]
 
 
@@ -59,7 +69,8 @@ def _figure(study: Study, name: str, tables: dict[str, Ref], scale: str) -> Node
         if table not in tables and table in ANALYSES:
             raise CoolbitsError(f"figures.{name}: needs an analysis of kind {table!r}; add one to `analyses`")
         if table not in tables:
-            raise CoolbitsError(f"figures.{name}: needs the table {table!r}, for which the study evaluates nothing")
+            remedy = _REMEDIES.get(table, f"add to `evaluations` one with measure: {{kind: {table}}}")
+            raise CoolbitsError(f"figures.{name}: needs the table {table!r}; {remedy}")
     recipe = Figure(figure=choice.figure, options=choice.options, scale=scale).identity()
     shown = (*needed, *(table for table in BESIDES.get(choice.figure, ()) if table in tables))
     return _named(study, "figure", name, recipe, {table: tables[table] for table in shown})

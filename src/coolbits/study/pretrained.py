@@ -65,6 +65,8 @@ def _source(
             return recipes.GGUFWeights(sha256=file_digest(file)), file
         case DirectoryChoice(path=path):
             directory = (folder / path).resolve()
+            if not directory.is_dir():
+                raise CoolbitsError(f"{key}: {directory}: no such folder")
             patterns = (*_WEIGHT_FILES, *TOKENIZER_FILES)
             files = sorted({file for pattern in patterns for file in directory.glob(pattern)})
             if not any(file.suffix == ".safetensors" for file in files):

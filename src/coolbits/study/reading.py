@@ -122,4 +122,5 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """Show a value that was found, in a few words."""
-    return "nothing" if value is None else f"{value!r:.80}"
+    words = {None: "nothing", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else f"{value!r:.80}"

@@ -1,5 +1,6 @@
 """A track: a trajectory and the steps that one run of the study wants of it."""
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,8 @@ from coolbits.study.recipes.training import Checkpoint, Trajectory
 class Track:
     """A trajectory and the steps wanted of it, for one run of the study.
 
-    `family` is the trajectory at the root: a trunk and its branches are one family. `columns` describe the run.
-    `ends_run` is false for the trunk of a WSD run, which goes on in its branch.
+    `steps` rise. `family` is the trajectory at the root: a trunk and its branches are one family. `columns` describe
+    the run. `ends_run` is false for the trunk of a WSD run, which goes on in its branch.
     """
 
     recipe: Trajectory
@@ -32,8 +33,8 @@ class Track:
 
     def previous(self, step: int) -> Ref | None:
         """Return the checkpoint wanted before that at `step`; before the first, the one that a branch left from."""
-        earlier = [place for place in self.steps if place < step]
-        return self.checkpoint(earlier[-1]).ref if earlier else self.parents.get("start")
+        earlier = bisect_left(self.steps, step)
+        return self.checkpoint(self.steps[earlier - 1]).ref if earlier else self.parents.get("start")
 
     def row(self, step: int) -> dict[str, Any]:
         """Return the columns that describe the checkpoint at `step` in every table."""

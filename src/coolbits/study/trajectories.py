@@ -45,12 +45,18 @@ def tracks(name: str, run: Run, vocabulary_size: int, data: dict[str, Ref]) -> l
             f"runs.{name}.batch_tokens: {run.batch_tokens} is no multiple of sequence_length {run.sequence_length}"
         )
     if run.schedule.kind != "constant" and run.cooldowns:
-        raise CoolbitsError(f"runs.{name}.cooldowns: only a constant schedule has branches, found {run.schedule.kind}")
+        raise CoolbitsError(
+            f"runs.{name}.schedule.kind: is {run.schedule.kind}, but only a constant schedule has cooldowns; take "
+            "constant, or leave the cooldowns out"
+        )
     steps = _Steps(f"runs.{name}", run.batch_tokens)
     total = steps.of(run.tokens, "tokens")
     warmup = steps.of(length_in_tokens(run.schedule.warmup, run.tokens), "schedule.warmup", zero=True)
     if warmup >= total:
-        raise CoolbitsError(f"runs.{name}.schedule.warmup: {warmup} steps, but the run has only {total}")
+        raise CoolbitsError(
+            f"runs.{name}.schedule.warmup: {steps.tokens(warmup)} tokens, but the run has {steps.tokens(total)}; at "
+            f"most {steps.tokens(total - 1)} are possible"
+        )
     columns = run_columns(name, run, model)
     if run.schedule.kind == "wsd":
         return _wsd(run, model, steps, warmup, total, data, columns)
@@ -88,6 +94,10 @@ class _Steps:
             raise CoolbitsError(f"{self.where}.{key}: {tokens} tokens is less than a step of {self.batch_tokens}")
         return count
 
+    def tokens(self, steps: int) -> str:
+        """Say steps as their writer does, in tokens, to the last one."""
+        return f"{steps * self.batch_tokens:,}"
+
 
 def _whole_schedule(run: Run, warmup: int, total: int) -> Schedule:
     if run.schedule.kind == "constant":
@@ -104,7 +114,10 @@ def _wsd(
         raise CoolbitsError(f"{steps.where}.schedule.decay: missing; a wsd schedule needs the length of its decay")
     decay = steps.of(length_in_tokens(run.schedule.decay, run.tokens), "schedule.decay")
     if warmup + decay > total:
-        raise CoolbitsError(f"{steps.where}.schedule.decay: warmup {warmup} and decay {decay} exceed {total} steps")
+        raise CoolbitsError(
+            f"{steps.where}.schedule.decay: {steps.tokens(decay)} tokens, but the run has {steps.tokens(total)}, "
+            f"{steps.tokens(warmup)} of them warmup; at most {steps.tokens(total - warmup)} are possible"
+        )
     whole = WSD(
         warmup_steps=warmup,
         total_steps=total,

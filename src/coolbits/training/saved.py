@@ -125,8 +125,11 @@ def _read_weights(training: Training, directory: Path) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    remedy = "delete its directory to train again"
     try:
         tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise CoolbitsError(f"{path}: no such file; {remedy}") from None
     except (OSError, SafetensorError) as error:
-        raise CoolbitsError(f"{path}: not readable ({error}); delete its directory to train again") from None
+        raise CoolbitsError(f"{path}: not readable as safetensors ({error}); {remedy}") from None
     return tensors

@@ -25,7 +25,7 @@ MEASURES = (
         for name in ("zero_share", "rounding_error", "newton_schulz_error")
         for suffix in ("", "_linear", "_dynamic")
     ),
-    *("shadow_error", "block_min", "block_median", "block_max"),
+    *("shadow_error", "norm", "block_min", "block_median", "block_max"),
     *("sigma_max", "sigma_min", "condition", "stable_rank"),
 )
 
@@ -56,6 +56,7 @@ def measure(state: Observed, newton_schulz_steps: int | None = None) -> dict[str
       of the state is seen; these three for the state as stored, and with `_linear` and `_dynamic` for what either kind
       of codes would make of M, in which what was lost before is lost already
     - `shadow_error`: ||stored - shadow|| / ||shadow||, of all updates so far
+    - `norm`: ||M||
     - `block_min`, `block_median`, `block_max`: of the largest magnitudes of the blocks, M's scales
     - `sigma_max`, `sigma_min`, `condition`, `stable_rank`: M's extreme singular values, their ratio, and
       ||M||_F² / ||M||_2²
@@ -69,7 +70,8 @@ def measure(state: Observed, newton_schulz_steps: int | None = None) -> dict[str
     }
     if newton_schulz_steps is not None:
         losses["newton_schulz_error"] = _newton_schulz_errors(state.exact, read, newton_schulz_steps)
-    measures = {"shadow_error": relative_error(state.stored, state.shadow)} | _block_maxima(state)
+    measures = {"shadow_error": relative_error(state.stored, state.shadow), "norm": _norm(state.exact)}
+    measures |= _block_maxima(state)
     for name, by_kind in losses.items():
         measures |= {f"{name}_{kind}": value for kind, value in by_kind.items()}
         measures[name] = 0.0 if state.codec == "float32" else by_kind[state.codec]
@@ -80,6 +82,10 @@ def relative_error(approximate: Tensor, exact: Tensor) -> float:
     """Return ||approximate - exact||_F / ||exact||_F; NaN if both are zero."""
     difference, norm = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (approximate - exact, exact))
     return float(difference / norm)
+
+
+def _norm(state: Tensor) -> float:
+    return float(torch.linalg.vector_norm(state, dtype=torch.float64))
 
 
 def _read_back(state: Observed, kind: Kind) -> Tensor:

@@ -104,13 +104,15 @@ def open_images(directory: Path, split: Split) -> ImageSet:
         index = json.loads((directory / INDEX).read_text())
         pixels = np.load(directory / f"{split}_images.npy", mmap_mode="r")
         labels = np.load(directory / f"{split}_labels.npy")
-    except (OSError, ValueError) as error:
-        raise CoolbitsError(f"{directory}: not readable as images ({error}); delete it to have it made again") from None
-    shape = tuple(index[name] for name in (f"{split}_images", "channels", "height", "width"))
+        shape = tuple(index[name] for name in (f"{split}_images", "channels", "height", "width"))
+        mean, std = (np.asarray(index[name], np.float32) for name in ("mean", "std"))
+        classes = tuple(index["classes"])
+    except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+        said = f"no {error} in {INDEX}" if isinstance(error, KeyError) else error
+        raise CoolbitsError(f"{directory}: not readable as images ({said}); delete it to have it made again") from None
     if pixels.shape != shape or len(labels) != len(pixels):
         raise CoolbitsError(f"{directory}: {split} has images of {pixels.shape}, but {INDEX} says {shape}")
-    mean, std = (np.asarray(index[name], np.float32) for name in ("mean", "std"))
-    return ImageSet(pixels, labels, tuple(index["classes"]), mean, std)
+    return ImageSet(pixels, labels, classes, mean, std)
 
 
 def _write_header(stream: Any, shape: tuple[int, ...]) -> None:

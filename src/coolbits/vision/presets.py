@@ -30,7 +30,7 @@ def image_preset(name: str, **config: Any) -> ImageModel:
         CoolbitsError: if there is no such preset.
     """
     if name not in _PRESETS:
-        raise CoolbitsError(f"vision model {name!r}: no such preset; there are {', '.join(_PRESETS)}")
+        raise CoolbitsError(f"no preset {name!r}; there are {', '.join(_PRESETS)}")
     return ImageModel(config=_PRESETS[name] | config)
 
 

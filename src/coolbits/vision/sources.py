@@ -80,6 +80,8 @@ def _idx(recipe: IdxFiles, locations: list[Path]) -> Source:
     if len(locations) != len(IDX_FILES):
         raise CoolbitsError(f"locations: {len(locations)} paths for the {len(IDX_FILES)} IDX files")
     for path, digest in zip(locations, recipe.sha256, strict=True):
+        if not path.is_file():
+            raise CoolbitsError(f"{path}: no such file")
         if (found := file_digest(path)) != digest:
             raise CoolbitsError(f"{path}: its SHA-256 is {found}, but the recipe's `sha256` is {digest}")
     return _arrays({"train": _read_pair(*locations[:2]), "test": _read_pair(*locations[2:])})

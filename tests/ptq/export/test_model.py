@@ -8,11 +8,14 @@ from transformers import AutoConfig
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import describe_files
-from coolbits.models.quantized import QuantizedModel, read_quantized, write_quantized
+from coolbits.models.files import load_model
+from coolbits.models.quantized import QuantizedModel, apply_quantized, read_quantized, write_quantized
+from coolbits.ptq.checkpoint import build_quantized
 from coolbits.ptq.export import model as exporting
 from coolbits.ptq.export.model import FORMATS, export_model, write_export
 from coolbits.ptq.export.source import Source
-from coolbits.study.recipes.ptq import Grid
+from coolbits.ptq.tokens import Tokens, write_tokens
+from coolbits.study.recipes.ptq import AWQ, Grid, Quantized
 
 GRID = Grid(bits=3, group_size=32)
 
@@ -59,6 +62,39 @@ def test_replaced_parameters_take_the_place_of_the_models(models, quantized, tmp
     write_quantized(QuantizedModel(read_quantized(codes).layers, {norm: moved}), codes)
     write_export(Source(codes, model, {}), FORMATS["compressed-tensors"], tmp_path / "out")
     assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")[norm], moved)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("architecture", ["neox", "llama"])
+def test_what_awq_scaled_gives_our_logits_when_put_together_again(form, architecture, models, tmp_path):
+    """Norms and biases that were divided must come along with the weights that were multiplied."""
+    model, codes, calibration = models(architecture), tmp_path / "codes", tmp_path / "calibration"
+    for folder in (codes, calibration):
+        folder.mkdir()
+    tokens = torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(0))
+    write_tokens(Tokens.of_equal_length(tokens), calibration)
+    recipe = Quantized(method=AWQ(grid=Grid(bits=4, group_size=32, symmetric=False)))
+    build_quantized(recipe, model, calibration, codes)
+    write_export(Source(codes, model, {}), form, tmp_path / "out")
+
+    stored, config = load_file(tmp_path / "out" / "model.safetensors"), AutoConfig.from_pretrained(tmp_path / "out")
+    quantized = read_quantized(codes)
+    assert any("norm" in name for name in quantized.replaced)
+    ours, again = load_model(model), load_model(model)
+    apply_quantized(ours, codes)
+    with torch.inference_mode():
+        for name, parameter in again.named_parameters():
+            if name.removesuffix(".weight") in quantized.layers:
+                parameter.copy_(form.weight(parts_of(name.removesuffix("weight"), stored), config.quantization_config))
+            elif name in stored:
+                parameter.copy_(stored[name])
+        assert torch.equal(again(input_ids=tokens).logits, ours(input_ids=tokens).logits)
+
+
+def parts_of(owner, stored):
+    """Return the tensors that stand for the weight of a layer, without its name."""
+    own = {key.removeprefix(owner): tensor for key, tensor in stored.items() if key.startswith(owner)}
+    return {part: tensor for part, tensor in own.items() if part != "bias"}
 
 
 def test_half_precision_rounds_scales_and_says_so(models, quantized, tmp_path):
@@ -109,7 +145,7 @@ def test_what_stands_at_out_is_left_alone(tmp_path):
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path):
     with pytest.raises(CoolbitsError, match="no such folder"):
         export_model(tmp_path / "none", "gptq", tmp_path / "out")
-    with pytest.raises(CoolbitsError, match="no such artifact"):
+    with pytest.raises(CoolbitsError, match=r"a folder without manifest\.json, so no artifact"):
         export_model(tmp_path, "gptq", tmp_path / "out")
 
 

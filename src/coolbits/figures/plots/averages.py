@@ -16,13 +16,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     """Draw full-precision loss, quantized loss and error against tokens (option `quantizers`, one)."""
     rows = _rows(tables, options)
     figure, axes = style.panels(3)
-    groups = [(style.TRUNK, trunks(rows)), (style.DECAY, runs(rows))]
-    for kind, look in style.AVERAGES.items():
-        of_kind = averages(rows, kind)
-        windows = sorted(of_kind.window.unique())
-        for window, line in zip(windows, _LINES * len(windows), strict=False):
-            own = style.Look(f"{look.label}, {window} members", look.color, look.marker, line)
-            groups.append((own, of_kind[of_kind.window == window]))
+    groups = [(style.TRUNK, trunks(rows)), (style.DECAY, runs(rows)), *of_each_kind(rows)]
     shown = (drawing.FULL_ALONG, drawing.QUANTIZED_ALONG, drawing.ERROR_ALONG)
     drawing.views(axes, shown, groups, selection.quantizer_label(rows), _mark)
     style.legend(figure, drawing.handles(look for look, _ in groups) + drawing.notes(rows))
@@ -39,14 +33,32 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     )
 
 
+def of_each_kind(rows: pd.DataFrame) -> list[tuple[style.Look, pd.DataFrame]]:
+    """Return the averages among the rows by kind and number of members, each group with its look."""
+    groups = []
+    for kind, look in style.AVERAGES.items():
+        of_kind = averages(rows, kind)
+        windows = sorted(of_kind.window.unique())
+        for window, line in zip(windows, _LINES * len(windows), strict=False):
+            own = style.Look(f"{look.label}, {window} members", look.color, look.marker, line)
+            groups.append((own, of_kind[of_kind.window == window]))
+    return groups
+
+
+def draw_average(axes: style.Axes, rows: pd.DataFrame, y: str, look: style.Look) -> None:
+    """Draw averages along a trunk as a curve against tokens, averages of cooldowns as points."""
+    along = rows.average.isin(_ALONG_A_TRUNK).any()
+    (drawing.curve if along else drawing.points)(axes, rows, y, look)
+
+
 def _mark(axes: style.Axes, rows: pd.DataFrame, view: drawing.View, look: style.Look) -> None:
     """Draw cooldowns as branches, the trunk and averages along it as curves, averages of cooldowns as points."""
     if look is style.DECAY:
         drawing.fan(axes, rows, view.y, None, look)
-    elif look is style.TRUNK or rows.average.isin(_ALONG_A_TRUNK).any():
+    elif look is style.TRUNK:
         drawing.curve(axes, rows, view.y, look)
     else:
-        drawing.points(axes, rows, view.y, look)
+        draw_average(axes, rows, view.y, look)
 
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:

@@ -3,10 +3,11 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from coolbits.figures import drawing, selection, style
 from coolbits.figures.marks import stand_for
+from coolbits.figures.plots.averages import draw_average, of_each_kind
 from coolbits.figures.selection import Options, Tables, check_options
 from coolbits.figures.style import Look
 from coolbits.rows import HORIZON, SETTING, largest_group, main_rows, of_setting, runs, trunks
@@ -17,25 +18,28 @@ _ALIKE = [name for name in (*SETTING, *HORIZON) if name not in ("peak_lr", "sche
 
 
 def draw(tables: Tables, options: Options) -> Figure:
-    """Draw a trunk and its cooldowns, and below them, where there are several, peak rates with the same decay."""
+    """Draw a trunk, its cooldowns and averages, and below them, where there are several, peak rates with one decay."""
     table = _table(tables, options)
     main, rates = _main(table), _rates(table)
+    averaged, checkpoints = of_each_kind(main), table[table.source == "checkpoint"]
     figure, axes = style.panels(3, height=2.4 if rates.empty else 4.6, rows=1 if rates.empty else 2)
     for panel, y in zip(axes, ("top_eigenvalue", "trace"), strict=False):
         drawing.fan(panel, runs(main), y, None, style.DECAY)
         drawing.curve(panel, trunks(main), y, style.TRUNK)
-    _spectrum_along(axes[2], table, main)
+        for look, own in averaged:
+            draw_average(panel, own, y, look)
+    _spectrum_along(axes[2], checkpoints, main)
     shades = zip(sorted(rates.peak_lr.unique()), style.shades(max(1, rates.peak_lr.nunique())), strict=False)
     looks = {rate: Look(f"peak rate {selection.rate_label(rate)}", shade, "s") for rate, shade in shades}
     for rate, look in looks.items():
         own = rates[rates.peak_lr == rate]
         for panel, y in zip(axes[3:], ("top_eigenvalue", "trace"), strict=False):
             drawing.curve(panel, own, y, look)
-        _spectrum(axes[5], table, own, look)
+        _spectrum(axes[5], checkpoints, own, look)
     for place, panel in enumerate(axes):
         panel.set_ylabel(_LABELS[place % 3])
         if place < 3:
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
         else:
             panel.set_yscale("log")
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -44,7 +48,8 @@ def draw(tables: Tables, options: Options) -> Figure:
         if place < 5:
             style.token_axis(panel)
             drawing.diverged(panel, main if place < 3 else rates, style.TRUNK)
-    style.legend(figure, drawing.handles([style.TRUNK, style.DECAY, *looks.values()]))
+    shown = [style.TRUNK, style.DECAY, *(look for look, _ in averaged), *looks.values()]
+    style.legend(figure, [*drawing.handles(shown), *drawing.diverged_entry(pd.concat([main, rates]))])
     return figure
 
 
@@ -53,6 +58,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     table = _table(tables, options)
     main, rates, count = _main(table), _rates(table), int(table["rank"].max())
     seeds = main.seed.nunique()
+    averaged, less = (", and averages of weights", ", without averages") if of_each_kind(main) else ("", "")
     below = (
         f" d to f: the same of runs at {rates.peak_lr.nunique()} peak rates with one decay and budget; f: the "
         "eigenvalues at their ends, by rank."
@@ -64,9 +70,9 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     residual = 100 * (table.residual / table.top_eigenvalue).max()
     return (
         "Hessian of the held-out loss (nats per token) in all weights, along a trunk at a constant rate and its "
-        f"cooldowns. a: its largest eigenvalue, the sharpness. b: its trace by Hutchinson's estimate{error}. c: its "
-        f"{count} largest eigenvalues by Lanczos' method (residual at most {residual:.2g} % of the largest)."
-        f"{below} {selection.setting_label(main)}. n = {len(main)} models from {seeds} "
+        f"cooldowns{averaged}. a: its largest eigenvalue, the sharpness. b: its trace by Hutchinson's estimate{error}. "
+        f"c: its {count} largest eigenvalues by Lanczos' method (residual at most {residual:.2g} % of the largest)"
+        f"{less}.{below} {selection.setting_label(main)}. n = {len(main)} models from {seeds} "
         f"seed{'s' * (seeds > 1)}. {scale}."
     )
 
@@ -84,7 +90,7 @@ def _models(table: pd.DataFrame) -> pd.DataFrame:
 
 def _main(table: pd.DataFrame) -> pd.DataFrame:
     rows = main_rows(_models(table), every_decay=True)
-    return selection.demand(NAME, rows[rows.source == "checkpoint"], "measure of curvature along a trunk with a decay")
+    return selection.demand(NAME, rows, "measure of curvature along a trunk with a decay")
 
 
 def _rates(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,3 +122,4 @@ def _spectrum(axes: Axes, table: pd.DataFrame, rows: pd.DataFrame, look: Look) -
     lines = {"linestyle": look.line, "color": look.color, "markersize": 2.5}
     stand_for(axes.plot(means.index.astype(float), means, look.marker, **lines), own, by="rank")
     axes.set_xlabel("Rank")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -36,8 +36,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     along.set(xlabel="Updates", ylabel=f"L{_LOSS}\n{_UNIT}", xlim=(0, None))
     end.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     end.set(xlabel=f"Final l{_LOSS} {_UNIT}", ylim=(len(looks) - 0.5, -0.5))
-    cross = [drawing.entry("diverged", "x", hollow=False)] if (rows.outcome == "diverged").any() else []
-    style.legend(figure, drawing.handles(looks.values()) + cross)
+    style.legend(figure, drawing.handles(looks.values()) + drawing.diverged_entry(rows))
     return figure
 
 

@@ -21,7 +21,8 @@ _COLORS = colormaps["viridis_r"]
 _MOST = 6
 _MODEL = ["trajectory", "step"]
 _ALIKE = [name for name in (*SETTING, *HORIZON) if name not in ("peak_lr", "schedule")]
-_MARKS = {"checkpoint": "o", "previous checkpoint": "<", "quantized weights": "v"}
+_QUANTIZED = "quantized weights"
+_MARKS = {"checkpoint": "o", "previous checkpoint": "<", _QUANTIZED: "v"}
 
 
 def draw(tables: Tables, options: Options) -> Figure:
@@ -36,7 +37,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         _contours(panel, grid)
         _points(panel, grid)
         panel.set_title(_title(model))
-        panel.set(xlim=(table.x.min(), table.x.max()), ylim=(table.y.min(), table.y.max()))
+        panel.set(xlim=(grid.x.min(), grid.x.max()), ylim=(grid.y.min(), grid.y.max()))
         panel.set_xlabel("To the previous checkpoint")
     for panel in axes[::columns]:
         panel.set_ylabel("To the quantized weights")
@@ -45,7 +46,8 @@ def draw(tables: Tables, options: Options) -> Figure:
     scale = ScalarMappable(_norm(), _COLORS)
     bar = figure.colorbar(scale, ax=axes, label="Loss increase (nats per token)", format="{x:g}")
     bar.ax.minorticks_off()
-    style.legend(figure, [drawing.entry(label, marker, hollow=True) for label, marker in _MARKS.items()])
+    entries = [drawing.entry(label, marker, hollow=False) for label, marker in _MARKS.items()]
+    style.legend(figure, entries + drawing.fallback_entry(models, _MARKS[_QUANTIZED]))
     return figure
 
 
@@ -59,9 +61,9 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         "Held-out loss on the plane through a checkpoint at the end of training (circle, the origin), the checkpoint "
         f"before it and its quantized weights ({selection.quantizer_label(models)}), above the loss of the checkpoint. "
         f"Axes: Euclidean distances in the space of weights along the two differences, whose cosine is at most "
-        f"{cosine:.2g}; {points} points a panel, one scale and one colour bar for all. "
+        f"{cosine:.2g}; {points} points a panel, {_axes(table)} and one scale of colours for all. "
         f"{selection.setting_label(models, rate=models.peak_lr.nunique() == 1)}. n = {len(models)} models of one "
-        f"seed. {scale}."
+        f"seed.{selection.fallback_note(models)} {scale}."
     )
 
 
@@ -85,6 +87,12 @@ def _title(model: pd.Series) -> str:
     return f"rate {selection.rate_label(model.peak_lr)}, {si(int(model.tokens))} tokens"
 
 
+def _axes(table: pd.DataFrame) -> str:
+    """Say whether the grids span the same distances; where they do not, shared axes would leave panels empty."""
+    spans = table.groupby(_MODEL)[["x", "y"]].agg(["min", "max"])
+    return "equal axes" if len(spans.drop_duplicates()) == 1 else "each on axes of its own"
+
+
 def _norm() -> BoundaryNorm:
     """Return the scale of colours, the same for all panels: equal steps from level to level."""
     return BoundaryNorm(_LEVELS, _COLORS.N, extend="both")
@@ -102,6 +110,10 @@ def _points(axes: Axes, grid: pd.DataFrame) -> None:
     first = grid[:1]
     model = first.iloc[0]
     places = [(0, 0), (model.previous_distance, 0), (0, model.quantized_distance)]
-    for (x, y), marker in zip(places, _MARKS.values(), strict=True):
-        face: dict[str, Any] = {"color": "black", "markerfacecolor": "white", "markersize": 4.5}
-        stand_for(axes.plot(x, y, marker, clip_on=False, zorder=4, **face), first)
+    fallen = bool(drawing.fell_back(first).iloc[0])
+    for (x, y), (label, marker) in zip(places, _MARKS.items(), strict=True):
+        # black on the dark ground and the light one alike needs an edge of white
+        face, edge = ("white", "black") if fallen and label == _QUANTIZED else ("black", "white")
+        colors: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": edge}
+        mark = axes.plot(x, y, marker, clip_on=False, zorder=4, markersize=5, markeredgewidth=0.9, **colors)
+        stand_for(mark, first)

@@ -28,12 +28,14 @@ def draw(tables: Tables, options: Options) -> Figure:
             curves, selection.of_variant(training, variant), "loss", look, marked=False, seeds=len(looks) <= _CROWD
         )
         drawing.diverged(curves, selection.of_variant(rows, variant), look)
-    drawing.views(errors, (drawing.ERROR_ALONG, drawing.ERROR_AT_LOSS), groups, selection.quantizer_label(rows))
+    shown = (drawing.ERROR_ALONG, drawing.ERROR_AT_LOSS)
+    drawing.views(errors, shown, groups, selection.quantizer_label(rows), _runs)
     started = training[training.tokens > 0.05 * training.tokens.max()].loss
     curves.set_ylim(float(started.min()) - 0.05, min(float(started.max()) + 0.1, _FAR * float(started.min())))
     curves.set(ylabel=f"Training {style.LOSS.lower()}")
     style.token_axis(curves)
-    style.legend(figure, drawing.handles(looks.values()) + drawing.notes(rows))
+    early = drawing.handles([style.pale(style.Look("before the decay (c)", style.GREY))]) if _phases(rows) > 1 else []
+    style.legend(figure, drawing.handles(looks.values()) + early + drawing.notes(rows))
     return figure
 
 
@@ -41,12 +43,13 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     compared = _compared(tables, options)
     rows = compared.shown
+    pale = ", pale before its decay" if _phases(rows) > 1 else ""
     return (
         f"Optimizers and the precision of their states compared under {selection.quantizer_label(rows)}, "
         f"{rows.model.iloc[0]}, runs of {si(int(rows.tokens.max()))} tokens, each at the setting with the lowest "
         f"full-precision loss among those tried ({compared.rates()}). a: training loss, smoothed over 1 % "
         "of the steps. b: relative quantization error along training. c: the same error against full-precision loss "
-        f"(better to the right), the large mark the end of a run.{compared.others_lost()} "
+        f"(better to the right), each run{pale}, its end with the large mark.{compared.others_lost()} "
         f"{selection.evidence(rows, tables['loss'])} {scale}."
     )
 
@@ -54,6 +57,19 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 def _compared(tables: Tables, options: Options) -> variants.Compared:
     (rows,) = selection.of_quantizers(NAME, tables["loss"], options)
     return variants.compared(NAME, selection.of_model(NAME, rows, options))
+
+
+def _phases(rows: pd.DataFrame) -> int:
+    """Return the number of kinds of checkpoints, before decays and in them."""
+    return int((rows.phase == "decay").nunique())
+
+
+def _runs(axes: style.Axes, rows: pd.DataFrame, view: drawing.View, look: style.Look) -> None:
+    """Draw whole runs; at equal loss those before their decay are pale, for a decay moves error and loss alike."""
+    if view.x == "tokens":
+        drawing.run_curves(axes, rows, view, look)
+    else:
+        drawing.fan(axes, rows, view.y, style.pale(look), look, view.x)
 
 
 def _training(metrics: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

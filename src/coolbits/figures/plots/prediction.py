@@ -7,60 +7,66 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coolbits.figures import drawing, selection, style
-from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.figures.style import Look
 from coolbits.rows import averages, decays, main_rows, runs, trunks
 
 NAME = "prediction"
+_SIZES = (4.8, 2.6)  # of the marks of the first quantizer and of the second
 _MODEL = ["trajectory", "step", "source", "average", "window"]
 
 
 def draw(tables: Tables, options: Options) -> Figure:
     """Draw predicted against measured increase (option `quantizers`, two at most), and of the first its two factors."""
     chosen = _rows(tables, options)
-    figure, (scatter, size, curvature) = style.panels(3, height=2.7)
-    shown = [_scatter(scatter, rows, hollow=place > 0) for place, rows in enumerate(chosen)]
+    figure, (scatter, length, curvature) = style.panels(3, height=2.7)
+    shown = [_scatter(scatter, rows, size) for rows, size in zip(chosen, _SIZES, strict=False)]
     scatter.set(
         xscale="log", yscale="log", xlabel="Predicted increase (nats per token)", ylabel="Measured increase (nats)"
     )
     low = max(scatter.get_xlim()[0], scatter.get_ylim()[0])
     scatter.axline((low, low), (10 * low, 10 * low), color=style.GREY, linestyle="--", linewidth=0.8, zorder=1)
     main = _main(chosen[0])
-    _fan(size, main, "squared_norm")
+    _fan(length, main, "squared_norm")
     _fan(curvature, main, "curvature")
     _fan(curvature, main, "random_curvature", line=":")
-    size.set_ylabel("Squared error |dW|²")
-    size.set_ylim(bottom=0)
+    length.set_ylabel("Squared error |dW|²")
+    length.set_ylim(bottom=0)
     curvature.set(yscale="log", ylabel="Curvature along the error dW")
-    for panel in (size, curvature):
+    for panel in (length, curvature):
         style.token_axis(panel)
         drawing.diverged(panel, main, style.TRUNK)
     random = Look("random error", style.GREY, "", ":")
     looks = {look.label: look for looks in shown for look in looks}
-    kinds = [drawing.entry(selection.quantizer_label(rows), "o", hollow=place > 0) for place, rows in enumerate(chosen)]
-    style.legend(figure, [*drawing.handles(looks.values()), *kinds, *drawing.handles([random], marked=False)])
+    kinds = [
+        drawing.entry(selection.quantizer_label(rows), "o", hollow=False, size=size)
+        for rows, size in zip(chosen, _SIZES, strict=False)
+    ]
+    others = [*drawing.handles([random], marked=False), *drawing.fallback_entry(_measured(chosen))]
+    entries = [*drawing.handles(looks.values()), *kinds, *others, *drawing.diverged_entry(main)]
+    style.legend(figure, entries)
     return figure
 
 
 def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, how good the prediction is, n, and scale."""
     chosen = _rows(tables, options)
-    rows = pd.concat(chosen).dropna(subset=["increase", "predicted"])
+    rows = _measured(chosen)
     names = " and ".join(selection.quantizer_label(own) for own in chosen)
     ratio = (rows.increase / rows.predicted)[rows.predicted > 0]
     hidden = int(((rows.increase <= 0) | (rows.predicted <= 0)).sum())
     lost = f" Models without an increase, which logarithmic axes cannot show: {hidden}." if hidden else ""
+    sizes = " (large and small marks)" if len(chosen) > 1 else ""
     middle = f"{ratio.median():.2f} ({ratio.quantile(0.1):.2f} to {ratio.quantile(0.9):.2f}: from the 10th to the 90th"
     seeds, main = rows.seed.nunique(), _main(chosen[0])
     return (
-        f"Is the cost of quantization ({names}) curvature times error? a: held-out loss L(w + dW) - L(w), with w the "
-        "weights and dW what quantization changes, against g'dW + dW'H dW / 2 with gradient g and Hessian H at w; "
-        f"dashed: equal. Median of measured over predicted: {middle} percentile).{lost} b, c: the factors of "
+        f"Is the cost of quantization ({names}) curvature times error? a{sizes}: held-out loss L(w + dW) - L(w), with "
+        "w the weights and dW what quantization changes, against g'dW + dW'H dW / 2 with gradient g and Hessian H at "
+        f"w; dashed: equal. Median of measured over predicted: {middle} percentile).{lost} b, c: the factors of "
         f"dW'H dW = |dW|² times curvature along dW, under {selection.quantizer_label(chosen[0])}, along a trunk at a "
         "constant rate and its cooldowns; dotted: the curvature along random errors of the same size in every "
         f"module. {selection.setting_label(main)}. n = {len(rows)} quantized models from {seeds} "
-        f"seed{'s' * (seeds > 1)}. {scale}."
+        f"seed{'s' * (seeds > 1)}.{selection.fallback_note(rows)} {scale}."
     )
 
 
@@ -69,6 +75,11 @@ def _rows(tables: Tables, options: Options) -> list[pd.DataFrame]:
     frames = selection.of_quantizers(NAME, tables["prediction"], options, most=2)
     models = [rows.drop_duplicates(_MODEL) for rows in frames]
     return [rows.assign(random_curvature=2 * rows.random / rows.squared_norm) for rows in models]
+
+
+def _measured(chosen: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the models of all quantizers that have both numbers: those that did not diverge."""
+    return pd.concat(chosen).dropna(subset=["increase", "predicted"])
 
 
 def _main(models: pd.DataFrame) -> pd.DataFrame:
@@ -88,20 +99,18 @@ def _groups(models: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
     ]
 
 
-def _scatter(axes: Axes, models: pd.DataFrame, hollow: bool) -> list[Look]:
+def _scatter(axes: Axes, models: pd.DataFrame, size: float) -> list[Look]:
     """Draw a mark a model; return the looks that were used, as the legend shows them."""
     used = []
     for look, rows in _groups(models):
         seen = rows[(rows.increase > 0) & (rows.predicted > 0)]
         if len(seen):
-            face = "white" if hollow else look.color
-            faces = {"color": look.color, "markerfacecolor": face}
-            stand_for(axes.plot(seen.predicted, seen.increase, look.marker, zorder=3, **faces), seen)
+            drawing.scattered(axes, seen, "predicted", "increase", look, size)
             used.append(replace(look, line=""))
     return used
 
 
 def _fan(axes: Axes, rows: pd.DataFrame, y: str, line: style.Line = "-") -> None:
     """Draw the trunk and its cooldowns."""
-    drawing.fan(axes, runs(rows), y, None, replace(style.DECAY, line=line))
+    drawing.fan(axes, runs(rows), y, None, replace(style.DECAY, line=line), marked=line == "-")
     drawing.curve(axes, trunks(rows), y, replace(style.TRUNK, line=line), marked=line == "-")

@@ -7,7 +7,7 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from coolbits.figures import drawing, style
 from coolbits.figures.marks import stand_for
-from coolbits.figures.selection import Options, Tables, check_options, demand
+from coolbits.figures.selection import Options, Tables, check_options, demand, fallback_note
 from coolbits.figures.style import Look
 from coolbits.study.units import si
 
@@ -36,7 +36,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         panel.axvline(0, color=style.GREY, linewidth=0.7)
         panel.tick_params(labelleft=number % columns == 0)
     looks = [] if drops is None else [*_looks(drops).values(), _MEAN]
-    hollow = [drawing.entry("with a fallback", "o", hollow=True)] if (errors.fallbacks > 0).any() else []
+    hollow = drawing.fallback_entry(errors if drops is None else pd.concat([errors, drops]))
     if looks or hollow:
         style.legend(
             figure, [*drawing.handles([Look(each.label, each.color, each.marker, "") for each in looks]), *hollow]
@@ -62,8 +62,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     if drops is not None:
         sizes = ", ".join(f"{task} {int(count)}" for task, count in drops.groupby("task").samples.max().items())
         parts.append(f"Relative accuracy drop (acc - acc_q) / (1 - acc) by task and its mean. Samples: {sizes}.")
-    if (errors.fallbacks > 0).any():
-        parts.append("Hollow marks: the quantizer fell back to round-to-nearest in at least one module.")
+    parts[-1] += fallback_note(errors if drops is None else pd.concat([errors, drops]))
     if lost := sorted(set(errors[errors.relative_error.isna()].quantizer)):
         parts.append(f"No mark, since the loss is not finite: {', '.join(lost)}.")
     return " ".join([*parts, f"{scale}."])
@@ -98,7 +97,7 @@ def _loss(panel: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     for place, name in enumerate(names):
         own = rows[rows.quantizer == name]
         panel.hlines([place] * len(own), 100 * own.relative_low, 100 * own.relative_high, color="black", linewidth=1.1)
-        fallen = own.fallbacks > 0
+        fallen = drawing.fell_back(own)
         for part, face in ((own[~fallen], "black"), (own[fallen], "white")):
             mark = panel.plot(100 * part.relative_error, [place] * len(part), "ok", markerfacecolor=face, zorder=3)
             stand_for(mark, part)
@@ -113,7 +112,8 @@ def _accuracy(panel: Axes, rows: pd.DataFrame, names: list[str], looks: dict[str
         own = rows[rows.quantizer == name]
         for task, of_task in own.groupby("task"):
             look, drop = looks[str(task)], of_task.relative_drop.mean()
-            mark = panel.plot(100 * drop, place, look.marker, color=look.color, alpha=0.8)
+            face = "white" if drawing.fell_back(of_task).any() else look.color
+            mark = panel.plot(100 * drop, place, look.marker, color=look.color, markerfacecolor=face, alpha=0.8)
             stand_for(mark, of_task, together=True)
         mean = 100 * own.relative_drop.mean()
         mark = panel.plot(mean, place, _MEAN.marker, color=_MEAN.color, markersize=9, zorder=3)

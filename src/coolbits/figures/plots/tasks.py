@@ -10,6 +10,7 @@ from coolbits.figures.selection import Options, Tables
 from coolbits.rows import averages, decays, main_rows, trunks
 
 NAME = "tasks"
+_FULL = "|"  # the mark of full precision, whatever the kind of model
 
 
 def draw(tables: Tables, options: Options) -> Figure:
@@ -33,11 +34,12 @@ def draw(tables: Tables, options: Options) -> Figure:
     accuracy.set_xlabel("Accuracy")
     drop.set_xlabel("Relative accuracy drop (%)")
     kinds = drawing.handles([style.Look(look.label, look.color, look.marker, "") for look, _ in groups])
+    every = pd.concat([rows for _, rows in groups])
     precision = [
-        drawing.entry("full precision", "o", hollow=True),
-        drawing.entry(selection.quantizer_label(groups[0][1]), "o", hollow=False),
+        drawing.entry("full precision", _FULL, hollow=False, size=6),
+        drawing.entry(selection.quantizer_label(every), "o", hollow=False),
     ]
-    style.legend(figure, kinds + precision)
+    style.legend(figure, kinds + precision + drawing.fallback_entry(every))
     return figure
 
 
@@ -47,8 +49,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     rows = pd.concat([rows for _, rows in groups])
     sizes = ", ".join(f"{task} {int(count)}" for task, count in rows.groupby("task").samples.max().items())
     return (
-        f"Task accuracy of the last model of each kind under {selection.quantizer_label(rows)}. a: before (hollow) and "
-        "after (filled) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
+        f"Task accuracy of the last model of each kind under {selection.quantizer_label(rows)}. a: before (tick) and "
+        "after (mark) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
         f"{selection.setting_label(rows)}. Samples: {sizes}. "
         f"{selection.evidence(rows, tables['tasks'])} {scale}."
     )
@@ -69,10 +71,12 @@ def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height
         return
     base, value = rows.base_value.mean(), rows.value.mean()
     accuracy.plot([base, value], [height] * 2, color=look.color, linewidth=1.0, alpha=0.6)
+    face = "white" if drawing.fell_back(rows).any() else look.color
+    quantized = {"color": look.color, "markerfacecolor": face, "zorder": 3}
     means = [
-        *accuracy.plot(base, height, look.marker, color=look.color, markerfacecolor="white", zorder=3),
-        *accuracy.plot(value, height, look.marker, color=look.color, zorder=3),
-        *drop.plot(100 * rows.relative_drop.mean(), height, look.marker, color=look.color, zorder=3),
+        *accuracy.plot(base, height, _FULL, color=look.color, markersize=6, markeredgewidth=1.2, zorder=3),
+        *accuracy.plot(value, height, look.marker, **quantized),
+        *drop.plot(100 * rows.relative_drop.mean(), height, look.marker, **quantized),
     ]
     stand_for(means, rows, together=True)
     if rows.seed.nunique() > 1:

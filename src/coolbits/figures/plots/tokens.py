@@ -45,7 +45,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"Quantization error ({names}) and loss against training tokens. One trunk at a constant rate, and "
         f"cooldowns that leave it and take the rate to its end (learning rate dotted, right axis). Relative error is "
         f"CE(quantized) / CE(full) - 1. {selection.setting_label(per_quantizer[0])}. "
-        f"{selection.evidence(per_quantizer[0], tables['loss'])} {scale}."
+        f"{selection.evidence(pd.concat(per_quantizer), tables['loss'])} {scale}."
     )
 
 
@@ -71,5 +71,5 @@ def _fan(axes: style.Axes, rows: pd.DataFrame, y: str, looks: Mapping[str, style
     """Draw the whole trunk, also past its last branch, and the cooldowns."""
     whole = runs(rows)
     for name, look in looks.items():
-        drawing.fan(axes, whole[whole.decay == name], y, None, replace(look, label="", line=line))
+        drawing.fan(axes, whole[whole.decay == name], y, None, replace(look, label="", line=line), marked=line == "-")
     drawing.curve(axes, trunks(rows), y, replace(style.TRUNK, label="", line=line), marked=line == "-")

@@ -42,8 +42,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     accuracies.set(ylabel="Held-out accuracy (%)")
     ends.set(ylabel="Final held-out accuracy (%)", xlim=(-0.6, len(looks) - 0.4))
     ends.set_xticks(range(len(looks)), [look.label for look in looks.values()], rotation=40, ha="right")
-    cross = [drawing.entry("diverged", "x", hollow=False)] if (rows.outcome == "diverged").any() else []
-    style.legend(figure, [*drawing.handles(looks.values(), marked=False), *cross])
+    style.legend(figure, [*drawing.handles(looks.values(), marked=False), *drawing.diverged_entry(rows)])
     return figure
 
 

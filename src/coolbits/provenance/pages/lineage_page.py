@@ -12,6 +12,7 @@ from coolbits.provenance.pages.drawn import Drawn, declared, read_drawn, tables_
 from coolbits.provenance.pages.facts import facts
 from coolbits.provenance.pages.graph import kinds_graph
 from coolbits.provenance.pages.html import Html, document, join, table, tag, values
+from coolbits.provenance.trained import say_trained
 from coolbits.study.units import si
 
 SCRIPT, STYLE = "page.js", "page.css"
@@ -111,7 +112,7 @@ def _story(top: Artifact, lineage: Lineage) -> Html:
     """Return what is known of the whole lineage: how many artifacts of which kinds, trained how long, made by what."""
     told = explain(top, lineage)
     said = [
-        ("Trained", f"{si(told.tokens)} tokens, seeds {', '.join(map(str, told.seeds))}" if told.seeds else "nothing"),
+        ("Trained", say_trained(told.trained) or "nothing"),
         ("Time", "; ".join(f"{hours:.2f} h on {device}" for device, hours in told.hours.items()) or "not recorded"),
         ("Commit", ", ".join(f"{commit} ({count:,})" for commit, count in told.commits.items()) or "not recorded"),
     ]

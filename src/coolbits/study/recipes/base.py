@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 _HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+_WORDS = {int: "a whole number", float: "a number", str: "text", dict: "keys and values"}
 
 
 def _hub_id(value: str) -> str:
@@ -32,7 +33,8 @@ class Recipe(BaseModel):
                 raise ValueError(f"unknown key {key!r}; allowed: {', '.join(cls.model_fields) or 'none'}")
             found = [one for one in (item if isinstance(item, list) else [item]) if isinstance(one, bool)]
             if found and not any(kind in (bool, Any) for kind in _types(cls.model_fields[key].annotation)):
-                raise ValueError(f"{key}: neither true nor false (nor yes, no, on, off) is allowed; found {found[0]}")
+                said = "true (so YAML reads yes and on, too)" if found[0] else "false (so YAML reads no and off, too)"
+                raise ValueError(f"{key}: should be {_wanted(cls.model_fields[key].annotation)}; found {said}")
         return value
 
     def identity(self) -> dict[str, Any]:
@@ -43,6 +45,14 @@ class Recipe(BaseModel):
     def read(cls, identity: dict[str, Any]) -> Self:
         """Read back what `identity` gave."""
         return cls.model_validate(identity)
+
+
+def _wanted(annotation: Any) -> str:
+    """Say what a value that may be neither true nor false should be: `a whole number`, `text or 'all'`."""
+    parts = list(_types(annotation))
+    named = [word for kind, word in _WORDS.items() if kind in parts]
+    named += ["keys and values"] * any(isinstance(part, type) and issubclass(part, BaseModel) for part in parts)
+    return " or ".join([*named, *(repr(part) for part in parts if isinstance(part, str))])
 
 
 def _types(annotation: Any) -> Iterator[Any]:

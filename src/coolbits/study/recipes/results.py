@@ -73,6 +73,8 @@ Content = Literal[
     "vision",
     "finetuning",
 ]
+# What claims are judged on: tables of measures, and the two of analyses.
+Evident = Literal["loss", "tasks", "vision", "finetuning", "memory", "theory"]
 
 
 class Row(Recipe):
@@ -110,7 +112,7 @@ class Figure(Recipe):
 
 
 class Claims(Recipe):
-    """Verdicts on claims, from the tables (parent roles `loss`, `vision`, `finetuning`; others are not read)."""
+    """Verdicts on claims, from tables and analyses (parent roles: the names of `Evident`; others are not read)."""
 
     claims: tuple[str, ...] = Field(min_length=1)
     scale: str

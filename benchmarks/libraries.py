@@ -1,0 +1,125 @@
+"""The libraries that benchmarks/agreement.py compares with, each quantizing a model to 4 bits (or 8) as a name says.
+
+Their imports are inside: each lives in an environment of its own, with coolbits beside it (envs/peers-*.txt).
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from coolbits.models.blocks import decoder_linears
+from coolbits.models.files import load_model
+from coolbits.ptq.export.model import FORMATS
+from coolbits.ptq.tokens import read_tokens
+from ptq import BLOCK, DAMPING, GROUP
+
+Weights = dict[str, torch.Tensor]
+Theirs = tuple[Weights, nn.Module | None]  # parameters by name, and the model if it runs as it is
+
+
+def by_llmcompressor(model: Path, calibration: Path, name: str) -> Theirs:
+    """Quantize by llm-compressor."""
+    from compressed_tensors.quantization import fake_quantize
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    # Without an accelerator its cache fails to pin memory.
+    IntermediatesCache.pin_memory = lambda self, *arguments, **keywords: None
+    rows = read_tokens(calibration).tokens
+    columns = {"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()}
+    weights = {"num_bits": 4, "type": "int", "symmetric": name != "awq", "strategy": "group", "group_size": GROUP}
+    scheme = {"config_groups": {"all": {"targets": ["Linear"], "weights": weights}}, "ignore": ["lm_head", "embed_out"]}
+    recipes: dict[str, Callable[[], Any]] = {
+        "rtn": lambda: QuantizationModifier(**scheme),
+        "awq": lambda: [AWQModifier(duo_scaling=True), QuantizationModifier(**scheme)],
+        "natural": lambda: GPTQModifier(**scheme, actorder=None, block_size=BLOCK, dampening_frac=DAMPING),
+        "static": lambda: GPTQModifier(**scheme, actorder="static", block_size=BLOCK, dampening_frac=DAMPING),
+    }
+    loaded = load_model(model)
+    shown = {"dataset": Dataset.from_dict(columns), "num_calibration_samples": len(rows)}
+    shown |= {"shuffle_calibration_samples": False}
+    oneshot(model=loaded, recipe=recipes[name](), max_seq_length=rows.shape[1], **({} if name == "rtn" else shown))
+    found = {key: parameter.detach() for key, parameter in loaded.named_parameters()}
+    for key, module in loaded.named_modules():
+        if hasattr(module, "quantization_scheme"):
+            grid = module.weight_scale, module.weight_zero_point, module.quantization_scheme.weights
+            found[f"{key}.weight"] = fake_quantize(module.weight.detach(), *grid)
+    own = dict(load_model(model).named_parameters())
+    return {key: tensor for key, tensor in found.items() if key in own}, None
+
+
+def by_gptqmodel(model: Path, calibration: Path, name: str) -> Theirs:
+    """Quantize by GPTQModel, and read what it saves."""
+
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in read_tokens(calibration).tokens]
+    settings = {"desc_act": name != "group-aware", "act_group_aware": name == "group-aware"}
+    settings |= {"group_size": -1 if name == "row" else GROUP}
+    config = QuantizeConfig(bits=4, sym=True, damp_percent=DAMPING, **settings)
+    loaded = GPTQModel.load(str(model), config, device="cpu", dtype=torch.float32)
+    loaded.quantize(rows, batch_size=8)
+    stored: Weights = {}
+    with TemporaryDirectory() as folder:
+        loaded.save(folder)
+        for file in Path(folder).glob("*.safetensors"):
+            stored |= load_file(file)
+        saved = json.loads((Path(folder) / "config.json").read_text())["quantization_config"]
+    weights = {}
+    for key in (key.removesuffix("qweight") for key in stored if key.endswith("qweight")):
+        parts = {part: stored[f"{key}{part}"] for part in ("g_idx", "qweight", "qzeros", "scales")}
+        weights[f"{key}weight"] = FORMATS["gptq"].weight(parts, saved)
+    return weights, None
+
+
+def by_bitsandbytes(model: Path, _calibration: Path, name: str) -> Theirs:
+    """Load in 4 or 8 bits by bitsandbytes."""
+    from bitsandbytes import functional
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers import BitsAndBytesConfig
+
+    bits = {"load_in_8bit": True} if name == "int8" else {"load_in_4bit": True, "bnb_4bit_quant_type": name}
+    config = BitsAndBytesConfig(**bits)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        model, quantization_config=config, dtype=torch.float32, device_map="cpu"
+    )
+    weights = {}
+    for key, module in loaded.named_modules():
+        if isinstance(module, Linear4bit):
+            weights[f"{key}.weight"] = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+        elif isinstance(module, Linear8bitLt):
+            weights[f"{key}.weight"] = functional.int8_vectorwise_dequant(module.weight.data, module.weight.SCB)
+    # In evaluation mode it repacks 4-bit weights for some CPUs, and rounds their scales to bfloat16.
+    return weights, loaded.train(name != "int8")
+
+
+def by_hqq(model: Path, _calibration: Path, _name: str) -> Theirs:
+    """Quantize by hqq."""
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    loaded, weights = load_model(model), {}
+    config = BaseQuantizeConfig(nbits=4, group_size=GROUP, axis=1)
+    for key, module in decoder_linears(loaded).items():
+        layer = HQQLinear(module, config, compute_dtype=torch.float32, device="cpu", del_orig=False)
+        weights[f"{key}.weight"] = layer.dequantize()
+        loaded.set_submodule(key, layer)
+    return weights, loaded
+
+
+WORKERS = {
+    "llmcompressor": by_llmcompressor,
+    "gptqmodel": by_gptqmodel,
+    "bitsandbytes": by_bitsandbytes,
+    "hqq": by_hqq,
+}

@@ -1,0 +1,42 @@
+"""Evidence from the table of tasks: the mean accuracy of each finished run, beside its full-precision loss.
+
+An accuracy is one number a run here; nothing is resampled. The best of the settings tried is found by the loss, as for
+the claims on losses, and not by the accuracies that are compared.
+"""
+
+import numpy as np
+import pandas as pd
+
+from coolbits.claims.evidence import FULL, Evidence
+from coolbits.rows import full_precision
+
+_MODEL = ["trajectory", "step"]
+_ASKED = ("evaluation", "task")
+
+
+def of_tasks(table: pd.DataFrame, losses: pd.DataFrame) -> Evidence:
+    """Return the ends of runs, scored by 100 less their mean accuracy over tasks at full precision, in %.
+
+    Args:
+        table: the table of tasks. A task counts by its accuracy, by the normalized one only where it has no other;
+            metrics that are no accuracies do not count.
+        losses: the loss table, which says what each model's full-precision loss is
+    """
+    ends = table[(table.quantizer == FULL) & table.final.astype(bool) & (table.source == "checkpoint")]
+    ends = ends.drop(columns=["loss", "base_loss"], errors="ignore")
+    models = ends.drop_duplicates(_MODEL).drop(columns=["task", "metric"])
+    known = full_precision(losses).drop_duplicates(_MODEL)[[*_MODEL, "base_loss"]]
+    scored = models.merge(_accuracies(ends), on=_MODEL, how="left").merge(known, on=_MODEL, how="left")
+    complete = (scored.outcome == "complete") & scored.accuracy.notna() & scored.base_loss.notna()
+    rows = scored[complete].reset_index(drop=True)
+    values = {"full": 100 * (1 - rows[["accuracy"]].to_numpy(dtype="float64"))}
+    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, scored[scored.outcome == "diverged"])
+
+
+def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean accuracy over tasks of each model."""
+    asked = [name for name in _ASKED if name in rows]
+    accuracies = rows[rows.metric.str.startswith("acc").fillna(False).astype(bool) | (rows.metric == "exact_match")]
+    # In the order of the alphabet `acc` comes before `acc_norm`.
+    one = accuracies.sort_values("metric", kind="stable").drop_duplicates([*_MODEL, *asked])
+    return one.groupby(_MODEL, as_index=False).agg(accuracy=("value", "mean"))

@@ -1,0 +1,96 @@
+"""The measures of telemetry that a figure can show: the panels of each, and what captions say of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coolbits.artifacts.errors import CoolbitsError
+
+SECOND = ("exp_avg_sq",)
+MOMENTA = ("momentum", "exp_avg")
+DEFAULT = ("zero_share", "shadow_error", "condition", "stable_rank", "newton_schulz_error")
+LETTERS = "abcdef"  # of a figure's panels, no more than these
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A measure, of which states, and how it is written along the y axis.
+
+    Of a measure in percent the values are shares. Of one `by_codec` 32-bit states show what linear codes would do.
+    """
+
+    measure: str
+    states: tuple[str, ...]
+    label: str
+    percent: bool = False
+    logarithmic: bool = True
+    by_codec: bool = False
+
+
+def _both(measure: str, label: str, percent: bool = False, by_codec: bool = False) -> tuple[Panel, Panel]:
+    """Return the panels of a measure of second moments and of momenta; `label` has the place of their name."""
+    return (
+        Panel(measure, SECOND, label.format("second moments"), percent, by_codec=by_codec),
+        Panel(measure, MOMENTA, label.format("momenta"), percent, by_codec=by_codec),
+    )
+
+
+_PANELS: dict[str, tuple[Panel, ...]] = {
+    "zero_share": (Panel("zero_share", SECOND, "Second moments stored as 0 (%)", True, False, by_codec=True),),
+    "shadow_error": _both("shadow_error", "Error of {} (%)", True),
+    "rounding_error": _both("rounding_error", "Rounding of {} (%)", True, by_codec=True),
+    "block_min": _both("block_min", "Least scale of {}"),
+    "block_median": _both("block_median", "Median scale of {}"),
+    "block_max": _both("block_max", "Largest scale of {}"),
+    "sigma_max": (Panel("sigma_max", MOMENTA, "Largest singular value"),),
+    "sigma_min": (Panel("sigma_min", MOMENTA, "Smallest singular value"),),
+    "condition": (Panel("condition", MOMENTA, "Condition number"),),
+    "stable_rank": (Panel("stable_rank", MOMENTA, "Stable rank", logarithmic=False),),
+    "newton_schulz_error": (Panel("newton_schulz_error", MOMENTA, "Change of NS(M) (%)", True, by_codec=True),),
+}
+MEASURES = tuple(_PANELS)
+BY_CODEC = tuple(name for name, panels in _PANELS.items() if panels[0].by_codec)
+_SAYS = {
+    "zero_share": "share of second moments not 0 in float32 that are stored as 0",
+    "shadow_error": "relative error of stored second moments and momenta against a float32 shadow fed the same "
+    "gradients; 32-bit states have none",
+    "rounding_error": "relative error of second moments and momenta by rounding them once",
+    "block_min": "smallest of the largest magnitudes of the blocks of second moments and of momenta",
+    "block_median": "median of the largest magnitudes of the blocks of second moments and of momenta",
+    "block_max": "largest magnitude of second moments and of momenta",
+    "sigma_max": "largest singular value of the momenta of matrices",
+    "sigma_min": "smallest singular value of the momenta of matrices",
+    "condition": "condition number of the momenta of matrices",
+    "stable_rank": "stable rank of the momenta of matrices",
+    "newton_schulz_error": "relative change of Newton-Schulz' result when a momentum is rounded once",
+}
+
+
+def panels_of(figure: str, measures: Sequence[str]) -> list[Panel]:
+    """Return the panels of the measures, in their order.
+
+    Raises:
+        CoolbitsError: for an unknown measure, or more panels than the figure has letters.
+    """
+    for name in measures:
+        if name not in _PANELS:
+            raise CoolbitsError(f"figure {figure}: no measure {name!r}; there are {', '.join(_PANELS)}")
+    found = [panel for name in measures for panel in _PANELS[name]]
+    if not 0 < len(found) <= len(LETTERS):
+        raise CoolbitsError(f"figure {figure}: `measures` asks for {len(found)} panels; it has 1 to {len(LETTERS)}")
+    return found
+
+
+def descriptions(panels: Sequence[Panel]) -> str:
+    """Say what each panel shows, by its letter: `a: share of ... b, c: relative error of ...`."""
+    names = dict.fromkeys(panel.measure for panel in panels)
+    sentences = [f"{letters_of(panels, measure=name)}: {_SAYS[name]}." for name in names]
+    if codes := letters_of(panels, by_codec=True):
+        sentences.append(f"In {codes} 32-bit states show what linear codes would do to them.")
+    return " ".join(sentences)
+
+
+def letters_of(panels: Sequence[Panel], **wanted: object) -> str:
+    """Return the letters of the panels with these values, `a, b and f`; empty if there are none."""
+    pairs = zip(LETTERS, panels, strict=False)
+    found = [letter for letter, panel in pairs if all(getattr(panel, name) == value for name, value in wanted.items())]
+    return " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:])))

@@ -1,0 +1,89 @@
+"""Claims on tasks: runs are scored by their mean accuracy, and their settings chosen by their loss."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coolbits.claims.downstream import of_tasks
+from coolbits.claims.evidence import Evidence
+from coolbits.claims.registry import REGISTRY
+from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, Judgement, judge
+
+NAME = "tasks-muon-8l-trains-as-well"
+Frame = pd.DataFrame
+Make = Callable[..., Frame]
+
+
+@pytest.fixture(scope="module")
+def losses(study: Callable[..., tuple[Frame, Frame]]) -> Frame:
+    """The losses of the model that every variant trained, three seeds."""
+    table, _ = study(1.0, 3)
+    return table[table.model == "variants"].reset_index(drop=True)
+
+
+def _effect(evidence: Evidence) -> Effect | None:
+    return REGISTRY[NAME].measure(evidence)
+
+
+def _judged(evidence: Evidence) -> Judgement:
+    effect = _effect(evidence)
+    assert effect is not None
+    return judge(effect, REGISTRY[NAME].form, 0.95, 0)
+
+
+@pytest.mark.parametrize(
+    ("worse", "verdict"), [(0.6, SUPPORTED), (-0.6, SUPPORTED), (1.0, UNDECIDED), (1.4, CONTRADICTED)]
+)
+def test_parity_holds_within_one_point_of_accuracy(worse: float, verdict: str, losses: Frame, tasks: Make) -> None:
+    judgement = _judged(of_tasks(tasks(losses, worse), losses))
+    assert (judgement.verdict, judgement.resampled) == (verdict, "nothing")
+    assert judgement.effect == pytest.approx(worse)
+
+
+def test_one_seed_decides_nothing(losses: Frame, tasks: Make) -> None:
+    one = losses[losses.seed == 0]
+    assert _judged(of_tasks(tasks(one, 0.0), one)).verdict == UNDECIDED
+
+
+def test_a_task_counts_once_and_by_its_accuracy(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses)
+    scores = 100 - of_tasks(table, losses).values["full"][:, 0]
+    means = table[table.metric == "acc"].groupby("trajectory").value.mean()
+    assert sorted(scores) == pytest.approx(sorted(100 * means))
+    renamed = table.assign(metric=table.metric.where(table.task != "arc_easy", "acc_norm"))
+    normalized = renamed.drop_duplicates(["trajectory", "task", "metric"], keep="last")
+    assert (100 - of_tasks(normalized, losses).values["full"][:, 0]).max() == pytest.approx(100 * (0.1 + 0.42) / 2)
+
+
+def test_the_setting_is_chosen_by_the_loss_not_by_the_accuracy(losses: Frame, tasks: Make) -> None:
+    """At another rate Muon-8L answers better, and models worse: it does not count."""
+    other = losses.assign(peak_lr=0.1, base_loss=losses.base_loss + 0.3, trajectory="hot-" + losses.trajectory)
+    other = other.assign(family="hot-" + losses.family)[(losses.optimizer == "muon") & (losses.states == "8L")]
+    both = pd.concat([losses, other], ignore_index=True)
+    table = pd.concat([tasks(losses, 0.6), tasks(other, -9.0)], ignore_index=True)
+    assert _judged(of_tasks(table, both)).effect == pytest.approx(0.6)
+
+
+def test_quantized_models_and_those_on_the_way_do_not_count(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.6)
+    quantized = table.assign(quantizer="gptq-w3", value=0.1)
+    early = table.assign(final=False, value=0.1, step=1)
+    average = table.assign(source="average", average="lawa", value=0.1)
+    more = pd.concat([quantized, early, average, table], ignore_index=True)
+    assert _judged(of_tasks(more, losses)).effect == pytest.approx(0.6)
+
+
+def test_a_run_that_diverged_contradicts(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.0)
+    lost = (table.optimizer == "muon") & (table.states == "8L") & (table.seed == 1)
+    table = table.assign(outcome=table.outcome.mask(lost, "diverged"), value=table.value.mask(lost, np.nan))
+    effect = _effect(of_tasks(table, losses))
+    assert effect is not None and (effect.n, effect.diverged, effect.runs) == (2, 1, 3)
+    assert _judged(of_tasks(table, losses)).verdict == CONTRADICTED
+
+
+def test_without_losses_of_the_models_there_is_nothing_to_choose_by(losses: Frame, tasks: Make) -> None:
+    unknown = losses.assign(trajectory="other-" + losses.trajectory)
+    assert _effect(of_tasks(tasks(losses), unknown)) is None
