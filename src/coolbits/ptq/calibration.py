@@ -80,9 +80,7 @@ def run_quantizing(
         def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
             if group in waiting:
                 waiting.remove(group)
-                total = _sum_for(linears[group[0]], block.device)
-                total.add(arguments[0] if chunk.real is None else arguments[0][chunk.real])
-                quantize(group, total.hessian())
+                quantize(group, _hessian_of(arguments[0], chunk.real, linears[group[0]]))
 
         return hook
 
@@ -97,6 +95,13 @@ def run_quantizing(
 def _sum_for(module: nn.Module, device: torch.device) -> HessianSum:
     dtype = torch.float64 if device.type == "cpu" else torch.float32
     return HessianSum(weight_matrix(module).shape[1], device, dtype)
+
+
+def _hessian_of(vectors: torch.Tensor, real: torch.Tensor | None, module: nn.Module) -> torch.Tensor:
+    """Return the Hessian of a module that reads these vectors and no others; the sum it is made from is gone then."""
+    total = _sum_for(module, vectors.device)
+    total.add(vectors if real is None else vectors[real])
+    return total.hessian()
 
 
 def _adding(total: HessianSum, real: torch.Tensor | None, stop: bool = False) -> Hook:

@@ -52,8 +52,13 @@ class HessianSum:
 
     def hessian(self) -> torch.Tensor:
         """Return 2 * mean(x x^T), float64 [inputs, inputs]; zeros if nothing was added."""
-        upper = self._sum.to(torch.float64, copy=True).triu_().mul_(2 / max(self._count, 1))
-        return upper + upper.triu(1).T
+        mean = self._sum.to(torch.float64, copy=True).mul_(2 / max(self._count, 1))
+        for start in range(0, len(mean), _STRIP):  # mirrored in place: a third matrix would be the largest of all
+            stop = start + _STRIP
+            block = mean[start:stop, start:stop]
+            block.copy_(block.triu() + block.triu(1).T)
+            mean[stop:, start:stop] = mean[start:stop, stop:].T
+        return mean
 
 
 def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:

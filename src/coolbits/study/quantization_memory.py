@@ -110,6 +110,16 @@ def _activation_bytes(sizes: Sizes, recipe: Quantized) -> int:
     return _FLOAT32 * chunk * (3 * sizes.width + max(attention, 4 * sizes.inner_width))
 
 
+def _paused_bytes(sizes: Sizes, recipe: Quantized) -> int:
+    """Return the bytes of a forward pass that waits before the last layer of an MLP while that one is quantized.
+
+    A calibration of one chunk goes so: there are a block's input, the residual, what the MLP and what the layer reads.
+    """
+    if (tokens := _tokens(recipe)) > CHUNK_TOKENS:
+        return 0
+    return _FLOAT32 * tokens * (3 * sizes.width + sizes.inner_width)
+
+
 def _working_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: bool) -> int:
     """Return the bytes that a method takes beside the block at work; `together` recipes share GPTQ's one pass."""
     weights = [rows * inputs for rows, inputs in sizes.groups]
@@ -119,7 +129,8 @@ def _working_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: 
     match recipe.method:
         case GPTQ(sequential="layer"):
             steps = [_gptq_bytes(recipe, *pair, 1) for pair in zip(squares, weights, strict=True)]
-            return _FLOAT32 * sum(weights) + max(summed * max(squares) + activations, *steps)
+            paused = _paused_bytes(sizes, recipe)
+            return _FLOAT32 * sum(weights) + max(summed * max(squares) + activations, paused + max(steps))
         case GPTQ() as method:
             waiting = [_FLOAT64 * sum(squares[index + 1 :]) for index in range(len(squares))]
             originals = 0 if method.sequential == "none" else _FLOAT32 * sum(weights)
