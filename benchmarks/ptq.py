@@ -50,12 +50,14 @@ def ours(model: Path, calibration: Path, *methods: dict[str, Any]) -> Run:
     """Return a run of our own code by these methods."""
     import torch
 
+    from coolbits.loops.allocator import keep_little_freed_memory
     from coolbits.models.files import load_model
     from coolbits.ptq.checkpoint import Request, quantize_model
     from coolbits.study.recipes.ptq import Quantized
 
     requests = [Request(Quantized.read({"method": method}), calibration) for method in methods]
     loaded = load_model(model, "cpu", torch.float32)
+    keep_little_freed_memory()  # as `coolbits quantize` and its stage do
 
     def run() -> float:
         start = perf_counter()

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from math import frexp
 from typing import Any
 
 import torch
@@ -129,9 +130,10 @@ def _tables(codec: Blockwise) -> ctypes.c_void_p:
 
 @cache
 def _lookups(signed: bool) -> Tensor:
-    """Return what `Dynamic` in codecs.cpp looks up, as int32: entries, middles above them (last: inf), cells."""
+    """Return what `Dynamic` in codecs.cpp looks up, as int32: entries, middles above them (last: inf), cells, spans."""
     above = torch.cat([middles(signed), torch.tensor([torch.inf])])
-    return torch.cat([dynamic_codebook(signed).view(torch.int32), above.view(torch.int32), _cells(signed)])
+    numbers = [dynamic_codebook(signed), above]
+    return torch.cat([*(part.view(torch.int32) for part in numbers), _cells(signed), _spans(signed)])
 
 
 def _cells(signed: bool) -> Tensor:
@@ -154,6 +156,40 @@ def _cells(signed: bool) -> Tensor:
     near, far = low + middle * negative, low + middle * ~negative
     middle[cell] = bits % 2 ** (32 - leading) - 5 >> 16 - leading
     return (middle << 16 | far << 8 | near).to(torch.int32)
+
+
+def _spans(signed: bool) -> Tensor:
+    """Return how a magnitude becomes a code without a look-up in cells, as int32 [2 * 32 + 3 * 16].
+
+    Entries of magnitude count from 0, which is the entry 0; the last is 1. A span is 0 alone, the entries of a power of
+    ten, which are equally spaced, or 1 alone; between two spans is an edge, the middle of their neighbours. Magnitudes
+    are looked up times 379 / 256, as in `_cells`. By a float's exponent modulo 32: the edge in its octave (inf: none;
+    there is one at most, not near the octave's ends), and the span below it. By span: factor and summand that give a
+    magnitude's place among the entries, and the last entry.
+    """
+    entries = dynamic_codebook(signed).double()
+    entries = entries[entries >= 0]
+    counts = [(1 if signed else 2) << power for power in range(7)]  # entries a power of ten, from 1e-7 to 1
+    firsts = [1 + sum(counts[:power]) for power in range(7)] + [len(entries) - 1]
+    stretch = 379 / 256
+    edges = [stretch * float(entries[first - 1] + entries[first]) / 2 for first in firsts]
+    octaves = {edge: frexp(edge)[1] - 1 for edge in edges}
+    factor, summand, last = torch.zeros(3, 16, dtype=torch.float64)
+    for span, (count, first) in enumerate(zip(counts, firsts, strict=False), start=1):
+        step = 0.9 * 10.0 ** (span - 7) / count
+        factor[span] = 1 / (stretch * step)
+        summand[span] = first - float(entries[first]) / step
+        last[span] = first + count - 1
+    summand[8] = last[8] = len(entries) - 1
+    edge_of, below = torch.full((32,), torch.inf), torch.zeros(32, dtype=torch.int32)
+    for octave in range(-23, 1):
+        place = (octave + 127) % 32
+        below[place] = sum(octaves[edge] < octave for edge in edges)
+        for edge in edges:
+            if octaves[edge] == octave:
+                edge_of[place] = edge
+    numbers = [part.float().view(torch.int32) for part in (factor, summand)]
+    return torch.cat([edge_of.view(torch.int32), below, *numbers, last.to(torch.int32)])
 
 
 @cache

@@ -9,6 +9,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import Manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
+from coolbits.loops.allocator import keep_little_freed_memory
 from coolbits.models.devices import choose_device
 from coolbits.ptq.checkpoint import Quantization, Request, quantize_checkpoint, write_results
 from coolbits.study.recipes.ptq import Quantized
@@ -23,6 +24,8 @@ def run(job: Job, store: Store) -> int:
         CoolbitsError: as `quantize_checkpoint`.
     """
     device = choose_device(job.execution.get("device", "auto"))
+    if device == "cpu":
+        keep_little_freed_memory()
     made = 0
     for _, group in groupby(sorted(job.nodes, key=_model), key=_model):
         made += _run_together(list(group), store, device)

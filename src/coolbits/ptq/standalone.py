@@ -16,6 +16,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import replacing, write_json
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import describe_files
+from coolbits.loops.allocator import keep_little_freed_memory
 from coolbits.models.blocks import decoder_linears
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model, reading
@@ -82,6 +83,7 @@ def quantize_standalone(order: Order) -> Outcome:
     directory = find_model(order)
     if "quantization_config" in _config(directory):
         raise CoolbitsError(f"--model {order.model}: quantized already, as its config.json says")
+    keep_little_freed_memory()
     loaded = load_model(directory, dtype=None, trust_remote_code=order.trust_remote_code)
     check(recipe, loaded, order)
     calibration, made = _quantize(recipe, order, loaded, directory)
