@@ -12,6 +12,7 @@ from coolbits.artifacts.manifest import SECONDS
 from coolbits.models.layers import Layer, PackedLayer
 
 LEDGER = "ledger.parquet"
+_STRIP = 256
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,14 @@ def proxy_loss(weight: torch.Tensor, layer: Layer, hessian: torch.Tensor) -> flo
 
 
 def output_loss(error: torch.Tensor, hessian: torch.Tensor) -> float:
-    """Return tr(E H E^T) for an error [outputs, inputs] of the weights, in float64."""
-    error = error.to(torch.float64)
-    return float(((error @ hessian.to(torch.float64)) * error).sum())
+    """Return tr(E H E^T) for an error [outputs, inputs] of the weights and a symmetric H, in float64."""
+    error, hessian = error.to(torch.float64), hessian.to(torch.float64)
+    total = 0.0
+    for start in range(0, len(hessian), _STRIP):  # what lies below the diagonal of H adds what lies above once more
+        stop = start + _STRIP
+        products = (error[:, start:stop] @ hessian[start:stop, start:]).mul_(error[:, start:])
+        total += float(products[:, :_STRIP].sum()) + 2 * float(products[:, _STRIP:].sum())
+    return total
 
 
 def relative_error(weight: torch.Tensor, layer: Layer) -> float:

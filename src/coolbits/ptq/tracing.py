@@ -17,7 +17,7 @@ Named = Sequence[tuple[str, nn.Module]]
 Hook = Callable[..., None]
 
 
-_WATCHED_TOKENS = 512
+_WATCHED_TOKENS = 128
 
 
 class Stop(Exception):  # noqa: N818
@@ -107,7 +107,7 @@ def trace_model(
     calibration: Tokens,
     device: torch.device | None = None,
 ) -> Trace:
-    """Watch the model read the first sequences of the calibration.
+    """Watch the model read the beginning of the calibration's first sequence.
 
     It computes in float32 on `device` (None: where the model is), which never holds more than a block of it, or what
     lies outside of blocks. A linear layer that did not run makes a group of its own, at the end of its block.
@@ -119,7 +119,7 @@ def trace_model(
     inside = {module for _, block in blocks for module in block.modules()}
     outside = [module for module in body.modules() if module not in inside]
     modules = [block for _, block in blocks]
-    few = chunks[0][: max(_WATCHED_TOKENS // tokens.shape[1], 1)]
+    few = chunks[0][:1, :_WATCHED_TOKENS]
     with full_precision(device), placed(outside, device):
         with placed_in_turn(modules, device):
             reads, outputs = _watch_layers(body, few, modules, linears)
