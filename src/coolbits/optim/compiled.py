@@ -23,6 +23,8 @@ from coolbits.optim.newton_schulz import gram
 from coolbits.optim.reference import adam_factors
 from coolbits.optim.sgd import SGD
 
+_STRETCH = 379 / 256  # `Dynamic::stretch` in codecs.cpp
+
 __all__ = ["adam_step", "available", "gram", "momentum_step", "sgd_step"]
 
 
@@ -146,7 +148,7 @@ def _cells(signed: bool) -> Tensor:
     """
     leading = 15 if signed else 16
     entries = dynamic_codebook(signed).double()
-    bits = ((entries[1:] + entries[:-1]) / 2 * (379 / 256)).float().view(torch.int32).long() % 2**32
+    bits = ((entries[1:] + entries[:-1]) / 2 * _STRETCH).float().view(torch.int32).long() % 2**32
     cell, count = bits >> 32 - leading, 2**leading
     middle = torch.zeros(count, dtype=torch.int64).index_fill(0, cell, 1)
     rising = torch.cat([torch.arange(count // 2, count).flip(0), torch.arange(count // 2)])  # the first bit is the sign
@@ -171,13 +173,12 @@ def _spans(signed: bool) -> Tensor:
     entries = entries[entries >= 0]
     counts = [(1 if signed else 2) << power for power in range(7)]  # entries a power of ten, from 1e-7 to 1
     firsts = [1 + sum(counts[:power]) for power in range(7)] + [len(entries) - 1]
-    stretch = 379 / 256
-    edges = [stretch * float(entries[first - 1] + entries[first]) / 2 for first in firsts]
+    edges = [_STRETCH * float(entries[first - 1] + entries[first]) / 2 for first in firsts]
     octaves = {edge: frexp(edge)[1] - 1 for edge in edges}
     factor, summand, last = torch.zeros(3, 16, dtype=torch.float64)
     for span, (count, first) in enumerate(zip(counts, firsts, strict=False), start=1):
         step = 0.9 * 10.0 ** (span - 7) / count
-        factor[span] = 1 / (stretch * step)
+        factor[span] = 1 / (_STRETCH * step)
         summand[span] = first - float(entries[first]) / step
         last[span] = first + count - 1
     summand[8] = last[8] = len(entries) - 1
