@@ -140,7 +140,7 @@ struct Dynamic {
   }
 
   // Entries of a power of ten are equally spaced, so a code is a number rounded. The float's exponent tells the power,
-  // but for one edge at most in each octave.
+  // but for one edge at most in each octave; magnitudes near an edge are halfway between two numbers, so in doubt too.
   [[gnu::always_inline]] uint32_t guess_chunk(const float* values, float inverse, Code* codes) const {
     const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values), _mm512_set1_ps(inverse));
     const __m512 size = _mm512_max_ps(_mm512_abs_ps(stretched), _mm512_set1_ps(0x1p-23f));
@@ -149,9 +149,8 @@ struct Dynamic {
       const float* numbers = spans + 32 * row;
       return _mm512_permutex2var_ps(_mm512_loadu_ps(numbers), octave, _mm512_loadu_ps(numbers + 16));
     };
-    const __m512 edge = of_octave(0);
     const __m512i below = _mm512_castps_si512(of_octave(1));
-    const __mmask16 is_above = _mm512_cmp_ps_mask(size, edge, _CMP_GT_OQ);
+    const __mmask16 is_above = _mm512_cmp_ps_mask(size, of_octave(0), _CMP_GT_OQ);
     const __m512i span = _mm512_mask_add_epi32(below, is_above, below, _mm512_set1_epi32(1));
     const auto of_span = [&](int row) { return _mm512_permutexvar_ps(span, _mm512_loadu_ps(spans + 64 + 16 * row)); };
     const __m512 place = _mm512_fmadd_ps(size, of_span(0), of_span(1));
@@ -165,9 +164,7 @@ struct Dynamic {
       code = _mm512_mask_sub_epi32(_mm512_add_epi32(zero, code), negative, zero, code);
     }
     _mm_storeu_si128((__m128i*)codes, _mm512_cvtepi32_epi8(code));
-    const __m512 nearby = _mm512_mul_ps(edge, _mm512_set1_ps(1e-6f));
-    return _mm512_cmp_ps_mask(distance, _mm512_set1_ps(0.4995f), _CMP_GT_OQ) |
-           _mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_sub_ps(size, edge)), nearby, _CMP_LT_OQ);
+    return _mm512_cmp_ps_mask(distance, _mm512_set1_ps(0.4995f), _CMP_GT_OQ);
   }
 #endif
 
@@ -193,16 +190,27 @@ struct Dynamic {
   }
 };
 
+// A block's scale as the divisor of its values, its inverse, and whether guesses from that inverse can be trusted.
+struct Divisor {
+  float value, inverse;
+  bool is_moderate;
+};
+
 template <class Codec>
-[[gnu::always_inline]] inline void encode(const Codec codec, const float* values, float scale,
-                                          typename Codec::Code* codes, int64_t count) {
-  const float divisor = scale == 0 ? 1 : scale;
+Divisor divisor_of(float scale) {
+  const float value = scale == 0 ? 1 : scale;
   // The inverse, a product and the quotient are rounded: that makes three floats, if none is out of the normal range.
-  const bool is_moderate = divisor > 0x1p-100f && divisor < 0x1p100f;
-  uint32_t doubt = codec.guess(values, Codec::stretch / divisor, codes, count);
-  for (doubt = is_moderate ? doubt : all; __builtin_expect(doubt != 0, false); doubt &= doubt - 1) {
+  return {value, Codec::stretch / value, value > 0x1p-100f && value < 0x1p100f};
+}
+
+template <class Codec>
+[[gnu::always_inline]] inline void encode(const Codec codec, const float* values, const Divisor divisor,
+                                          typename Codec::Code* codes, int64_t count) {
+  uint32_t doubt = codec.guess(values, divisor.inverse, codes, count);
+  if (!divisor.is_moderate) doubt = all;
+  for (; __builtin_expect(doubt != 0, false); doubt &= doubt - 1) {
     const int64_t place = __builtin_ctz(doubt);
-    if (place < count) codes[place] = codec.encode(values[place] / divisor);
+    if (place < count) codes[place] = codec.encode(values[place] / divisor.value);
   }
 }
 

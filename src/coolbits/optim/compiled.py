@@ -168,12 +168,18 @@ def _spans(signed: bool) -> Tensor:
     are looked up times 379 / 256, as in `_cells`. By a float's exponent modulo 32: the edge in its octave (inf: none;
     there is one at most, not near the octave's ends), and the span below it. By span: factor and summand that give a
     magnitude's place among the entries, and the last entry.
+
+    An edge's place is halfway between two integers in one of its spans: in the lower one, for a power of ten has twice
+    as many entries as the one before; the two spans of one entry have factors that make it so. An edge is shifted by
+    six float32 into its other span: so all magnitudes that rounding may take across it have such a place.
     """
     entries = dynamic_codebook(signed).double()
     entries = entries[entries >= 0]
     counts = [(1 if signed else 2) << power for power in range(7)]  # entries a power of ten, from 1e-7 to 1
     firsts = [1 + sum(counts[:power]) for power in range(7)] + [len(entries) - 1]
-    edges = [_STRETCH * float(entries[first - 1] + entries[first]) / 2 for first in firsts]
+    halves = [float(entries[first - 1] + entries[first]) / 2 for first in firsts]
+    shifts = [7e-7] * 7 + [-7e-7]
+    edges = [_STRETCH * half * (1 + shift) for half, shift in zip(halves, shifts, strict=True)]
     octaves = {edge: frexp(edge)[1] - 1 for edge in edges}
     factor, summand, last = torch.zeros(3, 16, dtype=torch.float64)
     for span, (count, first) in enumerate(zip(counts, firsts, strict=False), start=1):
@@ -181,7 +187,10 @@ def _spans(signed: bool) -> Tensor:
         factor[span] = 1 / (_STRETCH * step)
         summand[span] = first - float(entries[first]) / step
         last[span] = first + count - 1
-    summand[8] = last[8] = len(entries) - 1
+    factor[0] = 0.5 / (_STRETCH * halves[0])
+    factor[8] = 0.5 / (_STRETCH * (1 - halves[-1]))
+    last[8] = len(entries) - 1
+    summand[8] = last[8] - _STRETCH * factor[8]
     edge_of, below = torch.full((32,), torch.inf), torch.zeros(32, dtype=torch.int32)
     for octave in range(-23, 1):
         place = (octave + 127) % 32

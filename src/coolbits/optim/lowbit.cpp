@@ -32,6 +32,13 @@ struct Largest {
   float value() const { return float_of(*std::max_element(bits, bits + chunk)); }
 };
 
+// Asks for memory that is read soon: what the other loop of a block reads, or the next block. Processors guess what comes
+// next only within a page, which a block often fills. Where nothing is, nothing happens.
+template <class... T>
+[[gnu::always_inline]] inline void fetch(const T*... addresses) {
+  (__builtin_prefetch(addresses), ...);
+}
+
 template <class T>
 T* at(int64_t address, int64_t index) {
   return reinterpret_cast<T*>(address) + index;
@@ -66,6 +73,7 @@ template <class First, class Second>
   const float unit1 = first.unit(*scale1), unit2 = second.unit(*scale2);
   Largest largest1, largest2;
   for_chunks(count, [&](int64_t start, auto size) {
+    fetch(weight + start);
     float old1[chunk], old2[chunk];
     first.decode(codes1 + start, unit1, old1, size);
     second.decode(codes2 + start, unit2, old2, size);
@@ -81,9 +89,11 @@ template <class First, class Second>
   });
   *scale1 = largest1.value();
   *scale2 = largest2.value();
+  const Divisor divisor1 = divisor_of<First>(*scale1), divisor2 = divisor_of<Second>(*scale2);
   for_chunks(count, [&](int64_t start, auto size) {
-    encode(first, average + start, *scale1, codes1 + start, size);
-    encode(second, square + start, *scale2, codes2 + start, size);
+    fetch(gradient + start + count, codes1 + start + count, codes2 + start + count);
+    encode(first, average + start, divisor1, codes1 + start, size);
+    encode(second, square + start, divisor2, codes2 + start, size);
     for (int64_t i = start; i < start + size; ++i)
       weight[i] = weight[i] * n.shrink - average[i] / (std::sqrt(square[i]) * n.inverse_root + n.eps) * n.size;
   });
@@ -125,8 +135,10 @@ template <bool update, bool nesterov, class Codec>
     }
   });
   *scale = largest.value();
+  const Divisor divisor = divisor_of<Codec>(*scale);
   for_chunks(count, [&](int64_t start, auto size) {
-    encode(codec, momentum + start, *scale, codes + start, size);
+    fetch(gradient + start + count, output + start + count, codes + start + count);
+    encode(codec, momentum + start, divisor, codes + start, size);
   });
 }
 
