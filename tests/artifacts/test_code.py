@@ -71,7 +71,7 @@ def test_a_source_file_of_another_language_counts_with_the_module_that_names_it(
 
 
 def test_the_compiled_updates_are_in_the_slice_of_training():
-    assert "coolbits.optim.native:lowbit.cpp" in code_slice(STAGES["checkpoint"]).modules
+    assert "coolbits.optim.compiled:lowbit.cpp" in code_slice(STAGES["checkpoint"]).modules
 
 
 def test_a_module_that_is_not_imported_does_not_count(package):

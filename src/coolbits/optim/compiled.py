@@ -7,22 +7,23 @@ minute, this for a second, once a machine.
 
 import ctypes
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import frexp
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from coolbits.native import library, run_parts
 from coolbits.optim.adam import Adam
 from coolbits.optim.codebook import dynamic_codebook, middles
 from coolbits.optim.codecs import Blockwise, Parts
-from coolbits.optim.native import library
 from coolbits.optim.newton_schulz import gram
 from coolbits.optim.reference import adam_factors
 from coolbits.optim.sgd import SGD
 
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("lowbit.cpp", "codecs.cpp"))
 _STRETCH = 379 / 256  # `Dynamic::stretch` in codecs.cpp
 
 __all__ = ["adam_step", "available", "gram", "momentum_step", "sgd_step"]
@@ -30,7 +31,7 @@ __all__ = ["adam_step", "available", "gram", "momentum_step", "sgd_step"]
 
 def available() -> bool:
     """Return whether there is a compiler that makes these functions, or it made them before."""
-    return library() is not None
+    return library(*_SOURCES) is not None
 
 
 def adam_step(
@@ -104,15 +105,11 @@ def _run(function: Callable[..., Any], rows: Sequence[list[Tensor]], block_size:
         begin, end = map(ctypes.c_int64, edges[part : part + 2])
         function(table, begin, end, ctypes.c_int64(block_size), *arguments)
 
-    if threads > 1:
-        list(_pool(threads).map(run, range(parts)))
-    else:
-        for part in range(parts):
-            run(part)
+    run_parts(run, parts, threads)
 
 
 def _library() -> ctypes.CDLL:
-    found = library()
+    found = library(*_SOURCES)
     if found is None:
         raise RuntimeError("there is no C++ compiler; ask `available` first")
     return found
@@ -200,8 +197,3 @@ def _spans(signed: bool) -> Tensor:
                 edge_of[place] = edge
     numbers = [part.float().view(torch.int32) for part in (factor, summand)]
     return torch.cat([edge_of.view(torch.int32), below, *numbers, last.to(torch.int32)])
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "lowbit")

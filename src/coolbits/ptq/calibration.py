@@ -52,14 +52,23 @@ def gather_hessians(
 
 
 @torch.inference_mode()
+def gather_hessians_alone(
+    block: Block, inputs: Sequence[Chunk], modules: Mapping[str, nn.Module]
+) -> dict[str, torch.Tensor]:
+    """Return what `gather_hessians` does, without the outputs: a block runs no further than to the last of `modules`."""
+    device = block.device
+    sums = {name: _sum_for(module, device) for name, module in modules.items()}
+    for chunk in inputs:
+        waiting = set(modules)
+        hooks = {module: _adding(sums[name], chunk.real, name, waiting) for name, module in modules.items()}
+        with full_precision(device), hooked(hooks):
+            block.forward(chunk.hidden)
+    return {name: total.hessian() for name, total in sums.items()}
+
+
 def gather_hessian(block: Block, inputs: Sequence[Chunk], module: nn.Module) -> torch.Tensor:
     """Return the Hessian (float64) of one module of a block, running the block no further than to that module."""
-    device = block.device
-    total = _sum_for(module, device)
-    for chunk in inputs:
-        with full_precision(device), hooked({module: _adding(total, chunk.real, stop=True)}):
-            block.forward(chunk.hidden)
-    return total.hessian()
+    return gather_hessians_alone(block, inputs, {"": module})[""]
 
 
 @torch.inference_mode()
@@ -104,11 +113,15 @@ def _hessian_of(vectors: torch.Tensor, real: torch.Tensor | None, module: nn.Mod
     return total.hessian()
 
 
-def _adding(total: HessianSum, real: torch.Tensor | None, stop: bool = False) -> Hook:
+def _adding(total: HessianSum, real: torch.Tensor | None, name: str = "", waiting: set[str] | None = None) -> Hook:
+    """Return a hook that adds to `total`; it stops the forward pass once it has taken the last name off `waiting`."""
+
     def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
         vectors = arguments[0]
         total.add(vectors if real is None else vectors[real])
-        if stop:
-            raise Stop
+        if waiting is not None:
+            waiting.discard(name)
+            if not waiting:
+                raise Stop
 
     return hook

@@ -102,7 +102,7 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     else:
         known, members = None, index
         index = _restored(members, order)
-    swept, groups = sweep(columns[order], spread, tops, grid, members.tolist(), known, recipe.block_size)
+    swept, groups = sweep(columns[order], spread, tops, grid, members, known, recipe.block_size)
     if recipe.order == "group-aware" and known is None:
         # Whole groups were visited in another order: give each its place back, and members lie as they did.
         visited = order[::size] // size

@@ -9,7 +9,7 @@ from coolbits.ptq.grids import group_size_for
 from coolbits.study.recipes.ptq import GPTQ
 
 _POWER_ITERATIONS = 12
-_STRIP = 128  # columns of the sum computed at once
+_STRIP = 192  # columns of the sum computed at once
 _ROWS = 1024  # vectors added at once: their float64 copy stays in the cache
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.calibration import gather_hessian, gather_hessians, run_quantizing
+from coolbits.ptq.calibration import gather_hessian, gather_hessians, gather_hessians_alone, run_quantizing
 from coolbits.ptq.gptq import gptq_together
 from coolbits.ptq.grids import group_size_for
 from coolbits.ptq.int8 import check_rows
@@ -123,7 +123,7 @@ def sequential_pass(
             if recipe.sequential == "layer" and len(inputs) == 1:
                 inputs = [run_quantizing(block, inputs[0], linears, quantize)]
                 continue
-            known = gather_hessians(block, inputs, readers)[0] if recipe.sequential == "block" else {}
+            known = gather_hessians_alone(block, inputs, readers) if recipe.sequential == "block" else {}
             for group in block.groups:
                 hessian = known.pop(group[0]) if known else gather_hessian(block, inputs, readers[group[0]])
                 quantize(group, hessian)

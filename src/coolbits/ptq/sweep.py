@@ -3,13 +3,19 @@
 Weights lie as [inputs, rows], so that the weights of one input are contiguous. Rows do not interact.
 """
 
+import ctypes
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from coolbits.native import library, run_parts
 from coolbits.ptq.grids import find_scales
 from coolbits.study.recipes.ptq import Grid
+
+_SOURCE = Path(__file__).with_name("sweep.cpp")
+_ROWS = 32  # that its function makes at once
 
 
 class Groups(NamedTuple):
@@ -26,12 +32,24 @@ class Swept(NamedTuple):
     groups: Groups
 
 
+class State(NamedTuple):
+    """A sweep under way: see `sweep`. Of `errors` and `codes` the inputs that were reached are filled in."""
+
+    columns: torch.Tensor  # float64 [inputs, rows]
+    errors: torch.Tensor  # float64 [inputs, rows]
+    codes: torch.Tensor  # uint8 [inputs, rows]
+    spread: torch.Tensor  # float64 [inputs, inputs]
+    groups: Groups
+    tops: torch.Tensor  # float32 [rows]
+    members: torch.Tensor  # int32 [inputs]
+
+
 def sweep(
     columns: torch.Tensor,
     spread: torch.Tensor,
     tops: torch.Tensor,
     grid: Grid,
-    members: list[int],
+    members: torch.Tensor,
     known: Groups | None,
     block_size: int,
 ) -> Swept:
@@ -42,65 +60,81 @@ def sweep(
         spread: as in `Factor`, float64 [inputs, inputs].
         tops: the highest code of each row, float32 [rows].
         grid: how a group's scale is found; its bits are `tops`.
-        members: the group of each input.
+        members: the group of each input, int32 [inputs].
         known: static groups. Without them groups must be neighbours of equal size; the scales of one are found when
             the sweep reaches it, from weights that carry every error so far.
         block_size: after so many inputs their errors are taken off all later ones.
     """
-    inputs = len(columns)
-    size = inputs // (max(members) + 1)
-    errors, codes = torch.empty_like(columns), torch.empty_like(columns, dtype=torch.float32)
-    found = [] if known is None else list(zip(*known, strict=True))
-    levels = [_levels(*group, tops) for group in found]
-
-    def spread_errors(start: int, middle: int, stop: int) -> None:
-        columns[middle:stop].addmm_(spread[start:middle, middle:stop].T, errors[start:middle], alpha=-1)
-
-    def quantize(place: int) -> None:
-        if members[place] == len(levels):
-            scale, zero = find_scales(columns[place : place + size].T, tops, grid.symmetric, grid.search)
-            found.append((scale, zero))
-            levels.append(_levels(scale, zero, tops))
-        scale, wide_scale, lowest, highest = levels[members[place]]
-        column = columns[place]
-        code = torch.div(column.to(torch.float32), scale, out=codes[place]).round_().clamp_(lowest, highest)
-        torch.addcmul(column, code.to(torch.float64), wide_scale, value=-1, out=errors[place])
-
+    inputs, rows = columns.shape
+    count = int(members.max()) + 1
+    size = inputs // count
+    empty = (torch.empty(count, rows, device=columns.device) for _ in range(2))
+    codes = torch.empty_like(columns, dtype=torch.uint8)
+    state = State(columns, torch.empty_like(columns), codes, spread, known or Groups(*empty), tops, members)
+    quantize_span = compiled_span if columns.device.type == "cpu" and available() else plain_span
     for start, stop in blocks(inputs, size, block_size):
-        for first, middle, last in _halves(start, stop, size):
-            if middle == last:
-                quantize(first)
-            else:
-                spread_errors(first, middle, last)
-        spread_errors(start, stop, inputs)
-    groups = known or Groups(*(torch.stack(part) for part in zip(*found, strict=True)))
-    codes += groups.zeros[torch.tensor(members, device=codes.device)]
-    return Swept(codes.to(torch.uint8), groups)
+        for first, last in _spans(start, stop, stop - start if known else size):
+            if known is None and first % size == 0:
+                group = find_scales(columns[first : first + size].T, tops, grid.symmetric, grid.search)
+                for part, own in zip(state.groups, group, strict=True):
+                    part[first // size] = own
+            quantize_span(state, first, last)
+            _spread_errors(state, first, last, stop)
+        _spread_errors(state, start, stop, inputs)
+    return Swept(state.codes, state.groups)
 
 
-def _levels(scale: torch.Tensor, zero: torch.Tensor, tops: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return a group's scale, the same in float64, and the lowest and highest multiple of it, each [rows]."""
-    return scale, scale.to(torch.float64), -zero, tops - zero
+def _spread_errors(state: State, start: int, middle: int, stop: int) -> None:
+    """Take the errors of the inputs `start` to `middle` off those from there to `stop`."""
+    share = state.spread[start:middle, middle:stop].T
+    state.columns[middle:stop].addmm_(share, state.errors[start:middle], alpha=-1)
 
 
-def _halves(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (start, middle, stop) of a span once its first half is done, to take its errors off the second.
-
-    A span of one input has no second half: middle and stop are the same. The order of the spans is that of the work.
-    """
-    if stop - start == 1:
-        yield start, stop, stop
+def plain_span(state: State, start: int, stop: int) -> None:
+    """Quantize the inputs `start` to `stop`, whose groups have scales: by halves, so that most of it is products."""
+    if stop - start > 1:
+        middle = (start + stop) // 2
+        plain_span(state, start, middle)
+        _spread_errors(state, start, middle, stop)
+        plain_span(state, middle, stop)
         return
-    middle = _middle(start, stop, size)
-    yield from _halves(start, middle, size)
-    yield start, middle, stop
-    yield from _halves(middle, stop, size)
+    column, member = state.columns[start], state.members[start]
+    scale, zero = (part[member] for part in state.groups)
+    multiple = torch.div(column.to(torch.float32), scale).round_().clamp_(-zero, state.tops - zero)
+    state.codes[start] = multiple + zero
+    torch.addcmul(column, multiple.to(torch.float64), scale.to(torch.float64), value=-1, out=state.errors[start])
 
 
-def _middle(start: int, stop: int, size: int) -> int:
-    """Halve a span; one of several groups between two groups."""
-    half = (stop - start) // 2
-    return start + (half if stop - start <= size else max(half // size, 1) * size)
+def available() -> bool:
+    """Return whether there is a compiler that makes `compiled_span`, or it made it before."""
+    return library(_SOURCE) is not None
+
+
+def compiled_span(state: State, start: int, stop: int) -> None:
+    """Do what `plain_span` does on a CPU, in one function that PyTorch's threads run on some of the rows each."""
+    found = library(_SOURCE)
+    assert found is not None
+    rows = state.columns.shape[1]
+    shares = state.spread[start:stop, start:stop].T.contiguous()
+    tensors = (state.columns, state.errors, state.codes, shares, *state.groups, state.tops, state.members)
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    threads = torch.get_num_threads()
+    pieces = -(-rows // _ROWS)
+    parts = min(pieces, 4 * threads)
+    edges = [min(pieces * part // parts * _ROWS, rows) for part in range(parts + 1)]
+
+    def run(part: int) -> None:
+        numbers = (rows, start, stop, *edges[part : part + 2])
+        found.sweep_span(*addresses, *map(ctypes.c_int64, numbers))
+
+    run_parts(run, parts, threads)
+
+
+def _spans(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut a block into spans of at most `size`."""
+    for first in range(start, stop, size):
+        yield first, min(first + size, stop)
 
 
 def blocks(inputs: int, group_size: int, block_size: int) -> Iterator[tuple[int, int]]:

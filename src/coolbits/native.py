@@ -1,4 +1,4 @@
-"""Compiles lowbit.cpp and codecs.cpp for the processor at hand, once, and loads them."""
+"""Compiles C++ sources for the processor at hand, once, loads them, and runs their functions on all threads."""
 
 import ctypes
 import hashlib
@@ -8,19 +8,20 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
-_SOURCE, _INCLUDED = (Path(__file__).with_name(name) for name in ("lowbit.cpp", "codecs.cpp"))
 # Nothing that changes a result: only that no one reads errno or floating-point exceptions.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
 _WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """Return the compiled functions, from the cache if they are there; None if there is no compiler or it fails.
+def library(source: Path, *included: Path) -> ctypes.CDLL | None:
+    """Return the functions compiled from `source`, which includes `included`; None if there is no compiler or it fails.
 
     The cache is TORCHINDUCTOR_CACHE_DIR, where PyTorch's compiler has its own, or else the user's cache folder. Names
     of files tell sources, compiler, its version and the processor's instructions: unlike machines can share them.
@@ -31,19 +32,33 @@ def library() -> ctypes.CDLL | None:
     command = [compiler, *_FLAGS, *_WIDE]
     try:
         macros = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])
-        sources = [path.read_bytes() for path in (_SOURCE, _INCLUDED)]
+        sources = [path.read_bytes() for path in (source, *included)]
         key = hashlib.sha256(b"\0".join([*sources, macros, " ".join(command).encode()])).hexdigest()
-        path = _cache_folder() / f"lowbit-{key[:16]}.so"
+        path = _cache_folder() / f"{source.stem}-{key[:16]}.so"
         if not path.is_file():
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 made = Path(folder) / path.name
-                _output([*command, str(_SOURCE), "-o", str(made)])
+                _output([*command, str(source), "-o", str(made)])
                 made.replace(path)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
-        _LOG.warning("%s cannot be compiled: %s", _SOURCE.name, reason if isinstance(reason, str) else reason.decode())
+        _LOG.warning("%s cannot be compiled: %s", source.name, reason if isinstance(reason, str) else reason.decode())
         return None
+
+
+def run_parts(run: Callable[[int], None], parts: int, threads: int) -> None:
+    """Call `run` with 0 to `parts` - 1, on so many threads that take one part after the other: not all run as fast."""
+    if min(threads, parts) > 1:
+        list(_pool(threads).map(run, range(parts)))
+    else:
+        for part in range(parts):
+            run(part)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "native")
 
 
 def _cache_folder() -> Path:

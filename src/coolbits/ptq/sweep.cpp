@@ -1,0 +1,48 @@
+// One span of GPTQ's sweep for CPUs: see `sweep` in ptq/sweep.py. Weights lie as [inputs, rows]; rows do not interact,
+// so that a call makes the rows `begin` to `end` alone, a few registers' width at a time. An input takes the errors of
+// the span's earlier ones only when its turn comes: they are read once for it, and it is never written.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+constexpr int64_t lanes = 8, registers = 4, width = lanes * registers;
+typedef double Register __attribute__((vector_size(sizeof(double) * lanes)));
+
+struct Rows {
+  Register at[registers];
+  double* values() { return reinterpret_cast<double*>(at); }
+};
+
+}  // namespace
+
+// columns, errors: [inputs, rows]; codes: [inputs, rows]; shares: the span's part of `spread`, transposed; scales,
+// lowest, zeros, highest: [groups, rows], in units of the scale but for the scale itself; members: [inputs].
+extern "C" void sweep_span(const double* columns, double* errors, uint8_t* codes, const double* shares,
+                           const float* scales, const float* zeros, const float* tops, const int32_t* members,
+                           int64_t rows, int64_t start, int64_t stop, int64_t begin, int64_t end) {
+  std::vector<Rows> made(stop - start);
+  for (int64_t row = begin; row < end; row += width) {
+    const int64_t count = std::min(width, end - row);
+    for (int64_t input = start; input < stop; ++input) {
+      const int64_t here = input * rows + row, group = int64_t(members[input]) * rows + row;
+      Rows column = {};
+      std::copy_n(columns + here, count, column.values());
+      const double* share = shares + (input - start) * (stop - start);
+      for (int64_t earlier = 0; earlier < input - start; ++earlier)
+        for (int64_t place = 0; place < registers; ++place) column.at[place] -= share[earlier] * made[earlier].at[place];
+      double* error = column.values();
+      for (int64_t i = 0; i < count; ++i) {
+        const float scale = scales[group + i], zero = zeros[group + i];
+        const float nearest = __builtin_rintf(float(error[i]) / scale);
+        const float multiple = std::min(std::max(nearest, -zero), tops[row + i] - zero);
+        codes[here + i] = uint8_t(int32_t(multiple + zero));
+        error[i] -= double(multiple) * double(scale);
+      }
+      made[input - start] = column;
+      std::copy_n(column.values(), count, errors + here);
+    }
+  }
+}
