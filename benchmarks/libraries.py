@@ -1,4 +1,4 @@
-"""The libraries that benchmarks/agreement.py compares with, each quantizing a model to 4 bits (or 8) as a name says.
+"""The libraries that agreement.py and ptq.py compare with, each quantizing a model to 4 bits (or 8) as a name says.
 
 Their imports are inside: each lives in an environment of its own, with coolbits beside it (envs/peers-*.txt).
 """
@@ -18,15 +18,15 @@ from coolbits.models.blocks import decoder_linears
 from coolbits.models.files import load_model
 from coolbits.ptq.export.model import FORMATS
 from coolbits.ptq.tokens import read_tokens
-from ptq import BLOCK, DAMPING, GROUP
+
+GROUP, DAMPING, BLOCK = 64, 0.01, 128
 
 Weights = dict[str, torch.Tensor]
 Theirs = tuple[Weights, nn.Module | None]  # parameters by name, and the model if it runs as it is
 
 
-def by_llmcompressor(model: Path, calibration: Path, name: str) -> Theirs:
-    """Quantize by llm-compressor."""
-    from compressed_tensors.quantization import fake_quantize
+def llmcompressor(calibration: Path, name: str) -> Callable[[nn.Module], None]:
+    """Return what quantizes a model in place by llm-compressor."""
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.gptq import GPTQModifier
@@ -46,10 +46,33 @@ def by_llmcompressor(model: Path, calibration: Path, name: str) -> Theirs:
         "natural": lambda: GPTQModifier(**scheme, actorder=None, block_size=BLOCK, dampening_frac=DAMPING),
         "static": lambda: GPTQModifier(**scheme, actorder="static", block_size=BLOCK, dampening_frac=DAMPING),
     }
-    loaded = load_model(model)
     shown = {"dataset": Dataset.from_dict(columns), "num_calibration_samples": len(rows)}
     shown |= {"shuffle_calibration_samples": False}
-    oneshot(model=loaded, recipe=recipes[name](), max_seq_length=rows.shape[1], **({} if name == "rtn" else shown))
+
+    def quantize(loaded: nn.Module) -> None:
+        oneshot(model=loaded, recipe=recipes[name](), max_seq_length=rows.shape[1], **({} if name == "rtn" else shown))
+
+    return quantize
+
+
+def gptqmodel(model: Path, calibration: Path, name: str) -> tuple[Any, Callable[[], None]]:
+    """Return a model loaded by GPTQModel, and what quantizes it."""
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in read_tokens(calibration).tokens]
+    settings = {"desc_act": name != "group-aware", "act_group_aware": name == "group-aware"}
+    settings |= {"group_size": -1 if name == "row" else GROUP}
+    config = QuantizeConfig(bits=4, sym=True, damp_percent=DAMPING, **settings)
+    loaded = GPTQModel.load(str(model), config, device="cpu", dtype=torch.float32)
+    return loaded, lambda: loaded.quantize(rows, batch_size=8)
+
+
+def by_llmcompressor(model: Path, calibration: Path, name: str) -> Theirs:
+    """Quantize by llm-compressor."""
+    from compressed_tensors.quantization import fake_quantize
+
+    loaded = load_model(model)
+    llmcompressor(calibration, name)(loaded)
     found = {key: parameter.detach() for key, parameter in loaded.named_parameters()}
     for key, module in loaded.named_modules():
         if hasattr(module, "quantization_scheme"):
@@ -61,15 +84,8 @@ def by_llmcompressor(model: Path, calibration: Path, name: str) -> Theirs:
 
 def by_gptqmodel(model: Path, calibration: Path, name: str) -> Theirs:
     """Quantize by GPTQModel, and read what it saves."""
-
-    from gptqmodel import GPTQModel, QuantizeConfig
-
-    rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in read_tokens(calibration).tokens]
-    settings = {"desc_act": name != "group-aware", "act_group_aware": name == "group-aware"}
-    settings |= {"group_size": -1 if name == "row" else GROUP}
-    config = QuantizeConfig(bits=4, sym=True, damp_percent=DAMPING, **settings)
-    loaded = GPTQModel.load(str(model), config, device="cpu", dtype=torch.float32)
-    loaded.quantize(rows, batch_size=8)
+    loaded, quantize = gptqmodel(model, calibration, name)
+    quantize()
     stored: Weights = {}
     with TemporaryDirectory() as folder:
         loaded.save(folder)

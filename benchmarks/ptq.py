@@ -21,9 +21,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import libraries
+import torch
+from libraries import BLOCK, DAMPING, GROUP
+
+from coolbits.loops.allocator import keep_little_freed_memory
+from coolbits.models.files import load_model
+from coolbits.ptq.checkpoint import Request, quantize_model
+from coolbits.study.recipes.ptq import Quantized
+
 Run = Callable[[], float]
-GROUP, OTHER_GROUP = 64, 32
-DAMPING, BLOCK = 0.01, 128
+OTHER_GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,6 @@ CONTESTS = (
 
 def ours(model: Path, calibration: Path, *methods: dict[str, Any]) -> Run:
     """Return a run of our own code by these methods."""
-    import torch
-
-    from coolbits.loops.allocator import keep_little_freed_memory
-    from coolbits.models.files import load_model
-    from coolbits.ptq.checkpoint import Request, quantize_model
-    from coolbits.study.recipes.ptq import Quantized
-
     requests = [Request(Quantized.read({"method": method}), calibration) for method in methods]
     loaded = load_model(model, "cpu", torch.float32)
     keep_little_freed_memory()  # as `coolbits quantize` and its stage do
@@ -74,57 +75,26 @@ def gptq(order: str, sequential: str, bits: int = 4, group: int = GROUP, static:
     return {"kind": "gptq", "grid": grid, "order": order, "sequential": sequential, **settings}
 
 
-def llmcompressor(model: Path, calibration: Path, method: str) -> Run:
+def llmcompressor(model: Path, calibration: Path, name: str) -> Run:
     """Return a run of llm-compressor."""
-    import datasets
-    import torch
-    from llmcompressor import oneshot
-    from llmcompressor.modifiers.gptq import GPTQModifier
-    from llmcompressor.modifiers.quantization import QuantizationModifier
-    from llmcompressor.modifiers.transform.awq import AWQModifier
-    from llmcompressor.pipelines.cache import IntermediatesCache
-    from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM
-
-    # Without an accelerator its cache fails to pin memory.
-    IntermediatesCache.pin_memory = lambda self, *arguments, **keywords: None
-    rows = load_file(calibration / "tokens.safetensors")["tokens"].tolist()
-    data = datasets.Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
-    weights = {"num_bits": 4, "type": "int", "symmetric": method != "awq", "strategy": "group", "group_size": GROUP}
-    scheme = {"config_groups": {"all": {"targets": ["Linear"], "weights": weights}}}
-    scheme["ignore"] = ["lm_head", "embed_out"]
-
-    def recipe() -> Any:
-        if method == "rtn":
-            return QuantizationModifier(**scheme)
-        if method == "awq":
-            return [AWQModifier(duo_scaling=True), QuantizationModifier(**scheme)]
-        order = {"natural": None, "static": "static"}[method]
-        return GPTQModifier(**scheme, actorder=order, block_size=BLOCK, dampening_frac=DAMPING)
+    quantize = libraries.llmcompressor(calibration, name)
 
     def run() -> float:
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        loaded = load_model(model, "cpu", torch.float32)
         start = perf_counter()
-        needs = {} if method == "rtn" else {"dataset": data, "num_calibration_samples": len(rows)}
-        oneshot(model=loaded, recipe=recipe(), max_seq_length=len(rows[0]), **needs)
+        quantize(loaded)
         return perf_counter() - start
 
     return run
 
 
-def gptqmodel(model: Path, calibration: Path, order: str) -> Run:
+def gptqmodel(model: Path, calibration: Path, name: str) -> Run:
     """Return a run of GPTQModel."""
-    from gptqmodel import GPTQModel, QuantizeConfig
-    from safetensors.torch import load_file
-
-    rows = load_file(calibration / "tokens.safetensors")["tokens"].tolist()
-    data = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]
 
     def run() -> float:
-        settings = {"desc_act": order == "activation", "act_group_aware": order == "aware", "damp_percent": DAMPING}
-        loaded = GPTQModel.load(str(model), QuantizeConfig(bits=4, group_size=GROUP, sym=True, **settings))
+        _, quantize = libraries.gptqmodel(model, calibration, name)
         start = perf_counter()
-        loaded.quantize(data, batch_size=8)
+        quantize()
         return perf_counter() - start
 
     return run
@@ -147,7 +117,7 @@ WORKERS: dict[str, Callable[[Path, Path], Run]] = {
     "llmcompressor-static": lambda *paths: llmcompressor(*paths, "static"),
     "llmcompressor-awq": lambda *paths: llmcompressor(*paths, "awq"),
     "gptqmodel-activation": lambda *paths: gptqmodel(*paths, "activation"),
-    "gptqmodel-aware": lambda *paths: gptqmodel(*paths, "aware"),
+    "gptqmodel-aware": lambda *paths: gptqmodel(*paths, "group-aware"),
 }
 
 

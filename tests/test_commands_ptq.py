@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from coolbits import cli, commands_ptq
@@ -37,6 +38,21 @@ def test_quantize_prints_a_table_and_where_the_result_is(checkpoint, tmp_path, c
     assert ["all", "8", "rtn"] in kinds
     assert any(line.startswith("size: ") and "5.00 bits a quantized weight" in line for line in lines)
     assert lines[-1].startswith(f"{out}: written")
+
+
+def test_quantize_says_that_the_head_is_untied(checkpoint, tmp_path, capsys):
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors.pop("embed_out.weight")
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    asked = ("quantize", "--model", checkpoint, "--recipe", "rtn-w4-g32", "--out")
+    assert run(*asked, tmp_path / "plain") == 0
+    assert "head" not in capsys.readouterr().out
+    assert run(*asked, tmp_path / "head", "--head") == 0
+    said = capsys.readouterr().out
+    assert "head: untied from the embedding, which keeps its weights" in said
+    assert ["lm_head", "1", "rtn"] in [line.split()[:3] for line in said.splitlines()]
 
 
 def test_quantize_and_export_at_once_or_one_after_the_other_give_the_same_file(checkpoint, tmp_path, capsys):

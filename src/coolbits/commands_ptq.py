@@ -40,6 +40,7 @@ def add_ptq_commands(verbs: Any) -> None:
     quantize.add_argument("--revision", default="main", help="of a model of the hub (default: main)")
     quantize.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there")
     _add_threads(quantize)
+    quantize.add_argument("--head", action="store_true", help="also quantize the output head, which is left alone else")
     quantize.add_argument("--save-model", action="store_true", help="also write the dequantized model, to OUT/model")
     quantize.add_argument("--export", choices=_FORMATS, help="also write this format, to OUT/FORMAT")
     quantize.add_argument(
@@ -81,6 +82,7 @@ def _quantize(options: argparse.Namespace) -> None:
             calibration=Wish(options.calibration, options.sequences, options.sequence_length, options.seed),
             revision=options.revision,
             device=options.device,
+            head=options.head,
             save_model=options.save_model,
             export=options.export,
             trust_remote_code=options.trust_remote_code,
@@ -134,6 +136,8 @@ def _print_outcome(outcome: "Outcome", out: Path) -> None:
         print(f"calibration: {outcome.calibration.source}, {sequences} sequences of {length}, {tokens:,} tokens")
     sizes = f"{si(outcome.bytes_before)}B before, {si(outcome.bytes_after)}B after"
     print(f"size: {sizes}; {outcome.summary['mean_bits']:.2f} bits a quantized weight, scales and zeros included")
+    if outcome.summary.get("untied"):
+        print("head: untied from the embedding, which keeps its weights; the model is larger by the head's codes")
     for name, result in outcome.results.items():
         if result.entry.fell_back:
             print(f"{name}: {result.entry.method} instead of {result.entry.requested}, {result.entry.reason}")

@@ -102,7 +102,7 @@ import pytest
         ("quantize --model . --recipe gone.yaml --out o", "--recipe gone.yaml: no such file"),
         (
             "quantize --model . --recipe study.yaml --out o",
-            "study.yaml: unknown key 'study'; allowed: method, rotation, activations, save_model",
+            "study.yaml: unknown key 'study'; allowed: method, rotation, activations, head, save_model",
         ),
         (
             "quantize --model gone --recipe rtn-w3-g16 --out o",

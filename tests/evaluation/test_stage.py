@@ -21,7 +21,7 @@ from coolbits.models.blocks import decoder_linears
 from coolbits.models.files import load_model, save_model
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.models.quantized import QuantizedModel, apply_quantized, write_quantized
-from coolbits.study.recipes.evaluation import Evaluation, Loss, Tasks
+from coolbits.study.recipes.evaluation import Evaluation, Loss, Prediction, Tasks
 
 LOSS = Loss(windows=6, sequence_length=16, batch_size=4)
 TASKS = Tasks(tasks=("coolbits_cloze",), limit=4, batch_size=4)
@@ -147,6 +147,15 @@ def test_questions_that_cannot_be_had_are_said_before_any_work(store, parents, m
     with pytest.raises(CoolbitsError, match="shots"):
         stage.run(Job("evaluation", "scores", nodes), store)
     assert not any(store.directory(node).exists() for node in nodes)
+
+
+def test_weights_are_not_compared_with_those_of_a_model_whose_head_is_untied(store, parents):
+    untied = make_node("quantized", "untied", {}, {"model": parents["model"].ref})
+    store.ensure(untied, lambda out: {"untied": True})
+    measure = Prediction(kind="prediction", windows=2, sequence_length=16)
+    node = evaluation(parents | {"quantized": untied}, measure, "model", "quantized", "shards")
+    with pytest.raises(CoolbitsError, match=f"^{node.name}: prediction compares .* head: true has untied"):
+        stage.run(Job("evaluation", "scores", (node,)), store)
 
 
 def test_the_device_is_chosen_by_what_there_is(monkeypatch):

@@ -7,7 +7,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data.shards import TokenStream, open_stream
 from coolbits.ptq.calibration_set import build_calibration, draw_windows
 from coolbits.ptq.tokens import read_tokens
-from coolbits.study.recipes.ptq import CalibrationSet, Windows
+from coolbits.study.recipes.calibration import CalibrationSet, Windows
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from coolbits.models.blocks import decoder_linears
 from coolbits.models.quantized import apply_quantized, read_quantized
 from coolbits.ptq.checkpoint import Request, build_quantized, quantize_checkpoint
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Quantized, Windows
+from coolbits.study.recipes.calibration import Windows
+from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Quantized
 
 CALIBRATION = Windows(sequences=16, sequence_length=32)
 

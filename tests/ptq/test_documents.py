@@ -25,8 +25,8 @@ from coolbits.ptq.calibration_set import build_calibration
 from coolbits.ptq.documents import draw_tokens, first_documents
 from coolbits.ptq.tokens import Tokens, read_tokens
 from coolbits.ptq.tracing import trace_model
+from coolbits.study.recipes.calibration import CalibrationSet, Documents, RandomTokens
 from coolbits.study.recipes.data import FileSource
-from coolbits.study.recipes.ptq import CalibrationSet, Documents, RandomTokens
 
 WORDS = ["<s>", "<end>", *(f"w{number}" for number in range(94))]
 TEXTS = ["w0 w1 w2 w3 w4", "  \n", "w5", "", "w6 w7 w8", "w9 w10"]

@@ -16,7 +16,8 @@ from coolbits.models.presets import preset
 from coolbits.ptq.checkpoint import Request, quantize_model
 from coolbits.ptq.memory import estimate_peak, model_sizes
 from coolbits.study.quantization_memory import peak_bytes, sizes_of
-from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized, Windows
+from coolbits.study.recipes.calibration import Windows
+from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ptq_memory.py"
 WINDOWS = Windows(sequences=128, sequence_length=2048)
@@ -65,11 +66,13 @@ def test_the_estimate_is_that_of_the_sizes() -> None:
         assert estimate_peak(config, recipe, torch.bfloat16, device) == expected
 
 
-@pytest.mark.parametrize("name", ["gptq-layer", "gptq-none", "awq"])
-def test_nothing_waits_for_the_garbage_collector(name: str, model: PreTrainedModel, calibration: Path) -> None:
+@pytest.mark.parametrize(("name", "head"), [("gptq-layer", True), ("gptq-none", True), ("awq", False)])
+def test_nothing_waits_for_the_garbage_collector(
+    name: str, head: bool, model: PreTrainedModel, calibration: Path
+) -> None:
     """Hessians are few and large: a cycle around one is not found for long, and fills a GPU meanwhile."""
     method = METHODS[name].model_copy(update={"grid": Grid(bits=4, group_size=16)})
-    request = Request(Quantized(method=method), calibration)
+    request = Request(Quantized(method=method, head=head), calibration)
     gc.collect()
     gc.disable()
     try:

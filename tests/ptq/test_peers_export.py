@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -19,16 +21,17 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from coolbits.models.activations import TokenRounding
-from coolbits.models.blocks import decoder_linears
 from coolbits.models.files import load_model
 from coolbits.models.quantized import QuantizedModel, apply_quantized, read_quantized, weight_matrix, write_quantized
 from coolbits.ptq.checkpoint import build_quantized
 from coolbits.ptq.export.model import FORMATS, write_export
 from coolbits.ptq.export.source import Source
 from coolbits.ptq.gptq import gptq
+from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.ptq import AWQ, GPTQ, Grid, Quantized
@@ -60,11 +63,12 @@ def export(
     folder: Path,
     order: str = "natural",
     activations: TokenRounding | None = None,
+    head: bool = False,
 ) -> Path:
     """Quantize a model with outliers, by GPTQ if in activation order, and export it."""
     model = save_outlying(architecture, folder)
     layers = {}
-    for name, module in decoder_linears(model).items():
+    for name, module in quantized_linears(model, head).items():
         weight = weight_matrix(module).float()
         inputs = weight.shape[1]
         vectors = torch.randn(4 * inputs, inputs, dtype=torch.float64) * torch.rand(inputs, dtype=torch.float64)
@@ -147,25 +151,42 @@ def test_transformers_rounds_activations_as_we_do(bits, group_size, symmetric, t
     torch.testing.assert_close(their_logits(theirs), our_logits(tmp_path), rtol=1e-4, atol=1e-4)
 
 
-def test_the_config_is_the_one_that_llm_compressor_writes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("architecture", ["neox", "llama"])
+@pytest.mark.parametrize(("bits", "symmetric"), [(3, True), (4, False)])
+def test_transformers_opens_a_quantized_head_in_compressed_tensors(architecture, bits, symmetric, tmp_path):
+    pytest.importorskip("llmcompressor", reason="llm-compressor is in the peers' environment")
+    grid = Grid(bits=bits, group_size=64, symmetric=symmetric)
+    out = export("compressed-tensors", architecture, grid, tmp_path, head=True)
+    theirs = AutoModelForCausalLM.from_pretrained(out)
+    assert "weight_scale" in dict(theirs.get_output_embeddings().named_parameters())
+    torch.testing.assert_close(their_logits(theirs), our_logits(tmp_path), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [False, True], ids=["blocks", "head"])
+def test_the_config_is_the_one_that_llm_compressor_writes(head, tmp_path, monkeypatch):
     llmcompressor = pytest.importorskip("llmcompressor", reason="llm-compressor is in the peers' environment")
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
     monkeypatch.chdir(tmp_path)  # it writes logs where it runs
-    out = export("compressed-tensors", "neox", Grid(bits=3, group_size=64, symmetric=False), tmp_path)
+    grid = Grid(bits=3, group_size=64, symmetric=False)
+    out = export("compressed-tensors", "llama" if head else "neox", grid, tmp_path, head=head)
     weights = {"num_bits": 3, "type": "int", "symmetric": False, "strategy": "group", "group_size": 64}
     recipe = QuantizationModifier(
-        config_groups={"group_0": {"targets": ["Linear"], "weights": weights}}, ignore=["lm_head"]
+        config_groups={"group_0": {"targets": ["Linear"], "weights": weights}}, ignore=[] if head else ["lm_head"]
     )
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     llmcompressor.oneshot(model=model, recipe=recipe)
     model.save_pretrained(tmp_path / "theirs", save_compressed=True)
-    theirs = AutoConfig.from_pretrained(tmp_path / "theirs").quantization_config
-    ours = AutoConfig.from_pretrained(out).quantization_config
+    whole = [AutoConfig.from_pretrained(folder) for folder in (tmp_path / "theirs", out)]
+    theirs, ours = (config.quantization_config for config in whole)
     for config in (theirs, ours):
         config["config_groups"]["group_0"]["weights"].pop("observer")
-        config.pop("ignore")  # theirs has the head's name in the file, `embed_out`, which readers do not look for
+        ignored = config.pop(
+            "ignore"
+        )  # theirs may have the head's name in the file, `embed_out`: no reader looks for it
+        assert len(ignored) == (0 if head else 1)
     assert ours == theirs
+    assert [config.tie_word_embeddings for config in whole] == [False, False]
 
 
 @pytest.fixture
@@ -209,4 +230,25 @@ def check_gptq_format(out: Path, folder: Path, bits: int) -> None:
             weight, layer.weight(), rtol=2**-10, atol=1e-6, msg=name
         )  # it keeps scales in float16
     ours = our_logits(folder)
+    assert (their_logits(theirs) - ours).abs().max() < 5e-3 * ours.abs().max()
+
+
+@pytest.mark.parametrize(("bits", "symmetric", "order"), [(4, True, "natural"), (4, False, "activation")])
+def test_gptqmodel_opens_a_quantized_head_in_the_gptq_format(bits, symmetric, order, tmp_path, eager):
+    """By its own loader: that of transformers takes layers of blocks alone, and draws a head at random, with a warning.
+
+    GPT-NeoX is not tried: GPTQModel 7.6 looks for its head, quantized or not, under a name that transformers 5 changed.
+    """
+    gptqmodel = pytest.importorskip("gptqmodel", reason="GPTQModel is in an environment of its own")
+    grid = Grid(bits=bits, group_size=64, symmetric=symmetric)
+    out = export("gptq", "llama", grid, tmp_path, order, head=True)
+    words = Tokenizer(WordLevel({f"word{number}": number for number in range(96)}, unk_token="word0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="word1", pad_token="word2").save_pretrained(out)
+    backend = gptqmodel.BACKEND.GPTQ_TORCH
+    theirs = gptqmodel.GPTQModel.load(str(out), backend=backend, device="cpu", dtype=torch.float16).model.float()
+    head = theirs.get_output_embeddings()
+    expected = read_quantized(tmp_path / "codes").layers["lm_head"].weight()
+    weight = type(head).dequantize_weight(head).T.float()
+    torch.testing.assert_close(weight, expected, rtol=2**-10, atol=1e-6)
+    ours = our_logits(tmp_path)
     assert (their_logits(theirs) - ours).abs().max() < 5e-3 * ours.abs().max()

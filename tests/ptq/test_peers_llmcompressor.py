@@ -16,6 +16,7 @@ from tokenizers.models import WordLevel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from coolbits.ptq.checkpoint import Request, quantize_checkpoint
+from coolbits.ptq.gptq import gptq
 from coolbits.ptq.ledger import Result
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.tokens import Tokens, write_tokens
@@ -26,21 +27,21 @@ pytest.importorskip("datasets", reason="datasets is not installed")
 
 EQUAL_CODES = 0.99  # share of codes, at least
 EQUAL_LOSS = 0.03  # difference of cross-entropies as a share of what quantization costs, at most
-Ours = Callable[[Method], dict[str, Result]]
+Ours = Callable[..., dict[str, Result]]
 
 
 @pytest.fixture
 def ours(sampled: Any, tmp_path: Path) -> Ours:
-    def quantize(method: Method) -> dict[str, Result]:
+    def quantize(method: Method, head: bool = False) -> dict[str, Result]:
         write_tokens(Tokens.of_equal_length(sampled.calibration), tmp_path)
-        (made,) = quantize_checkpoint([Request(Quantized(method=method), tmp_path)], sampled.directory)
+        (made,) = quantize_checkpoint([Request(Quantized(method=method, head=head), tmp_path)], sampled.directory)
         return dict(made.results)
 
     return quantize
 
 
 def theirs(
-    sampled: Any, bits: int, symmetric: bool, order: str | None = None, nearest: bool = False
+    sampled: Any, bits: int, symmetric: bool, order: str | None = None, nearest: bool = False, head: bool = False
 ) -> dict[str, torch.Tensor]:
     """Return the quantized weights of llm-compressor by module name, float32."""
     from compressed_tensors.quantization import fake_quantize
@@ -50,7 +51,8 @@ def theirs(
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
     weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": 64}
-    scheme = {"config_groups": {"group": {"targets": ["Linear"], "weights": weights}}, "ignore": ["lm_head"]}
+    ignored = [] if head else ["lm_head"]
+    scheme = {"config_groups": {"group": {"targets": ["Linear"], "weights": weights}}, "ignore": ignored}
     rows = {"input_ids": sampled.calibration.tolist(), "attention_mask": torch.ones_like(sampled.calibration).tolist()}
     model = LlamaForCausalLM.from_pretrained(sampled.directory)
     if nearest:
@@ -91,6 +93,38 @@ def test_rounding_to_nearest_is_equal(sampled: Any, ours: Ours, bits: int, symme
     weights = theirs(sampled, bits, symmetric, nearest=True)
     for name, result in results.items():
         torch.testing.assert_close(result.layer.weight(), weights[name], rtol=1e-6, atol=1e-7)
+
+
+def test_rounding_the_head_is_equal(sampled: Any, ours: Ours) -> None:
+    result = ours(RTN(grid=Grid(bits=3, group_size=64)), head=True)["lm_head"]
+    weights = theirs(sampled, 3, True, nearest=True, head=True)
+    torch.testing.assert_close(result.layer.weight(), weights["lm_head"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("order", ["static", None])
+def test_gptq_counts_the_head_into_the_last_block_there(sampled: Any, ours: Ours, order: str | None) -> None:
+    """Its Hessian there comes through the last block as it was, here through that block quantized.
+
+    With the Hessian that is made there its codes are equal.
+    """
+    recipe = GPTQ(
+        grid=Grid(bits=4, group_size=64),
+        order="activation" if order else "natural",
+        static_groups=True,
+        sequential="block",
+    )
+    results, weights = ours(recipe, head=True), theirs(sampled, 4, True, order, head=True)
+    model = LlamaForCausalLM.from_pretrained(sampled.directory)
+    read: list[torch.Tensor] = []
+    model.lm_head.register_forward_pre_hook(lambda _head, inputs: read.append(inputs[0].flatten(0, 1).double()))
+    with torch.no_grad():
+        for name in (name for name in results if name.startswith("model.layers.0.")):
+            model.get_submodule(name).weight.copy_(results[name].layer.weight())
+        model(input_ids=sampled.calibration)
+    hessian = 2 * read[0].T @ read[0] / len(read[0])
+    head = gptq(model.lm_head.weight.detach(), hessian, recipe)
+    assert equal_codes(results | {"lm_head": head}, weights) > EQUAL_CODES
+    assert 0.8 < equal_codes({"lm_head": results["lm_head"]}, {"lm_head": weights["lm_head"]}) < EQUAL_CODES
 
 
 @pytest.mark.parametrize(

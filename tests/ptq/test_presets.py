@@ -6,6 +6,7 @@ import pytest
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.presets import FAMILIES, FIXED, quantizer_preset
 from coolbits.study.load import parse_study
+from coolbits.study.recipes.calibration import Documents, Windows
 from coolbits.study.recipes.ptq import (
     AWQ,
     GPTQ,
@@ -13,12 +14,10 @@ from coolbits.study.recipes.ptq import (
     RTN,
     Activations,
     Codebook,
-    Documents,
     Grid,
     Int8,
     Quantized,
     Rotation,
-    Windows,
 )
 
 

@@ -11,7 +11,8 @@ from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
 from coolbits.ptq import stage
-from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Method, Quantized, Windows
+from coolbits.study.recipes.calibration import Windows
+from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Method, Quantized
 
 GRID = Grid(bits=3, group_size=16)
 CALIBRATED = GPTQ(grid=GRID, calibration=Windows(sequences=8, sequence_length=32), sequential="none")

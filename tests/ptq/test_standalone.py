@@ -101,6 +101,28 @@ def test_sizes_are_of_the_whole_model(order, checkpoint):
     assert outcome.bytes_after == outcome.bytes_before - 4 * quantized + outcome.summary["bytes"]
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_the_head_is_quantized_if_asked_and_its_size_is_told(order, checkpoint, tied):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=320, **sizes, tie_word_embeddings=tied)).save_pretrained(checkpoint)
+    export = "compressed-tensors"
+    outcome = quantize_standalone(replace(order, recipe="rtn-w4-g32", head=True, save_model=True, export=export))
+    made = json.loads((order.out / "quantization.json").read_text())
+    assert (made["recipe"]["head"], made["summary"]["modules"]) == (True, 8)
+    assert made["summary"].get("untied", False) is tied
+    replaced = sum(layer.codes.numel() for name, layer in read_quantized(order.out).layers.items())
+    replaced -= 320 * 32 if tied else 0  # the embedding has them still
+    assert outcome.bytes_after == outcome.bytes_before - 4 * replaced + outcome.summary["bytes"]
+    for folder in ("model", export):
+        assert json.loads((order.out / folder / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_a_recipe_may_ask_for_the_head_itself(order, tmp_path):
+    (tmp_path / "own.yaml").write_text("{preset: rtn-w4-g32, head: true}")
+    outcome = quantize_standalone(replace(order, recipe=str(tmp_path / "own.yaml")))
+    assert list(outcome.results)[-1] == "lm_head"
+
+
 def test_the_saved_and_the_exported_model_lie_beside_the_codes(order, checkpoint):
     outcome = quantize_standalone(replace(order, save_model=True, export="gptq"))
     expected = load_model(checkpoint)
@@ -156,6 +178,12 @@ REFUSED = {
     "no calibration file": ({"calibration": Wish("none.txt")}, "--calibration none.txt: no such file"),
     "export": ({"export": "compressed-tensors"}, "not neighbouring inputs .*; gptq can"),
     "device": ({"device": "cuda"}, "no CUDA device"),
+    "head": ({"recipe": "awq-w4-g32", "head": True}, "--recipe awq-w4-g32: head: awq takes its scales from"),
+    "head's size": (
+        {"recipe": "rtn-w4-g32", "head": True, "export": "gptq"},
+        "lm_head is 300 x 32, not multiples of 8; compressed-tensors can",
+    ),
+    "saved int8": ({"recipe": "bnb-int8", "save_model": True}, "--recipe bnb-int8: save_model: a plain model cannot"),
 }
 
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.standalone_calibration import Wish, calibrate, draw_excerpts
 from coolbits.ptq.tokens import Tokens, write_tokens
+from coolbits.study.recipes.calibration import Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import FileSource
-from coolbits.study.recipes.ptq import Documents, RandomTokens, Windows
 
 END = 256
 OWN = Windows(sequences=3, sequence_length=8, seed=1)

@@ -32,7 +32,7 @@ from coolbits.models.files import save_model
 from coolbits.stages import STAGES
 from coolbits.study import data_choices, finetuning_choices, quantizer_choices, schema
 from coolbits.study.plan import KINDS, make_plan
-from coolbits.study.recipes import analysis, averaging, data, evaluation, finetuning, ptq, training
+from coolbits.study.recipes import analysis, averaging, calibration, data, evaluation, finetuning, ptq, training
 from coolbits.study.recipes.base import Recipe
 from coolbits.study.workflow import Workflow
 
@@ -49,7 +49,7 @@ PASSED_ON: dict[type[Recipe], type[Recipe]] = {
     finetuning_choices.BuiltQuestionsChoice: finetuning.BuiltQuestions,
     finetuning_choices.FileConversationsChoice: finetuning.FileConversations,
     finetuning_choices.HubConversationsChoice: finetuning.HubConversations,
-    quantizer_choices.DocumentsChoice: ptq.Documents,
+    quantizer_choices.DocumentsChoice: calibration.Documents,
 }
 CALIBRATES = "the plan makes a parent of it: the set of tokens, whose recipe is read"
 # What no study makes: parts that others have in common, and a schedule that a plan always makes from a trunk and a

@@ -51,3 +51,20 @@ def test_a_run_that_no_evaluation_looks_at_may_fit_nothing(tiny, planned):
     tiny["quantizers"]["rtn-w3"]["method"]["grid"]["group_size"] = 48
     tiny["evaluations"]["loss"] |= {"runs": [], "averages": "all", "quantizers": []}
     assert planned(tiny)
+
+
+@pytest.mark.parametrize(("model", "fits"), [("micro-neox", True), ("micro-gpt2", False)])
+def test_weights_are_not_compared_with_those_of_a_model_whose_head_is_untied(tiny, planned, model, fits):
+    study = gpt2(tiny) if model == "micro-gpt2" else tiny
+    study["quantizers"]["rtn-w3"]["head"] = True
+    measure = {"kind": "prediction", "windows": 2, "sequence_length": 16}
+    study["evaluations"]["cost"] = {"measure": measure, "quantizers": ["rtn-w3"]}
+    if fits:
+        assert planned(study)
+    else:
+        with pytest.raises(
+            CoolbitsError, match=r"evaluations\.cost\.measure: prediction compares .* quantizers\.rtn-w3\.head unties"
+        ):
+            planned(study)
+        study["evaluations"]["cost"]["quantizers"] = ["gptq-w4"]
+        assert planned(study)

@@ -4,7 +4,8 @@ import pytest
 
 from coolbits.models.presets import preset
 from coolbits.study.quantization_memory import Sizes, peak_bytes, sizes_of
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Method, Quantized, Rotation, ScaleSearch, Windows
+from coolbits.study.recipes.calibration import Windows
+from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Method, Quantized, Rotation, ScaleSearch
 
 WINDOWS = Windows(sequences=128, sequence_length=2048)
 SIZES = sizes_of(preset("llama-1.1b", 32000, 2048))
@@ -67,3 +68,20 @@ def test_on_the_host_float32_is_not_copied(stored: int) -> None:
     other = peak_bytes(SIZES, [Quantized(method=gptq())], 6 - stored, accelerator=False)
     wider = 2 * SIZES.parameters - 4 * SIZES.block
     assert abs(peak.host - other.host) == wider
+
+
+def test_the_head_adds_its_codes_and_its_own_turn() -> None:
+    rtn = RTN(grid=Grid(bits=4, group_size=64))
+    plain, headed = (peak_bytes(SIZES, [Quantized(method=rtn, head=head)], 2, True) for head in (False, True))
+    assert headed.host - plain.host == pytest.approx(SIZES.head * 5 / 8, abs=1)
+    assert headed.device == plain.device * SIZES.head // SIZES.matrix
+    large = Sizes(**vars(SIZES) | {"head": 100 * SIZES.head})
+    for sequential in ("layer", "block", "none"):
+        method = gptq(sequential=sequential)
+        assert device_bytes(method, large, head=True) > 35 * large.head > device_bytes(method, large)
+
+
+def test_a_small_head_takes_no_more_than_the_blocks() -> None:
+    small = Sizes(**vars(SIZES) | {"head": SIZES.width})
+    for method in (RTN(grid=Grid(bits=4)), gptq(), gptq(sequential="none")):
+        assert device_bytes(method, small, head=True) == device_bytes(method, small)

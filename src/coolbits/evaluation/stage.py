@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import canonical_json
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
@@ -39,7 +40,8 @@ def run(job: Job, store: Store) -> int:
     at once. A model that diverged, or a quantized form of it, gives an evaluation that says so and has no files.
 
     Raises:
-        CoolbitsError: for tasks that cannot be had, or a validation split shorter than one window.
+        CoolbitsError: for tasks that cannot be had, a validation split shorter than one window, or a comparison with a
+            quantized model whose head is no longer tied.
     """
     device = choose_device(job.execution.get("device", "auto"))
     suites = _prepare(job.nodes, store)
@@ -79,6 +81,11 @@ def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module]
     shards = node.parent_directory(store.root, "shards")
     if isinstance(measure, Loss):
         return evaluate_loss(model(), shards, measure, out)
+    if isinstance(measure, Comparison) and store.manifest(node, "quantized").summary.get("untied"):
+        raise CoolbitsError(
+            f"{node.name}: {measure.kind} compares a model with its quantized form weight by weight, and the "
+            "quantizer's head: true has untied this one's head from the embedding"
+        )
     objective = objective_of(model(), open_stream(shards, "validation"), measure)
     if isinstance(measure, Curvature):
         return measure_curvature(objective, measure, out)

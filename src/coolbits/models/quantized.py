@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
 from coolbits.models.activations import Rounding, restore_rounding, round_inputs, store_rounding
+from coolbits.models.head import untie_head
 from coolbits.models.layers import Layer, PackedLayer, restore
 
 CODES = "codes.safetensors"
@@ -100,8 +101,9 @@ def apply_quantized(model: nn.Module, directory: Path) -> None:
 def apply_model(model: nn.Module, quantized: QuantizedModel, source: str = "quantized layers") -> None:
     """Replace weights of `model`, in place, by what `quantized` holds; its layers round their inputs as that says.
 
-    `source` is named in errors.
+    A head that is among them is untied from the embedding, which stays as it is. `source` is named in errors.
     """
+    untie_head(model, quantized.layers)
     modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
     for name, layer in quantized.layers.items():
         if name not in modules:

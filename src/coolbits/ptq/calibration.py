@@ -55,7 +55,7 @@ def gather_hessians(
 def gather_hessians_alone(
     block: Block, inputs: Sequence[Chunk], modules: Mapping[str, nn.Module]
 ) -> dict[str, torch.Tensor]:
-    """Return what `gather_hessians` does, without the outputs: a block runs no further than to the last of `modules`."""
+    """Return what `gather_hessians` does but outputs: a block runs no further than to the last of `modules`."""
     device = block.device
     sums = {name: _sum_for(module, device) for name, module in modules.items()}
     for chunk in inputs:

@@ -16,8 +16,8 @@ from coolbits.data.shards import TokenStream, open_stream
 from coolbits.data.tokenizers import load_tokenizer
 from coolbits.ptq.documents import draw_tokens, first_documents
 from coolbits.ptq.tokens import Tokens, write_tokens
+from coolbits.study.recipes.calibration import CalibrationSet, Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import FileSource
-from coolbits.study.recipes.ptq import CalibrationSet, Documents, RandomTokens, Windows
 
 
 def run(job: Job, store: Store) -> int:

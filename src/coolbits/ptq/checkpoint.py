@@ -1,7 +1,7 @@
 """Quantize one checkpoint by several recipes, paying once for what they share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +14,12 @@ from coolbits.artifacts.progress import Progress
 from coolbits.models.activations import OutlierRounding, Rounding, TokenRounding
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.files import load_model, save_model
+from coolbits.models.head import is_tied
 from coolbits.models.quantized import apply_quantized, write_packed
 from coolbits.models.tokenizer_files import copy_tokenizer
 from coolbits.ptq.awq_pass import awq_pass
 from coolbits.ptq.calibration import check_calibration
+from coolbits.ptq.head import quantized_linears, with_head
 from coolbits.ptq.ledger import Result, write_ledger
 from coolbits.ptq.passes import Advance, Results, check_layers, one_pass, plain_pass, sequential_pass
 from coolbits.ptq.tokens import Tokens, read_tokens
@@ -38,10 +40,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Layers and ledger lines by module name, and other parameters that changed by their names."""
+    """Layers and ledger lines by module name, and other parameters that changed by their names.
+
+    `untied`: the head is among the layers and shared the embedding's weight, which stays as it is.
+    """
 
     results: Results
     replaced: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    untied: bool = False
 
 
 def build_quantized(
@@ -68,34 +74,37 @@ def quantize_checkpoint(requests: Sequence[Request], model: Path, device: str = 
 def quantize_model(
     requests: Sequence[Request], model: PreTrainedModel, name: str = "the model", device: torch.device | None = None
 ) -> list[Quantization]:
-    """Quantize the decoder's linear layers as each request says; the model stays as it is. `name` is for messages.
+    """Quantize the linear layers as each request says; the model stays as it is. `name` is for messages.
 
     Wherever the model is and whatever its dtype, `device` (None: where it is) computes in float32 and holds one block
     of it at a time. Finished layers wait packed, on the CPU.
 
-    Requests that calibrate alike share the tokens and the trace of the model; those that
-    are not sequential share one pass a rotation, and bit widths one sweep. Layers are checked before any work.
+    Requests that calibrate alike share the tokens and the trace of the model; those that are not sequential share one
+    pass a rotation, with the head or without, and bit widths one sweep. Layers are checked before any work.
 
     Raises:
-        CoolbitsError: if groups do not fit a layer, a weight is not finite, or there is too little to calibrate on.
+        CoolbitsError: if groups do not fit a layer, a weight is not finite, there is too little to calibrate on, or the
+            head is to be quantized and is no linear layer.
     """
-    linears = decoder_linears(model)
-    for request in requests:
+    layers = [quantized_linears(model, request.recipe.head, name) for request in requests]
+    for request, linears in zip(requests, layers, strict=True):
         check_layers(linears, request.recipe.method)
     calibrations = {directory: read_tokens(directory) for directory in _by_calibration(requests, name)}
     for calibration in calibrations.values():
-        check_calibration(calibration, linears, model.config.vocab_size)
+        check_calibration(calibration, decoder_linears(model), model.config.vocab_size)
     made: dict[int, Quantization] = {}
-    with Progress(f"quantize {Path(name).name}", len(requests) * len(linears), "layers") as progress:
+    with Progress(f"quantize {Path(name).name}", sum(map(len, layers)), "layers") as progress:
         for index, request in enumerate(requests):
             method = request.recipe.method
             if not isinstance(method, GPTQ | AWQ):
                 made[index] = Quantization(
-                    plain_pass(linears, method, progress.advance, request.recipe.rotation, device)
+                    plain_pass(layers[index], method, progress.advance, request.recipe.rotation, device)
                 )
         for directory, recipes in _by_calibration(requests, name).items():
             made |= _calibrated(model, recipes, calibrations[directory], progress.advance, device)
-    return [made[index] for index in range(len(requests))]
+    return [
+        replace(made[index], untied=request.recipe.head and is_tied(model)) for index, request in enumerate(requests)
+    ]
 
 
 def _by_calibration(requests: Sequence[Request], name: str) -> dict[Path, dict[int, Quantized]]:
@@ -118,19 +127,23 @@ def _calibrated(
     """Quantize by methods that calibrate on the same tokens."""
     linears = decoder_linears(model)
     trace = trace_model(model, decoder_blocks(model), linears, tokens, device)
+    heads = {recipe.head for recipe in recipes.values()}
+    traces = {head: with_head(trace, model) if head else trace for head in heads}
+    layers = {head: quantized_linears(model, head) for head in heads}
     made: dict[int, Quantization] = {}
-    together: dict[Rotation | None, dict[int, GPTQ]] = {}
+    together: dict[tuple[Rotation | None, bool], dict[int, GPTQ]] = {}
     scaled: dict[int, AWQ] = {}
     for index, recipe in recipes.items():
+        own = traces[recipe.head], layers[recipe.head]
         match recipe.method:
             case GPTQ(sequential="none") as method:
-                together.setdefault(recipe.rotation, {})[index] = method
+                together.setdefault((recipe.rotation, recipe.head), {})[index] = method
             case GPTQ() as method:
-                made[index] = Quantization(sequential_pass(trace, linears, method, advance, recipe.rotation))
+                made[index] = Quantization(sequential_pass(*own, method, advance, recipe.rotation))
             case AWQ() as method:
                 scaled[index] = method
-    for rotation, methods in together.items():
-        passed = one_pass(trace, linears, list(methods.values()), advance, rotation)
+    for (rotation, head), methods in together.items():
+        passed = one_pass(traces[head], layers[head], list(methods.values()), advance, rotation)
         made |= {index: Quantization(results) for index, results in zip(methods, passed, strict=True)}
     if scaled:
         both = awq_pass(model, trace, linears, tokens, list(scaled.values()), advance)
@@ -141,7 +154,7 @@ def _calibrated(
 def write_results(recipe: Quantized, made: Quantization, model: Path, out: Path) -> dict[str, Any]:
     """Write codes, layout, ledger and, if the recipe asks for it, the dequantized model; return the summary.
 
-    `bytes` is the size of packed codes, scales and zeros; `mean_bits` the same a weight.
+    `bytes` is the size of packed codes, scales and zeros; `mean_bits` the same a weight; `untied` is there if true.
     """
     results: Mapping[str, Result] = made.results
     layers = {name: result.packing for name, result in results.items()}
@@ -149,12 +162,13 @@ def write_results(recipe: Quantized, made: Quantization, model: Path, out: Path)
     write_ledger(results, out)
     if recipe.save_model:
         _write_model(model, out)
-    return {
+    summary = {
         "modules": len(results),
         "fallbacks": sum(result.entry.fell_back for result in results.values()),
         "bytes": size,
         "mean_bits": 8 * size / sum(outputs * inputs for outputs, inputs in (layer.shape for layer in layers.values())),
     }
+    return summary | ({"untied": True} if made.untied else {})
 
 
 def rounding_of(recipe: Quantized) -> Rounding | None:

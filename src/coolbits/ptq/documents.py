@@ -13,7 +13,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.progress import Progress
 from coolbits.data.sources import open_documents
 from coolbits.ptq.tokens import Tokens
-from coolbits.study.recipes.ptq import Documents, RandomTokens
+from coolbits.study.recipes.calibration import Documents, RandomTokens
 
 _HALF = np.uint64(32)
 

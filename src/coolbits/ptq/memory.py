@@ -9,6 +9,7 @@ from torch._subclasses import FakeTensorMode
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
+from coolbits.models.head import output_head
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.tracing import Hook, Stop, hooked
 from coolbits.study.quantization_memory import Peak, Sizes, peak_bytes
@@ -35,6 +36,7 @@ def model_sizes(config: PretrainedConfig) -> Sizes:
         place, (name, largest) = max(enumerate(blocks), key=lambda block: _count(block[1][1]))
         own = [module for path, module in linears.items() if path.startswith(f"{name}.")]
         groups = _groups(model, own, [block for _, block in blocks[place + 1 :]])
+    head = output_head(model)
     inside = {id(parameter) for _, block in blocks for parameter in block.parameters()}
     return Sizes(
         parameters=_count(model),
@@ -42,6 +44,7 @@ def model_sizes(config: PretrainedConfig) -> Sizes:
         block=_count(largest),
         matrix=max(weight_matrix(module).numel() for module in linears.values()),
         quantized=sum(weight_matrix(module).numel() for module in linears.values()),
+        head=head[1].weight.numel() if head else 0,
         groups=groups,
         width=model.get_input_embeddings().embedding_dim,
         inner_width=max(inputs for _, inputs in groups),

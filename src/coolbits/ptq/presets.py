@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.study.recipes.calibration import Calibration, Documents, Windows
 from coolbits.study.recipes.data import HubSource
 from coolbits.study.recipes.ptq import (
     AWQ,
@@ -12,15 +13,12 @@ from coolbits.study.recipes.ptq import (
     HQQ,
     RTN,
     Activations,
-    Calibration,
     Codebook,
-    Documents,
     Grid,
     Int8,
     Method,
     Quantized,
     Rotation,
-    Windows,
 )
 
 # Paper A, and GPTQModel's own example: no document is cut there, and few of C4 are longer.

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -17,7 +18,6 @@ from coolbits.artifacts.files import replacing, write_json
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import describe_files
 from coolbits.loops.allocator import keep_little_freed_memory
-from coolbits.models.blocks import decoder_linears
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model, reading
 from coolbits.models.hub import download_model
@@ -26,11 +26,13 @@ from coolbits.ptq.checkpoint import Quantization, Request, quantize_model, write
 from coolbits.ptq.export.foresight import check_foreseen
 from coolbits.ptq.export.model import Exported, export_model, find_format
 from coolbits.ptq.export.source import QUANTIZATION, weight_files, weights_digests
+from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.passes import Results, check_layers
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.standalone_calibration import HUB_ID, Calibrated, Wish, calibrate
 from coolbits.ptq.tokens import TOKENS, write_tokens
 from coolbits.study.load import load_quantizer
+from coolbits.study.mistakes import sentence
 from coolbits.study.recipes.ptq import CALIBRATED, Quantized
 
 CALIBRATION = "calibration"
@@ -39,7 +41,10 @@ _BYTES = {"float64": 8, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done: `model` is a directory or a hub id, `recipe` a preset's name or a file, `export` a format."""
+    """What is to be done: `model` is a directory or a hub id, `recipe` a preset's name or a file, `export` a format.
+
+    `head` quantizes the output head, too, as the recipe may say itself.
+    """
 
     model: str
     recipe: str
@@ -47,6 +52,7 @@ class Order:
     calibration: Wish = field(default_factory=Wish)
     revision: str = "main"
     device: str = "auto"
+    head: bool = False
     save_model: bool = False
     export: str | None = None
     trust_remote_code: bool = False
@@ -77,7 +83,7 @@ def quantize_standalone(order: Order) -> Outcome:
     clock = monotonic()
     if order.out.exists():
         raise CoolbitsError(f"{order.out}: exists already; choose another --out")
-    recipe = read_recipe(order.recipe).model_copy(update={"save_model": order.save_model})
+    recipe = _whole_recipe(order)
     if order.device == "cuda" and not torch.cuda.is_available():
         raise CoolbitsError("--device cuda: there is no CUDA device here")
     directory = find_model(order)
@@ -87,7 +93,7 @@ def quantize_standalone(order: Order) -> Outcome:
     loaded = load_model(directory, dtype=None, trust_remote_code=order.trust_remote_code)
     check(recipe, loaded, order)
     calibration, made = _quantize(recipe, order, loaded, directory)
-    numbers = [weight_matrix(module).numel() for module in decoder_linears(loaded).values()]
+    replaced = _replaced_weights(recipe, loaded)
     del loaded
     if calibration is not None:
         method = recipe.method.model_copy(update={"calibration": calibration.recipe})
@@ -99,7 +105,7 @@ def quantize_standalone(order: Order) -> Outcome:
         if order.export is not None:
             exported = export_model(staging, order.export, staging / order.export)
     before = sum(path.stat().st_size for path in weight_files(directory))
-    after = before - _stored_bytes(directory) * sum(numbers) + summary["bytes"]
+    after = before - _stored_bytes(directory) * replaced + summary["bytes"]
     return Outcome(made.results, summary, calibration, exported, before, after, monotonic() - clock)
 
 
@@ -115,6 +121,16 @@ def read_recipe(given: str) -> Quantized:
     if not path.is_file():
         raise CoolbitsError(f"--recipe {given}: no such file")
     return load_quantizer(path)
+
+
+def _whole_recipe(order: Order) -> Quantized:
+    """Return the recipe that is named, with what the order adds to it."""
+    named = read_recipe(order.recipe)
+    raw = named.identity() | {"save_model": order.save_model, "head": order.head or named.head}
+    try:
+        return Quantized.read(raw)
+    except ValidationError as error:
+        raise CoolbitsError(f"--recipe {order.recipe}: {sentence(error, raw)}") from None
 
 
 def find_model(order: Order) -> Path:
@@ -141,7 +157,7 @@ def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
         CoolbitsError: if groups do not fit, the export cannot hold the result, or the model's own code would be needed
             to open what is to be written.
     """
-    linears = decoder_linears(model)
+    linears = quantized_linears(model, recipe.head, f"--model {order.model}")
     check_layers(linears, recipe.method)
     if (order.save_model or order.export) and getattr(model.config, "auto_map", None):
         raise CoolbitsError(f"--model {order.model}: with code of its own, which is neither saved nor exported")
@@ -194,6 +210,13 @@ def _describe(
         },
     }
     write_json(out / QUANTIZATION, made)
+
+
+def _replaced_weights(recipe: Quantized, model: PreTrainedModel) -> int:
+    """Return the number of weights in the model's files that codes replace; those of a tied head stay there."""
+    shared = model.get_input_embeddings().weight
+    linears = quantized_linears(model, recipe.head).values()
+    return sum(weight_matrix(module).numel() for module in linears if module.weight is not shared)
 
 
 def _stored_bytes(model: Path) -> int:

@@ -16,8 +16,8 @@ from coolbits.data.sources import EMBEDDED, open_documents
 from coolbits.data.tokenizers import load_tokenizer
 from coolbits.ptq.documents import draw_tokens, first_documents
 from coolbits.ptq.tokens import TOKENS, Tokens, read_tokens
+from coolbits.study.recipes.calibration import Calibration, Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, Source
-from coolbits.study.recipes.ptq import Calibration, Documents, RandomTokens, Windows
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _SPREAD = 8  # times the tokens wanted are read, so that what is drawn is not one document

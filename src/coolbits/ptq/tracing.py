@@ -29,13 +29,15 @@ class Block:
     """A decoder block as one forward pass showed it.
 
     `groups` are the names of its linear layers in the order in which they ran; layers of one group read the same
-    tensor. `arguments` and `keywords` are what the block gets besides the hidden states. It runs on `device`, where it
-    must be `placed` meanwhile; hidden states come from anywhere and go back there.
+    tensor. `arguments` and `keywords` are what the block gets besides the hidden states, `others` what it gives besides
+    them; None if it gives no tuple. It runs on `device`, where it must be `placed` meanwhile; hidden states come from
+    anywhere and go back there.
     """
 
     module: nn.Module
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+    others: tuple[Any, ...] | None
     groups: tuple[tuple[str, ...], ...]
     device: torch.device
 
@@ -47,6 +49,10 @@ class Block:
         """Return the block's output for hidden states [sequences, length, width]."""
         output = self.module(hidden.to(self.device), *self.arguments, **self.keywords)
         return (output[0] if isinstance(output, tuple) else output).to(hidden.device)
+
+    def given(self, hidden: torch.Tensor) -> Any:
+        """Return hidden states in the form in which the block gives them."""
+        return _behind(hidden, self.others)
 
 
 class Chunk(NamedTuple):
@@ -99,6 +105,18 @@ def hooked(modules: Mapping[nn.Module, Hook]) -> Iterator[None]:
             handle.remove()
 
 
+@contextmanager
+def standing_in(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Let modules compute by other functions, their hooks as ever."""
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module in forwards:
+            module.__dict__.pop("forward", None)
+
+
 @torch.inference_mode()
 def trace_model(
     model: nn.Module,
@@ -123,8 +141,11 @@ def trace_model(
     with full_precision(device), placed(outside, device):
         with placed_in_turn(modules, device):
             reads, outputs = _watch_layers(body, few, modules, linears)
-        others = _watch_arguments(body, chunks[0], modules, outputs)
-    watched = tuple(Block(block, *others[block], _groups(name, reads, linears), device) for name, block in blocks)
+        others = {block: output[1:] if isinstance(output, tuple) else None for block, output in outputs.items()}
+        taken = _watch_arguments(body, chunks[0], others)
+    watched = tuple(
+        Block(block, *taken[block], others[block], _groups(name, reads, linears), device) for name, block in blocks
+    )
     real = [None] * len(chunks) if calibration.whole else calibration.real.to(device).split(size)
     return Trace(watched, partial(_block_inputs, body, modules[0], outside, list(zip(chunks, real, strict=True))))
 
@@ -169,30 +190,29 @@ def _watch_layers(
 
 
 def _watch_arguments(
-    body: nn.Module, chunk: torch.Tensor, blocks: Sequence[nn.Module], outputs: Mapping[nn.Module, Any]
+    body: nn.Module, chunk: torch.Tensor, others: Mapping[nn.Module, tuple[Any, ...] | None]
 ) -> dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]]:
     """Return what each block gets besides the hidden states of a chunk, such as masks and positions.
 
-    No block computes meanwhile: each gives back what it reads, in the form that its output had.
+    No block computes meanwhile: each gives back what it reads, and `others` behind it.
     """
-    others: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    taken: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def passing(block: nn.Module) -> Callable[..., Any]:
         def forward(*arguments: Any, **keywords: Any) -> Any:
-            others[block] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
+            taken[block] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
             hidden = arguments[0] if arguments else keywords["hidden_states"]
-            return (hidden, *outputs[block][1:]) if isinstance(outputs[block], tuple) else hidden
+            return _behind(hidden, others[block])
 
         return forward
 
-    try:
-        for block in blocks:
-            block.forward = passing(block)
+    with standing_in({block: passing(block) for block in others}):
         body(input_ids=chunk, use_cache=False)
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
-    return others
+    return taken
+
+
+def _behind(hidden: torch.Tensor, others: tuple[Any, ...] | None) -> Any:
+    return hidden if others is None else (hidden, *others)
 
 
 def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:

@@ -1,4 +1,4 @@
-"""What can be told before any job: whether groups and sequences fit the models that are to be quantized and scored."""
+"""What can be told before any job: whether groups, sequences and comparisons fit the models that they are for."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import canonical_json
 from coolbits.models.shapes import Shape, shape_of
 from coolbits.study.measurements import chosen_quantizers
+from coolbits.study.recipes.evaluation import Comparison
 from coolbits.study.recipes.ptq import CALIBRATED, OnGrid, Quantized
 from coolbits.study.recipes.training import Model
 from coolbits.study.schema import Study
@@ -16,8 +17,8 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
     """Refuse what each job would refuse only after the training.
 
     Raises:
-        CoolbitsError: if a group of weights does not divide a layer's inputs, or a sequence is longer than the
-            positions that a model has learned; naming the key.
+        CoolbitsError: if a group of weights does not divide a layer's inputs, a sequence is longer than the positions
+            that a model has learned, or a model is compared with one whose head is untied; naming the key.
     """
     for run, model in _models(tracks):
         shape = shape_of(model)
@@ -27,6 +28,11 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
                 _check_length(model, shape, length, f"evaluations.{name}.measure.sequence_length", run)
                 for key, quantizer in chosen_quantizers(quantizers, choice).items():
                     _check_quantizer(quantizer, model, shape, f"quantizers.{key}", run)
+                    if isinstance(choice.measure, Comparison) and quantizer.head and shape.tied:
+                        raise CoolbitsError(
+                            f"evaluations.{name}.measure: {choice.measure.kind} compares a model with its quantized "
+                            f"form weight by weight, and quantizers.{key}.head unties the head of run {run!r}"
+                        )
 
 
 def _models(tracks: list[Track]) -> Iterator[tuple[str, Model]]:

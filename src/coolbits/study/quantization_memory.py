@@ -23,8 +23,9 @@ _TURNED = 2  # more where it is rotated
 class Sizes:
     """Numbers of weights of a model: of all of it, of what is read before the blocks, of its largest block and matrix.
 
-    `quantized` are those of linear layers in blocks. `groups` are the largest block's layers that read the same: their
-    outputs, together, and their inputs. `width` is that of the hidden states, `inner_width` the MLP's.
+    `quantized` are those of linear layers in blocks, `head` those of the output head, tied or not. `groups` are the
+    largest block's layers that read the same: their outputs, together, and their inputs. `width` is that of the hidden
+    states, `inner_width` the MLP's.
     """
 
     parameters: int
@@ -32,6 +33,7 @@ class Sizes:
     block: int
     matrix: int
     quantized: int
+    head: int
     groups: tuple[tuple[int, int], ...]
     width: int
     inner_width: int
@@ -62,6 +64,7 @@ def sizes_of(model: Model) -> Sizes:
         block=(counts.matrices + counts.vectors - norm) // shape.layers,
         matrix=max(queries if shape.gated else queries + 2 * keys, shape.inner_width) * shape.width,
         quantized=counts.matrices,
+        head=shape.vocabulary * shape.width,
         groups=groups,
         width=shape.width,
         inner_width=shape.inner_width,
@@ -73,8 +76,8 @@ def peak_bytes(sizes: Sizes, recipes: Sequence[Quantized], stored: int, accelera
 
     The host keeps the model at `stored` bytes a weight, finished layers packed, and the hidden states before and after
     a block. The device keeps one block in float32, a chunk's activations, and what the method needs: Hessians and their
-    factors, copies of the layers at work. What lies outside of blocks is on it before the first one. Methods that look
-    at weights alone need neither hidden states nor blocks.
+    factors, copies of the layers at work. What lies outside of blocks is on it before the first one; the head, if it is
+    quantized, behind the last. Methods that look at weights alone need neither hidden states nor blocks.
     """
     moved = accelerator or stored != _FLOAT32
     calibrated = any(isinstance(recipe.method, CALIBRATED) for recipe in recipes)
@@ -83,6 +86,8 @@ def peak_bytes(sizes: Sizes, recipes: Sequence[Quantized], stored: int, accelera
     kept = stored * sizes.parameters
     hidden = max(_FLOAT32 * _tokens(recipe) * sizes.width for recipe in recipes)
     work = max(block + _working_bytes(sizes, recipe, max(shared, 1), accelerator) for recipe in recipes)
+    heads = [_head_bytes(sizes, recipe, max(shared, 1), accelerator, moved) for recipe in recipes if recipe.head]
+    work = max([work, *heads])
     if hidden:
         watched = _FLOAT32 * sizes.outside if moved else 0
         work = max(work, watched + block + max(_activation_bytes(sizes, recipe) for recipe in recipes))
@@ -98,16 +103,21 @@ def _tokens(recipe: Quantized) -> int:
 def _packed_bytes(sizes: Sizes, recipe: Quantized) -> int:
     """Return the bytes of codes, scales and zero points, the latter two in float32 at most."""
     group = recipe.method.group_size or sizes.width
-    return round(sizes.quantized * (recipe.method.bits + 64 / group) / 8)
+    weights = sizes.quantized + (sizes.head if recipe.head else 0)
+    return round(weights * (recipe.method.bits + 64 / group) / 8)
 
 
 def _activation_bytes(sizes: Sizes, recipe: Quantized) -> int:
     """Return the bytes of what a block holds of a chunk: its input, attention's four tensors or the MLP's, a norm's."""
+    attention = 2 * sizes.groups[0][0] + 2 * sizes.width
+    return _FLOAT32 * _chunk_tokens(recipe) * (3 * sizes.width + max(attention, 4 * sizes.inner_width))
+
+
+def _chunk_tokens(recipe: Quantized) -> int:
+    """Return the tokens that go through a block at once; 0 if none do."""
     if not isinstance(recipe.method, CALIBRATED):
         return 0
-    chunk = max(min(CHUNK_TOKENS, _tokens(recipe)), recipe.method.calibration.sequence_length)
-    attention = 2 * sizes.groups[0][0] + 2 * sizes.width
-    return _FLOAT32 * chunk * (3 * sizes.width + max(attention, 4 * sizes.inner_width))
+    return max(min(CHUNK_TOKENS, _tokens(recipe)), recipe.method.calibration.sequence_length)
 
 
 def _paused_bytes(sizes: Sizes, recipe: Quantized) -> int:
@@ -141,10 +151,29 @@ def _working_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: 
             search = _FLOAT64 * sum(squares) + 3 * states + activations + _SEARCHED * max(weights)
             clip = _FLOAT64 * (sum(squares) + 2 * max(squares)) + 2 * states + _SEARCHED * sizes.matrix
             return max(summed * sum(squares) + 2 * states + activations, search, clip)
-        case RTN(grid=Grid(search=None)):
-            return _ROUNDED * sizes.matrix
         case _:
-            return _SEARCHED * sizes.matrix
+            return _rounded_bytes(recipe, sizes.matrix)
+
+
+def _rounded_bytes(recipe: Quantized, weights: int) -> int:
+    """Return the bytes that a layer of so many weights takes under a method that looks at weights alone."""
+    match recipe.method:
+        case RTN(grid=Grid(search=None)):
+            return _ROUNDED * weights
+        case _:
+            return _SEARCHED * weights
+
+
+def _head_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: bool, moved: bool) -> int:
+    """Return the bytes that the output head takes, for its turn a block of one layer; it makes no logits."""
+    method = recipe.method
+    if not isinstance(method, GPTQ):
+        return _rounded_bytes(recipe, sizes.head)
+    copies = moved + (method.sequential != "none")
+    read = _FLOAT32 * 3 * sizes.width * _chunk_tokens(recipe)
+    square = sizes.width**2
+    summed = (_FLOAT64 + (_FLOAT32 if accelerator else _FLOAT64)) * square
+    return copies * _FLOAT32 * sizes.head + read + max(summed, _gptq_bytes(recipe, square, sizes.head, together))
 
 
 def _gptq_bytes(recipe: Quantized, square: int, weights: int, together: int) -> int:

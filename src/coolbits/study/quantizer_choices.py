@@ -6,7 +6,8 @@ from pydantic import Field
 
 from coolbits.study.data_choices import FileCorpus, HubCorpus
 from coolbits.study.recipes.base import Recipe
-from coolbits.study.recipes.ptq import Quantized, RandomTokens, Windows
+from coolbits.study.recipes.calibration import RandomTokens, Windows
+from coolbits.study.recipes.ptq import Quantized
 
 
 class DocumentsChoice(Recipe):

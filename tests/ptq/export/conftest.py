@@ -8,11 +8,11 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from coolbits.models.activations import TokenRounding
-from coolbits.models.blocks import decoder_linears
 from coolbits.models.files import load_model
 from coolbits.models.layers import IntegerLayer
 from coolbits.models.quantized import QuantizedModel, weight_matrix, write_quantized
 from coolbits.ptq.gptq import gptq
+from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.study.recipes.ptq import GPTQ, Grid
 
@@ -67,11 +67,15 @@ def quantized(tmp_path: Path) -> Callable[..., Path]:
     """Quantize the model in a directory, and write codes and layout to another."""
 
     def quantize(
-        model: Path, grid: Grid, activation_order: bool = False, activations: TokenRounding | None = None
+        model: Path,
+        grid: Grid,
+        activation_order: bool = False,
+        activations: TokenRounding | None = None,
+        head: bool = False,
     ) -> Path:
         layers = {
             name: quantized_layer(weight_matrix(module).float(), grid, activation_order)
-            for name, module in decoder_linears(load_model(model)).items()
+            for name, module in quantized_linears(load_model(model), head).items()
         }
         out = tmp_path / "codes"
         out.mkdir()

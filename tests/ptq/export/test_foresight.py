@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.models.blocks import decoder_linears
 from coolbits.models.files import load_model
 from coolbits.models.quantized import QuantizedModel, weight_matrix
 from coolbits.ptq.checkpoint import Request, quantize_model, rounding_of
 from coolbits.ptq.export.foresight import check_foreseen
 from coolbits.ptq.export.model import FORMATS
+from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.ptq import GPTQ, Grid, Quantized
@@ -24,13 +24,14 @@ RECIPES = {name: quantizer_preset(name) for name in ("rtn-w3-g32", "rtn-w5-chann
     "activation order": Quantized(method=GPTQ(grid=GRID)),
     "static groups": Quantized(method=GPTQ(grid=GRID, static_groups=True)),
     "group-aware order": Quantized(method=GPTQ(grid=GRID, order="group-aware")),
+    "head": Quantized(method=GPTQ(grid=GRID, order="group-aware"), head=True),
 }
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_the_forecast_is_what_comes(recipe, models, tmp_path):
     model = load_model(models("llama"))
-    shapes = {name: weight_matrix(module).shape for name, module in decoder_linears(model).items()}
+    shapes = {name: weight_matrix(module).shape for name, module in quantized_linears(model, recipe.head).items()}
     write_tokens(
         Tokens.of_equal_length(torch.randint(96, (16, 32), generator=torch.Generator().manual_seed(0))), tmp_path
     )

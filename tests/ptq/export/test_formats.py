@@ -34,13 +34,13 @@ def one(own: IntegerLayer) -> QuantizedModel:
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
 def test_a_reader_sees_the_weight_that_the_codes_stand_for(form, bits, group_size, symmetric):
     own = layer(bits, group_size, symmetric)
-    config = form.config(one(own), [])
+    config = form.config(one(own), [], False)
     assert torch.equal(form.weight(form.tensors(own, config), config), own.weight())
 
 
 def test_gptq_keeps_groups_of_scattered_inputs_by_their_index():
     scattered = reordered(torch.arange(64) % 4)
-    config = GPTQ_FORMAT.config(one(scattered), [])
+    config = GPTQ_FORMAT.config(one(scattered), [], False)
     parts = GPTQ_FORMAT.tensors(scattered, config)
     assert config["desc_act"] is True
     assert torch.equal(parts["g_idx"], scattered.group_index)
@@ -50,7 +50,7 @@ def test_gptq_keeps_groups_of_scattered_inputs_by_their_index():
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 def test_whole_groups_in_another_order_are_renumbered_along_the_inputs(form):
     swapped = reordered(torch.tensor([2, 0, 3, 1]).repeat_interleave(16))
-    config = form.config(one(swapped), [])
+    config = form.config(one(swapped), [], False)
     assert config.get("desc_act", False) is False
     assert torch.equal(form.weight(form.tensors(swapped, config), config), swapped.weight())
 
@@ -61,7 +61,7 @@ def test_only_neighbours_can_be_renumbered():
 
 
 def test_version_1_of_the_gptq_format_stores_zero_points_less_one():
-    parts = GPTQ_FORMAT.tensors(layer(bits=4), GPTQ_FORMAT.config(one(layer(bits=4)), []))
+    parts = GPTQ_FORMAT.tensors(layer(bits=4), GPTQ_FORMAT.config(one(layer(bits=4)), [], False))
     assert {word & 0xFFFFFFFF for word in parts["qzeros"].flatten().tolist()} == {0x77777777}
 
 
@@ -69,7 +69,7 @@ def test_an_asymmetric_model_is_version_2_since_its_zero_points_may_be_0():
     weight = torch.rand(32, 64, generator=torch.Generator().manual_seed(0)) + 0.1
     positive = round_to_nearest(weight, Grid(bits=4, group_size=16, symmetric=False))
     assert positive.zeros.max() == 0
-    config = GPTQ_FORMAT.config(one(positive), [])
+    config = GPTQ_FORMAT.config(one(positive), [], False)
     assert config["checkpoint_format"] == "gptq_v2"
     assert torch.equal(GPTQ_FORMAT.weight(GPTQ_FORMAT.tensors(positive, config), config), positive.weight())
 
@@ -77,12 +77,16 @@ def test_an_asymmetric_model_is_version_2_since_its_zero_points_may_be_0():
 def test_activations_are_rounded_a_token_at_a_time_and_their_weights_take_a_byte_each():
     own = layer(bits=8, group_size=None)
     model = QuantizedModel({"block.0.up": own}, activations=TokenRounding(bits=8, symmetric=True))
-    config = COMPRESSED_TENSORS.config(model, ["lm_head"])
+    config = COMPRESSED_TENSORS.config(model, ["lm_head"], False)
     group = config["config_groups"]["group_0"]
     assert config["format"] == group["format"] == "int-quantized"
     assert config["ignore"] == ["lm_head"]
     assert (group["input_activations"]["strategy"], group["input_activations"]["dynamic"]) == ("token", True)
     assert COMPRESSED_TENSORS.tensors(own, config)["weight"].dtype == torch.int8
+
+
+def test_the_gptq_format_says_whether_the_head_is_quantized():
+    assert [GPTQ_FORMAT.config(one(layer()), [], head)["lm_head"] for head in (False, True)] == [False, True]
 
 
 def test_the_grid_is_read_off_the_layers():

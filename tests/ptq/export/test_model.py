@@ -97,6 +97,35 @@ def parts_of(owner, stored):
     return {part: tensor for part, tensor in own.items() if part != "bias"}
 
 
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize(("architecture", "stored_name"), [("neox", "embed_out"), ("llama", "lm_head")])
+def test_a_quantized_head_comes_along_and_a_tied_one_is_untied(
+    form, architecture, stored_name, models, quantized, tmp_path
+):
+    model = models(architecture)
+    codes = quantized(model, GRID, head=True)
+    write_export(Source(codes, model, {}), form, tmp_path / "out")
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert config.tie_word_embeddings is False
+    assert config.quantization_config.get("lm_head", True) is True
+    assert config.quantization_config.get("ignore", []) == []
+    stored, own = load_file(tmp_path / "out" / "model.safetensors"), load_file(model / "model.safetensors")
+    parts = parts_of(f"{stored_name}.", stored)
+    expected = read_quantized(codes).layers["lm_head"].weight()
+    assert torch.equal(form.weight(parts, config.quantization_config), expected)
+    assert all(torch.equal(own[key], stored[key]) for key in own if "embed_tokens" in key or "embed_in" in key)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_a_head_that_is_not_quantized_is_named_as_such_and_stays_tied(form, models, quantized, tmp_path):
+    model = models("llama")
+    write_export(Source(quantized(model, GRID), model, {}), form, tmp_path / "out")
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert config.tie_word_embeddings is True
+    assert config.quantization_config.get("lm_head", False) is False
+    assert config.quantization_config.get("ignore", ["lm_head"]) == ["lm_head"]
+
+
 def test_half_precision_rounds_scales_and_says_so(models, quantized, tmp_path):
     model = models("neox")
     codes = quantized(model, GRID)
@@ -115,6 +144,18 @@ def test_a_tensor_that_reads_back_wrong_stops_the_export(models, quantized, tmp_
     with pytest.raises(RuntimeError, match="reads back as other weights"):
         write_export(Source(quantized(model, GRID), model, {}), broken, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_head_that_reads_back_wrong_under_its_older_name_stops_the_export(models, quantized, tmp_path):
+    model, form = models("neox"), FORMATS["gptq"]
+
+    def broken(layer, config):
+        parts = form.tensors(layer, config)
+        return parts | ({"scales": 2 * layer.scales.T} if layer.shape == (96, 64) else {})
+
+    codes = quantized(model, GRID, head=True)
+    with pytest.raises(RuntimeError, match="lm_head reads back as other weights"):
+        write_export(Source(codes, model, {}), replace(form, tensors=broken), tmp_path / "out")
 
 
 def test_a_library_that_loses_a_tensor_is_noticed(models, quantized, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def _why_not(model: QuantizedModel) -> str | None:
     return None
 
 
-def _config(model: QuantizedModel, unquantized: list[str]) -> dict[str, Any]:
+def _config(model: QuantizedModel, unquantized: list[str], _head: bool) -> dict[str, Any]:
     scheme = scheme_of(model)
     layout = _PACKED if model.activations is None else _BYTES
     weights = _arguments(

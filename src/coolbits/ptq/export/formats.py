@@ -24,14 +24,14 @@ class Format:
     """A way to write a quantized model.
 
     `why_not`: what of a model the format cannot hold, None if it holds all. `config`: the `quantization_config` of
-    `config.json`, given the model and the names of the linear layers that are not quantized. `tensors`: what replaces
-    a module's `weight`, by name, given that config. `weight`: the weight, float32 [outputs, inputs], that a reader
-    sees in such tensors, given that config.
+    `config.json`, given the model, the names of the linear layers that are not quantized, and whether the output head
+    is. `tensors`: what replaces a module's `weight`, by name, given that config. `weight`: the weight, float32
+    [outputs, inputs], that a reader sees in such tensors, given that config.
     """
 
     name: str
     why_not: Callable[[QuantizedModel], str | None]
-    config: Callable[[QuantizedModel, list[str]], dict[str, Any]]
+    config: Callable[[QuantizedModel, list[str], bool], dict[str, Any]]
     tensors: Callable[[IntegerLayer, Mapping[str, Any]], Parts]
     weight: Callable[[Parts, Mapping[str, Any]], torch.Tensor]
 

@@ -34,14 +34,14 @@ def _why_not(model: QuantizedModel) -> str | None:
     return None
 
 
-def _config(model: QuantizedModel, _unquantized: list[str]) -> dict[str, Any]:
+def _config(model: QuantizedModel, _unquantized: list[str], head: bool) -> dict[str, Any]:
     scheme = scheme_of(model)
     return {
         "bits": scheme.bits,
         "checkpoint_format": "gptq" if scheme.symmetric else "gptq_v2",
         "desc_act": any(with_neighbours(layer) is None for layer in integer_layers(model).values()),
         "group_size": scheme.group_size or _WHOLE_ROW,
-        "lm_head": False,
+        "lm_head": head,
         "pack_dtype": "int32",
         "quant_method": "gptq",
         "sym": scheme.symmetric,

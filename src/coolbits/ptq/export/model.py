@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import replacing, write_json
 from coolbits.models.files import load_model, save_model
+from coolbits.models.head import output_head, untie_head
 from coolbits.models.quantized import QuantizedModel, apply_model, read_quantized
 from coolbits.ptq.export.compressed_tensors import COMPRESSED_TENSORS
 from coolbits.ptq.export.formats import Format, integer_layers
@@ -68,7 +69,9 @@ def write_export(source: Source, form: Format, out: Path, dtype: str = "float32"
     layers = {
         name: replace(layer, scales=layer.scales.to(DTYPES[dtype])) for name, layer in integer_layers(quantized).items()
     }
-    config = form.config(quantized, _unquantized(loaded, quantized, form))
+    head = output_head(loaded)
+    config = form.config(quantized, _unquantized(loaded, quantized, form), head is not None and head[0] in layers)
+    untie_head(loaded, layers)
     loaded.config.quantization_config = config
     codes = {
         f"{name}.{part}": tensor.contiguous()

@@ -1,6 +1,6 @@
 """Read an exported model back from its files, with a reader that shares no code with the writer."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ def verify(out: Path, layers: Mapping[str, IntegerLayer], rest: Parts, form: For
         RuntimeError: naming the tensor that is not: a defect of this package, or of a library that saved the file.
     """
     stored = _files(out)
-    for name, layer in layers.items():
-        parts = {key.removeprefix(f"{name}."): _read(path, key) for key, path in stored.items() if _of(key, {name})}
-        expected = replace(layer, scales=layer.scales.float()).weight()
-        if not torch.equal(form.weight(parts, config), expected):
-            raise RuntimeError(f"{out}: {name} reads back as other weights than its codes stand for")
     other = [(path, key) for key, path in stored.items() if key not in rest and not _of(key, layers)]
+    for name, layer in layers.items():
+        own = {_stored_name(name, stored, [key for _, key in other])}
+        parts = {key.rpartition(".")[2]: _read(path, key) for key, path in stored.items() if _of(key, own)}
+        expected = replace(layer, scales=layer.scales.float()).weight()
+        if not parts or not torch.equal(form.weight(parts, config), expected):
+            raise RuntimeError(f"{out}: {name} reads back as other weights than its codes stand for")
     written = {tensor.data_ptr() for key, tensor in rest.items() if key in stored}
     for key, tensor in rest.items():
         # A tied weight is written once, under one of its names; some names are older in the file than in the model.
@@ -41,6 +42,15 @@ def _files(out: Path) -> dict[str, Path]:
         with safe_open(path, framework="pt") as tensors:
             files |= dict.fromkeys(tensors.keys(), path)
     return files
+
+
+def _stored_name(module: str, stored: Iterable[str], other: Iterable[str]) -> str:
+    """Return the name of a module in the files, where that of GPT-NeoX's head is older than in the model.
+
+    `other` are the tensors in them that the model has no name for.
+    """
+    owners, unknown = ({key.rpartition(".")[0] for key in keys} for keys in (stored, other))
+    return unknown.pop() if module not in owners and len(unknown) == 1 else module
 
 
 def _of(key: str, modules: Container[str]) -> bool:

@@ -1,54 +1,11 @@
 """Recipes of post-training quantization: every knob, because "GPTQ" is not one thing."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from coolbits.study.recipes.base import Recipe
-from coolbits.study.recipes.data import FileSource, HubSource
-
-
-class Windows(Recipe):
-    """Windows of the training tokens of a study, drawn without repetition. Parent role `shards`."""
-
-    kind: Literal["windows"] = "windows"
-    sequences: int = Field(128, gt=0)
-    sequence_length: int = Field(128, gt=1, description="tokens")
-    seed: int = Field(0, ge=0, description="of the choice of sequences")
-
-
-class Documents(Recipe):
-    """Whole documents, each a sequence, cut at `sequence_length`; paper A takes 1,024 of C4. Parent `tokenizer`."""
-
-    kind: Literal["documents"]
-    source: Annotated[FileSource | HubSource, Field(discriminator="kind")]
-    sequences: int = Field(1024, gt=0, description="documents, the first of the source")
-    sequence_length: int = Field(2048, gt=1, description="tokens of a document at most")
-
-
-class RandomTokens(Recipe):
-    """Tokens drawn evenly from the vocabulary: what calibration gives when it knows no language. Parent `tokenizer`."""
-
-    kind: Literal["random"]
-    sequences: int = Field(128, gt=0)
-    sequence_length: int = Field(128, gt=1, description="tokens")
-    seed: int = Field(0, ge=0)
-
-
-def _windows(value: Any) -> Any:
-    return {"kind": "windows"} | value if isinstance(value, dict) else value
-
-
-# Without `kind`: windows.
-Calibration = Annotated[
-    Annotated[Windows | Documents | RandomTokens, Field(discriminator="kind")], BeforeValidator(_windows)
-]
-
-
-class CalibrationSet(Recipe):
-    """The tokens that calibrated methods show to a model, made once and shared by them."""
-
-    calibration: Calibration
+from coolbits.study.recipes.calibration import Calibration, Windows
 
 
 class ScaleSearch(Recipe):
@@ -236,18 +193,32 @@ class Activations(Recipe):
 class Quantized(Recipe):
     """A model's decoder-block linear layers on a grid. Parents: `model`, and `calibration` if calibrated.
 
-    Embeddings and head are never touched.
+    Embeddings are never touched, the output head only if asked.
     """
 
     method: Method
     rotation: Rotation | None = None
     activations: Activations | None = None
+    head: bool = Field(
+        False,
+        description="also quantize the output head; if it is tied to the embedding, it gets codes of its own, and the "
+        "embedding keeps its weights",
+    )
     save_model: bool = Field(False, description="also write the dequantized model as a Hugging Face directory")
 
     @model_validator(mode="after")
     def _rotation_fits(self) -> Self:
         if self.rotation is not None and not isinstance(self.method, RTN | GPTQ):
             raise ValueError(f"rotation: the method is {self.method.kind}; rotations go with rtn and gptq alone")
+        return self
+
+    @model_validator(mode="after")
+    def _head_fits(self) -> Self:
+        if self.head and isinstance(self.method, AWQ):
+            raise ValueError(
+                "head: awq takes its scales from what stands before a layer in its block, and the head is in none; "
+                "leave head out, or take another method"
+            )
         return self
 
     @model_validator(mode="after")
