@@ -78,6 +78,7 @@ CONTESTS = (
     Contest("GPTQ, natural order, static groups", gptq("natural", "block", static=True), "llmcompressor", "natural"),
     Contest("GPTQ, static order", gptq("activation", "block", static=True), "llmcompressor", "static"),
     Contest("AWQ, no clipping", AWQ, "llmcompressor", "awq"),
+    Contest("AWQ, with clipping", AWQ | {"clip": True}, "gptqmodel", "awq"),
     Contest("GPTQ, activation order", gptq("activation", "layer"), "gptqmodel", "activation"),
     Contest("GPTQ, group-aware order", gptq("group-aware", "layer"), "gptqmodel", "group-aware"),
     Contest(

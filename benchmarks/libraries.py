@@ -58,11 +58,21 @@ def llmcompressor(calibration: Path, name: str) -> Callable[[nn.Module], None]:
 def gptqmodel(model: Path, calibration: Path, name: str) -> tuple[Any, Callable[[], None]]:
     """Return a model loaded by GPTQModel, and what quantizes it."""
     from gptqmodel import GPTQModel, QuantizeConfig
+    from gptqmodel.models._const import DEVICE
+    from gptqmodel.nn_modules.qlinear.gemm_awq import AwqGEMMLinear
+    from gptqmodel.quantization import FORMAT, METHOD
 
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in read_tokens(calibration).tokens]
-    settings = {"desc_act": name != "group-aware", "act_group_aware": name == "group-aware"}
-    settings |= {"group_size": -1 if name == "row" else GROUP}
-    config = QuantizeConfig(bits=4, sym=True, damp_percent=DAMPING, **settings)
+    if name == "awq":
+        # Its search and its packing run on a CPU; only the kernel that it packs for says no, there and to float32.
+        AwqGEMMLinear.validate_once = classmethod(lambda _class: (True, None))
+        AwqGEMMLinear.SUPPORTS_DEVICES = [DEVICE.CPU]
+        AwqGEMMLinear.SUPPORTS_DTYPES = [torch.float32]
+        settings: dict[str, Any] = {"method": METHOD.AWQ, "format": FORMAT.GEMM, "sym": False}
+    else:
+        settings = {"desc_act": name != "group-aware", "act_group_aware": name == "group-aware"}
+        settings |= {"sym": True, "damp_percent": DAMPING}
+    config = QuantizeConfig(bits=4, group_size=-1 if name == "row" else GROUP, **settings)
     loaded = GPTQModel.load(str(model), config, device="cpu", dtype=torch.float32)
     return loaded, lambda: loaded.quantize(rows, batch_size=8)
 
@@ -92,11 +102,25 @@ def by_gptqmodel(model: Path, calibration: Path, name: str) -> Theirs:
         for file in Path(folder).glob("*.safetensors"):
             stored |= load_file(file)
         saved = json.loads((Path(folder) / "config.json").read_text())["quantization_config"]
-    weights = {}
+    weights = {key: tensor for key, tensor in stored.items() if key.endswith("weight") and "qweight" not in key}
     for key in (key.removesuffix("qweight") for key in stored if key.endswith("qweight")):
-        parts = {part: stored[f"{key}{part}"] for part in ("g_idx", "qweight", "qzeros", "scales")}
-        weights[f"{key}weight"] = FORMATS["gptq"].weight(parts, saved)
+        parts = {part: stored[f"{key}{part}"] for part in ("qweight", "qzeros", "scales")}
+        if name == "awq":
+            weights[f"{key}weight"] = _awq_weight(**parts)
+        else:
+            weights[f"{key}weight"] = FORMATS["gptq"].weight(parts | {"g_idx": stored[f"{key}g_idx"]}, saved)
     return weights, None
+
+
+def _awq_weight(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Return a weight [outputs, inputs] from AWQ's GEMM format: eight codes an int32, the even outputs before the odd.
+
+    qweight is [inputs, outputs / 8], qzeros [groups, outputs / 8], scales are float16 [groups, outputs].
+    """
+    places = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7]) * 4  # bits, of each of eight outputs
+    codes, zeros = ((packed[..., None] >> places & 15).flatten(1) for packed in (qweight, qzeros))
+    size = len(codes) // len(zeros)
+    return ((codes - zeros.repeat_interleave(size, 0)) * scales.float().repeat_interleave(size, 0)).T
 
 
 def by_bitsandbytes(model: Path, _calibration: Path, name: str) -> Theirs:

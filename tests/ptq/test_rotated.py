@@ -12,7 +12,7 @@ from coolbits.models.layers import IntegerLayer, RotatedLayer
 from coolbits.models.quantized import apply_quantized
 from coolbits.ptq.checkpoint import build_quantized
 from coolbits.ptq.gptq import gptq
-from coolbits.ptq.ledger import Entry, Result, proxy_loss, relative_error
+from coolbits.ptq.ledger import Entry, Result, output_loss, relative_error
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.rotated import restore_basis, rotate_hessian, rotate_weight
 from coolbits.ptq.rtn import round_to_nearest
@@ -53,7 +53,7 @@ def test_at_eight_bits_the_weight_comes_back(layer: Layer) -> None:
 def test_the_entry_holds_in_either_basis(layer: Layer) -> None:
     weight, hessian = layer(6, 32, 1)
     made = gptq_rotated(weight, hessian, GPTQ(grid=Grid(bits=3, group_size=16)))
-    assert proxy_loss(weight, made.layer, hessian) == pytest.approx(made.entry.proxy_loss, rel=1e-4)
+    assert output_loss(weight.double() - made.layer.weight(), hessian) == pytest.approx(made.entry.proxy_loss, rel=1e-4)
     assert relative_error(weight, made.layer) == pytest.approx(made.entry.relative_error, rel=1e-4)
 
 

@@ -13,7 +13,7 @@ import torch
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.ptq.grids import find_scales, group_size_for
 from coolbits.ptq.hessian import Factor, factorize, is_finite
-from coolbits.ptq.ledger import Entry, Result, proxy_loss, relative_error
+from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.sweep import Groups, sweep
 from coolbits.study.recipes.ptq import GPTQ
@@ -38,6 +38,7 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
         CoolbitsError: if a group size does not divide the inputs.
     """
     results: dict[int, Result] = {}
+    finite = is_finite(hessian)
     for members in _alike(tasks):
         clock = monotonic()
         together = [tasks[index] for index in members]
@@ -46,7 +47,7 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
         if factor.spread is not None:
             layers = _quantize_rows(together, factor, factor.spread)
         for index, layer in zip(members, layers, strict=True):
-            results[index] = _result(*tasks[index], hessian, factor, layer)
+            results[index] = _result(*tasks[index], hessian, finite, factor, layer)
         share = (monotonic() - clock) / len(members)
         results |= {index: replace(results[index], seconds=share) for index in members}
     return [results[index] for index in range(len(tasks))]
@@ -62,11 +63,16 @@ def _alike(tasks: Sequence[Task]) -> list[list[int]]:
 
 
 def _result(
-    weight: torch.Tensor, recipe: GPTQ, hessian: torch.Tensor, factor: Factor, layer: IntegerLayer | None
+    weight: torch.Tensor,
+    recipe: GPTQ,
+    hessian: torch.Tensor,
+    finite: bool,
+    factor: Factor,
+    layer: IntegerLayer | None,
 ) -> Result:
     nearest = round_to_nearest(weight, recipe.grid)
-    chosen = layer or nearest
-    finite = is_finite(hessian)
+    chosen, exact = layer or nearest, weight.to(torch.float64)
+    error = exact - chosen.weight()
     entry = Entry(
         requested="gptq",
         method="gptq" if layer else "rtn",
@@ -78,9 +84,9 @@ def _result(
         attempts=factor.attempts,
         condition=factor.condition,
         dead_columns=int(factor.dead.sum()),
-        proxy_loss=proxy_loss(weight, chosen, hessian) if finite else None,
-        rtn_proxy_loss=proxy_loss(weight, nearest, hessian) if finite else None,
-        relative_error=relative_error(weight, chosen),
+        proxy_loss=output_loss(error, hessian) if finite else None,
+        rtn_proxy_loss=output_loss(exact - nearest.weight(), hessian) if finite else None,
+        relative_error=relative_norm(error, exact),
     )
     return Result(chosen, entry, seconds=0.0)
 
@@ -102,12 +108,13 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     else:
         known, members = None, index
         index = _restored(members, order)
-    swept, groups = sweep(columns[order], spread, tops, grid, members, known, recipe.block_size)
+    ordered = columns if recipe.order == "natural" else columns[order]
+    swept, groups = sweep(ordered, spread, tops, grid, members, known, recipe.block_size)
     if recipe.order == "group-aware" and known is None:
         # Whole groups were visited in another order: give each its place back, and members lie as they did.
         visited = order[::size] // size
         groups, index = Groups(*(_restored(part, visited) for part in groups)), members
-    codes = _restored(swept, order)
+    codes = swept if recipe.order == "natural" else _restored(swept, order)
     cuts = (part.T.contiguous().split(rows) for part in (codes, groups.scales, groups.zeros.to(torch.uint8)))
     return [
         IntegerLayer(own.grid.bits, own.grid.symmetric, own_codes, own_scales, own_zeros, index)

@@ -8,7 +8,7 @@ import torch
 from coolbits.ptq.grids import group_size_for
 from coolbits.study.recipes.ptq import GPTQ
 
-_POWER_ITERATIONS = 12
+_KRYLOV_VECTORS = 6
 _STRIP = 192  # columns of the sum computed at once
 _ROWS = 1024  # vectors added at once: their float64 copy stays in the cache
 
@@ -77,7 +77,7 @@ def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:
     if dead.all():
         return Factor(order, dead, recipe.damping, 0, None, reason="no calibration input other than zero")
     mean = diagonal[~dead].mean()
-    ordered = hessian[order[:, None], order]
+    ordered = hessian.clone() if recipe.order == "natural" else hessian[order[:, None], order]
     undamped = ordered.diagonal() + torch.where(dead[order], mean, 0.0)
     for attempt in range(recipe.damping_attempts):
         damping = recipe.damping + attempt * recipe.damping_step
@@ -124,11 +124,19 @@ def _condition(matrix: torch.Tensor, upper: torch.Tensor) -> float:
     return largest * _largest_eigenvalue(lambda vector: upper.T @ (upper @ vector), start)
 
 
-def _largest_eigenvalue(times: Callable[[torch.Tensor], torch.Tensor], vector: torch.Tensor) -> float:
-    """Return what a few power iterations make of the largest eigenvalue of a positive definite matrix."""
-    for _ in range(_POWER_ITERATIONS):
-        vector = times(vector / torch.linalg.vector_norm(vector))
-    return float(torch.linalg.vector_norm(vector))
+def _largest_eigenvalue(times: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> float:
+    """Return what a few steps of Lanczos' method make of the largest eigenvalue of a positive definite matrix."""
+    vectors, images = [start / torch.linalg.vector_norm(start)], []
+    while True:
+        images.append(times(vectors[-1]))
+        basis = torch.stack(vectors)  # [steps, inputs]
+        new = images[-1] - basis.T @ (basis @ images[-1])
+        size = torch.linalg.vector_norm(new)
+        if len(vectors) == _KRYLOV_VECTORS or size <= 1e-9 * torch.linalg.vector_norm(images[-1]):
+            break
+        vectors.append(new / size)
+    projected = basis @ torch.stack(images).T
+    return float(torch.linalg.eigvalsh((projected + projected.T) / 2)[-1])
 
 
 def _inverse_factor(matrix: torch.Tensor) -> torch.Tensor | None:

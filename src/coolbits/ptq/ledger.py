@@ -12,7 +12,7 @@ from coolbits.artifacts.manifest import SECONDS
 from coolbits.models.layers import Layer, PackedLayer
 
 LEDGER = "ledger.parquet"
-_STRIP = 256
+_STRIP = 384
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,11 @@ class Result:
         return replace(self, held=self.packing)
 
 
-def proxy_loss(weight: torch.Tensor, layer: Layer, hessian: torch.Tensor) -> float:
-    """Return tr(dW H dW^T) for dW = weight - quantized, in float64 (GPTQ, Frantar et al. 2023, equation 1)."""
-    return output_loss(weight.to(torch.float64) - layer.weight().to(torch.float64), hessian)
-
-
 def output_loss(error: torch.Tensor, hessian: torch.Tensor) -> float:
-    """Return tr(E H E^T) for an error [outputs, inputs] of the weights and a symmetric H, in float64."""
+    """Return tr(E H E^T) for an error [outputs, inputs] of the weights and a symmetric H, in float64.
+
+    With H = 2 * mean(x x^T) it is the proxy loss (GPTQ, Frantar et al. 2023, equation 1).
+    """
     error, hessian = error.to(torch.float64), hessian.to(torch.float64)
     total = 0.0
     for start in range(0, len(hessian), _STRIP):  # what lies below the diagonal of H adds what lies above once more
