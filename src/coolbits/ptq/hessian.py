@@ -158,15 +158,14 @@ def _inverse_factor(matrix: torch.Tensor) -> torch.Tensor | None:
 
 
 def _invert_upper(matrix: torch.Tensor) -> None:
-    """Invert an upper triangular matrix in place, by halves: a third of the work of solving for the identity."""
+    """Invert an upper triangular matrix in place, by strips, with nothing multiplied that is zero but their corners."""
     size = len(matrix)
-    if size <= _STRIP:
-        identity = torch.eye(size, device=matrix.device, dtype=matrix.dtype)
-        matrix.copy_(torch.linalg.solve_triangular(matrix, identity, upper=True))
-        return
-    half = size // 2
-    first, corner, second = matrix[:half, :half], matrix[:half, half:], matrix[half:, half:]
-    _invert_upper(first)
-    _invert_upper(second)
-    corner.copy_(first @ corner @ second).neg_()
-    matrix[half:, :half] = 0
+    for start in range(0, size, _STRIP):
+        columns = slice(start, start + _STRIP)
+        own = matrix[columns, columns]
+        identity = torch.eye(len(own), device=matrix.device, dtype=matrix.dtype)
+        own.copy_(torch.linalg.solve_triangular(own, identity, upper=True))
+        matrix[start + len(own) :, columns] = 0
+        for top in range(0, start, _STRIP):  # rows further down are those of the original until their turn comes
+            inverse = matrix[top : top + _STRIP, top:start]
+            matrix[top : top + _STRIP, columns] = (inverse @ matrix[top:start, columns] @ own).neg_()
