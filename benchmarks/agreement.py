@@ -45,11 +45,10 @@ from coolbits.ptq.ledger import output_loss
 from coolbits.ptq.tokens import Tokens, read_tokens, write_tokens
 from coolbits.ptq.tracing import trace_model
 from coolbits.study.recipes.ptq import Quantized, Windows
-from ptq import GROUP, gptq
+from ptq import AWQ, GROUP, gptq
 
 LOSS = "held-out loss"  # beside the weights in a worker's file
 GRID = {"bits": 4, "group_size": GROUP}
-AWQ = {"kind": "awq", "clip": False, "shared_channels": False, "grid": GRID | {"symmetric": False}}
 EQUAL = 1e-3
 HEADINGS = (
     "method",
@@ -75,14 +74,20 @@ class Contest:
 
 CONTESTS = (
     Contest("RTN", {"kind": "rtn", "grid": GRID}, "llmcompressor", "rtn"),
-    Contest("GPTQ, natural order, static groups", gptq("natural", "block", static=True), "llmcompressor", "natural"),
-    Contest("GPTQ, static order", gptq("activation", "block", static=True), "llmcompressor", "static"),
-    Contest("AWQ, no clipping", AWQ, "llmcompressor", "awq"),
-    Contest("AWQ, with clipping", AWQ | {"clip": True}, "gptqmodel", "awq"),
-    Contest("GPTQ, activation order", gptq("activation", "layer"), "gptqmodel", "activation"),
-    Contest("GPTQ, group-aware order", gptq("group-aware", "layer"), "gptqmodel", "group-aware"),
     Contest(
-        "GPTQ, activation order, a scale a row", gptq("activation", "layer") | {"grid": {"bits": 4}}, "gptqmodel", "row"
+        "GPTQ, natural order, static groups", gptq("natural", "block", scales="static"), "llmcompressor", "natural"
+    ),
+    Contest("GPTQ, static order", gptq("activation", "block", scales="static"), "llmcompressor", "static"),
+    Contest("AWQ, no clipping", AWQ, "llmcompressor", "awq"),
+    # its exponents are i / 20; it does not try to scale nothing, as ours does first
+    Contest("AWQ, with clipping", AWQ | {"clip": True, "steps": 21, "largest_exponent": 0.95}, "gptqmodel", "awq"),
+    Contest("GPTQ, activation order", gptq("activation", "layer", scales="block"), "gptqmodel", "activation"),
+    Contest("GPTQ, group-aware order", gptq("group-aware", "layer", scales="block"), "gptqmodel", "group-aware"),
+    Contest(
+        "GPTQ, activation order, a scale a row",
+        gptq("activation", "layer", scales="block") | {"grid": {"bits": 4}},
+        "gptqmodel",
+        "row",
     ),
     Contest("NF4", {"kind": "nf4"}, "bitsandbytes", "nf4"),
     Contest("FP4", {"kind": "fp4"}, "bitsandbytes", "fp4"),

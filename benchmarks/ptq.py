@@ -46,7 +46,12 @@ class Contest:
 
 CONTESTS = (
     Contest("RTN, 4 bits, symmetric", "rtn", "llmcompressor-rtn", "llmcompressor"),
-    Contest("GPTQ, 4 bits, natural order, block by block", "gptq-natural", "llmcompressor-natural", "llmcompressor"),
+    Contest(
+        "GPTQ, 4 bits, natural order, static groups, block by block",
+        "gptq-natural",
+        "llmcompressor-natural",
+        "llmcompressor",
+    ),
     Contest("GPTQ, 4 bits, static order, block by block", "gptq-static", "llmcompressor-static", "llmcompressor"),
     Contest("AWQ, 4 bits, asymmetric, no clipping", "awq", "llmcompressor-awq", "llmcompressor"),
     Contest("GPTQ, 4 bits, activation order, layer by layer", "gptq-activation", "gptqmodel-activation", "gptqmodel"),
@@ -68,10 +73,11 @@ def ours(model: Path, calibration: Path, *methods: dict[str, Any]) -> Run:
     return run
 
 
-def gptq(order: str, sequential: str, bits: int = 4, group: int = GROUP, static: bool = False) -> dict[str, Any]:
-    """Return our GPTQ with these settings."""
+def gptq(order: str, sequential: str, bits: int = 4, group: int = GROUP, scales: str = "current") -> dict[str, Any]:
+    """Return our GPTQ with these settings; `scales` may be "static", too."""
     grid = {"bits": bits, "group_size": group}
-    settings = {"damping": DAMPING, "block_size": BLOCK, "static_groups": static}
+    found = {"static_groups": True} if scales == "static" else {"scales": scales}
+    settings = {"damping": DAMPING, "block_size": BLOCK, **found}
     return {"kind": "gptq", "grid": grid, "order": order, "sequential": sequential, **settings}
 
 
@@ -100,16 +106,20 @@ def gptqmodel(model: Path, calibration: Path, name: str) -> Run:
     return run
 
 
+AWQ = {
+    "kind": "awq",
+    "clip": False,
+    "shared_channels": False,
+    "grid": {"bits": 4, "group_size": GROUP, "symmetric": False},
+}
 SHARED = [gptq("activation", "none", bits, group) for bits in (2, 3, 4) for group in (GROUP, OTHER_GROUP)]
 WORKERS: dict[str, Callable[[Path, Path], Run]] = {
     "rtn": lambda *paths: ours(*paths, {"kind": "rtn", "grid": {"bits": 4, "group_size": GROUP}}),
-    "gptq-natural": lambda *paths: ours(*paths, gptq("natural", "block")),
-    "gptq-static": lambda *paths: ours(*paths, gptq("activation", "block", static=True)),
-    "gptq-activation": lambda *paths: ours(*paths, gptq("activation", "layer")),
-    "gptq-group-aware": lambda *paths: ours(*paths, gptq("group-aware", "layer")),
-    "awq": lambda *paths: ours(
-        *paths, {"kind": "awq", "clip": False, "grid": {"bits": 4, "group_size": GROUP, "symmetric": False}}
-    ),
+    "gptq-natural": lambda *paths: ours(*paths, gptq("natural", "block", scales="static")),
+    "gptq-static": lambda *paths: ours(*paths, gptq("activation", "block", scales="static")),
+    "gptq-activation": lambda *paths: ours(*paths, gptq("activation", "layer", scales="block")),
+    "gptq-group-aware": lambda *paths: ours(*paths, gptq("group-aware", "layer", scales="block")),
+    "awq": lambda *paths: ours(*paths, AWQ),
     "recipe": lambda *paths: ours(*paths, gptq("activation", "none", 4, GROUP)),
     "recipes": lambda *paths: ours(*paths, *SHARED),
     "llmcompressor-rtn": lambda *paths: llmcompressor(*paths, "rtn"),

@@ -33,11 +33,13 @@ VARIANTS = {
     ("muon", "8L+8L"): (1.5, 0.03),
     ("sgd", "32"): (0.0, -0.1),
     ("sgd", "8L"): (1.5, -0.1),
+    ("sgd", "8D"): (1.5, -0.1),
 }
 # How far each variant ends behind its 32-bit form: in points of accuracy, in percent of the loss on answers.
 WORSE_ACCURACY = {
     ("sgd", "32"): 0.0,
     ("sgd", "8L"): 0.1,
+    ("sgd", "8D"): 0.1,
     ("adamw", "32"): 0.0,
     ("adamw", "8D"): -0.2,
     ("adamw", "8L"): 9,

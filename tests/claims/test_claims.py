@@ -99,6 +99,7 @@ def test_an_effect_has_the_size_it_was_given(supporting: Of) -> None:
     assert sizes["higher-rate-lowers-error"] == pytest.approx(3.0, abs=0.3)
     assert sizes["averaging-lowers-error"] == pytest.approx(4.0, abs=0.2)
     assert sizes["muon-vs-adamw"] == pytest.approx(1.5, abs=0.2)
+    assert sizes["muon-vs-adamw-at-equal-loss-after-cooldown"] == pytest.approx(1.5, abs=0.2)
     assert sizes["muon-vs-adamw-at-equal-loss-at-constant-rate"] == pytest.approx(1.5, abs=0.2)
     assert sizes["sgdm-8l-error-at-equal-loss-after-cooldown"] == pytest.approx(1.5, abs=0.2)
     assert sizes["sgdm-8l-error-at-equal-loss-at-constant-rate"] == pytest.approx(1.5, abs=0.2)
@@ -137,6 +138,22 @@ def test_states_of_other_precision_are_not_compared(study: Callable[..., Study])
     assert _effect("muon-vs-adamw", _evidence((table[table.states != "8L"], documents)))
     low = table.assign(states=table.states.mask(table.optimizer == "muon", "8L"))
     assert _effect("muon-vs-adamw", _evidence((low, documents))) is None
+
+
+def test_checkpoints_of_a_constant_rate_are_not_compared_with_decayed_ones(study: Callable[..., Study]) -> None:
+    """Where Muon's loss at the end is that of AdamW before the decay, no two models are alike in loss and phase."""
+    table, documents = study(1.0, 2)
+    ends = (table.optimizer == "muon") & (table.states == "32") & table.final
+    raised = set(table.index[ends])
+    losses = table.base_loss.mask(ends, table.base_loss + 0.1)
+    nats = [
+        base + 0.1 * tokens if row in raised else base
+        for row, tokens, base in zip(documents.row, documents.tokens, documents.base_nats, strict=True)
+    ]
+    evidence = _evidence((table.assign(base_loss=losses), documents.assign(base_nats=nats)))
+    assert _effect("muon-vs-adamw-at-equal-loss-after-cooldown", evidence) is None
+    effect = _effect("muon-vs-adamw-at-equal-loss-at-constant-rate", evidence)
+    assert effect is not None and judge(effect, "open", CONFIDENCE, SEED).effect == pytest.approx(1.5, abs=0.2)
 
 
 def test_the_quantized_models_behind_an_effect_are_known(study: Callable[..., Study]) -> None:

@@ -16,6 +16,7 @@ PARITY = {
     "muon-8d": ("muon", "8D"),
     "adamw-8d": ("adamw", "8D"),
     "sgdm-8l": ("sgd", "8L"),
+    "sgdm-8d": ("sgd", "8D"),
 }
 UNSTABLE = "adamw-8l-unstable"
 

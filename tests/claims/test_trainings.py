@@ -14,6 +14,7 @@ from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, 
 Make = Callable[..., pd.DataFrame]
 PARITY = {
     "vision-sgdm-8l-trains-as-well": ("sgd", "8L"),
+    "vision-sgdm-8d-trains-as-well": ("sgd", "8D"),
     "vision-adamw-8d-trains-as-well": ("adamw", "8D"),
     "finetuning-muon-8l-trains-as-well": ("muon", "8L"),
     "finetuning-muon-8d-trains-as-well": ("muon", "8D"),

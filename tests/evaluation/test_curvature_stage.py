@@ -19,6 +19,7 @@ from coolbits.evaluation import stage
 from coolbits.evaluation.objective import objective_of
 from coolbits.models.files import load_model, save_model
 from coolbits.study.recipes.evaluation import Curvature, Evaluation, Landscape, Loss, Prediction
+from coolbits.study.recipes.ptq import RTN, Grid, Quantized
 
 ON = {"windows": 3, "sequence_length": 16, "batch_size": 2}
 LOSS = Loss(**ON)
@@ -50,7 +51,9 @@ def parents(store, tokenizer, tiny_model, monkeypatch) -> dict[str, Node]:
             model.get_parameter("gpt_neox.layers.0.mlp.dense_4h_to_h.weight").zero_()
 
     monkeypatch.setattr(stage, "apply_quantized", flatten)
-    nodes = {role: make_node(role, role, {}, {}) for role in ("shards", "quantized")}
+    rounded = Quantized(method=RTN(grid=Grid(bits=2)))
+    nodes = {"shards": make_node("shards", "shards", {}, {})}
+    nodes["quantized"] = make_node("quantized", "quantized", rounded.identity(), {})
     nodes |= {role: make_node("checkpoint", role, {}, {}) for role in ("model", "previous")}
     store.ensure(nodes["shards"], write_shards)
     store.ensure(nodes["quantized"], lambda out: {})

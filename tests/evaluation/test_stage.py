@@ -22,6 +22,7 @@ from coolbits.models.files import load_model, save_model
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.models.quantized import QuantizedModel, apply_quantized, write_quantized
 from coolbits.study.recipes.evaluation import Evaluation, Loss, Prediction, Tasks
+from coolbits.study.recipes.ptq import AWQ, RTN, Activations, Grid, Int8, Quantized
 
 LOSS = Loss(windows=6, sequence_length=16, batch_size=4)
 TASKS = Tasks(tasks=("coolbits_cloze",), limit=4, batch_size=4)
@@ -155,6 +156,23 @@ def test_weights_are_not_compared_with_those_of_a_model_whose_head_is_untied(sto
     measure = Prediction(kind="prediction", windows=2, sequence_length=16)
     node = evaluation(parents | {"quantized": untied}, measure, "model", "quantized", "shards")
     with pytest.raises(CoolbitsError, match=f"^{node.name}: prediction compares .* head: true has untied"):
+        stage.run(Job("evaluation", "scores", (node,)), store)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "reason"),
+    [
+        (Quantized(method=AWQ(grid=Grid(bits=4))), "awq scales weights to and fro"),
+        (Quantized(method=Int8()), "int8 rounds what layers read"),
+        (Quantized(method=RTN(grid=Grid(bits=4)), activations=Activations()), "activations rounds what layers read"),
+    ],
+)
+def test_weights_are_not_compared_where_they_do_not_tell_how_functions_differ(store, parents, quantizer, reason):
+    beyond = make_node("quantized", "beyond", quantizer.identity(), {"model": parents["model"].ref})
+    store.ensure(beyond, lambda out: {})
+    measure = Prediction(kind="prediction", windows=2, sequence_length=16)
+    node = evaluation(parents | {"quantized": beyond}, measure, "model", "quantized", "shards")
+    with pytest.raises(CoolbitsError, match=f"^{node.name}: prediction compares .* and {reason}"):
         stage.run(Job("evaluation", "scores", (node,)), store)
 
 

@@ -15,6 +15,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.progress import Progress
 from coolbits.finetuning import stage
+from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.finetuning import Finetuned, HubModel
 from coolbits.study.recipes.training import SGD, AdamW, Constant, Divergence, Muon
 
@@ -65,6 +66,14 @@ def test_losses_are_taken_before_now_and_then_and_after(lab: Any, finetuned: Rec
     assert list(table) == ["step", "loss", "exact", "tokens"] and table.tokens.nunique() == 1
     assert metrics.step.tolist() == [3, 6, 9, 10]
     assert list(metrics) == ["step", "tokens", "loss", "lr", "grad_norm", "weight_norm", "data_digest"]
+
+
+def test_the_log_says_how_states_are_stored(lab: Any, finetuned: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "coolbits.finetuning.stage")
+    optimizer = AdamW.model_validate(optimizer_preset("AdamW-8D"))
+    lab.tune(lab.node(finetuned(optimizer=optimizer)))
+    (line,) = caplog.messages
+    assert line.startswith("states: ") and "float32 (under 4,096 elements)" in line and "8-bit dynamic" in line
 
 
 def test_a_job_keeps_what_is_made(lab: Any, finetuned: Recipe) -> None:

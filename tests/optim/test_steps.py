@@ -217,11 +217,44 @@ class TestCompiled:
         (direction,) = compiled.momentum_step([gradient.bfloat16()], parts, codec, 0.9, False)
         assert torch.equal(direction, gradient.bfloat16().float())
 
-    def test_weights_of_another_layout_are_refused(self) -> None:
-        codec = Blockwise("linear", True)
-        weight = torch.zeros(30, 20).T
-        with pytest.raises(ValueError, match="contiguous"):
-            compiled.sgd_step([weight], [weight], [codec.encode(weight)], codec, SGD(0.9, False, 0.1), LR)
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda a: a | {"weights": a["weights"][:1]}, r"gradients have \[8, 8\] elements, not \[8\]"),
+            (lambda a: a | {"gradients": [torch.zeros(7), torch.zeros(8)]}, r"gradients have \[7, 8\] elements"),
+            (lambda a: a | {"weights": [weight.bfloat16() for weight in a["weights"]]}, "weights are torch.bfloat16"),
+            (
+                lambda a: a | {"weights": [a["weights"][0].double(), a["weights"][1]]},
+                "float32 on cpu and torch.float64 on cpu; the compiled updates take contiguous torch.float32 on",
+            ),
+            (lambda a: a | {"weights": [torch.zeros(4, 2).T] * 2}, "weights are .*, not contiguous"),
+            (lambda a: a | {"weights": [weight.to("meta") for weight in a["weights"]]}, "weights are .* on meta"),
+            (lambda a: a | {"codec": Blockwise("dynamic", True, 4)}, "codes of momenta are torch.int8"),
+            (lambda a: a | {"codec": Blockwise("linear", True, 8)}, r"scales of momenta have \[2, 2\] elements"),
+            (
+                lambda a: a | {"momenta": [parts | {"codes": parts["codes"][:7]} for parts in a["momenta"]]},
+                r"codes of momenta have \[7, 7\] elements, not \[8, 8\]",
+            ),
+            (
+                lambda a: a | {"momenta": [parts | {"scales": parts["scales"].double()} for parts in a["momenta"]]},
+                "scales of momenta are torch.float64",
+            ),
+        ],
+        ids=["fewer", "sizes", "dtype", "dtypes", "strides", "device", "codec", "block", "codes", "scales"],
+    )
+    def test_what_does_not_fit_is_refused(self, change: Callable[[dict], dict], message: str) -> None:
+        """Its memory would be read, and written, beside its end or as other numbers."""
+        codec, weights = Blockwise("linear", True, 4), [torch.zeros(8), torch.zeros(8)]
+        momenta = [codec.encode(weight) for weight in weights]
+        arguments = {"weights": weights, "gradients": [torch.zeros(8)] * 2, "momenta": momenta, "codec": codec}
+        with pytest.raises(ValueError, match=message):
+            compiled.sgd_step(**change(arguments), rule=SGD(0.9, False, 0.1), lr=LR)
+
+    def test_moments_in_blocks_of_different_sizes_are_refused(self) -> None:
+        codecs, weight = (Blockwise("linear", True, 256), Blockwise("linear", False, 2048)), torch.zeros(8)
+        states = [[codec.encode(weight)] for codec in codecs]
+        with pytest.raises(ValueError, match="one block size, not 256 and 2048"):
+            compiled.adam_step([weight], [weight], *states, codecs, ADAM, torch.tensor(1.0), LR)
 
     def test_infinite_gradients_end_no_process(self) -> None:
         codecs = Blockwise("dynamic", True), Blockwise("dynamic", False)
@@ -242,20 +275,20 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 class TestChoice:
-    def test_a_cpu_has_pytorchs_functions_unless_compiled_ones_are_asked_for(self) -> None:
-        assert choose_steps("cpu", False) is choose_steps("meta", True) is reference
-
     @needs_compiler
-    def test_compiled_ones_if_there_is_a_compiler(self) -> None:
-        assert choose_steps("cpu", True) is compiled
+    def test_a_cpu_with_a_compiler_has_compiled_functions(self) -> None:
+        assert choose_steps("cpu") is compiled
+
+    def test_pytorchs_serve_if_asked_for_and_on_every_other_device(self) -> None:
+        assert choose_steps("cpu", compile_cpu=False) is choose_steps("meta") is reference
 
     def test_without_a_compiler_pytorchs_serve(self, fresh: pytest.MonkeyPatch) -> None:
         fresh.setenv("CXX", "no-such-compiler")
-        assert choose_steps("cpu", True) is reference
+        assert choose_steps("cpu") is reference
 
     def test_a_compiler_that_fails_is_logged(self, fresh: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         fresh.setenv("CXX", "false")
-        assert choose_steps("cpu", True) is reference
+        assert choose_steps("cpu") is reference
         assert "cannot be compiled" in caplog.text
 
     @needs_compiler

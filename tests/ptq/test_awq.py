@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.files import load_model
@@ -52,6 +52,14 @@ def divergence(model: PreTrainedModel, made: Made) -> float:
     with torch.no_grad():
         wanted, found = (each(TOKENS.tokens).logits.double().log_softmax(-1) for each in (model, quantized))
     return float((wanted.exp() * (wanted - found)).sum(-1).mean())
+
+
+@pytest.fixture
+def opt() -> PreTrainedModel:
+    """An OPT, whose MLP reads all sequences end to end."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    return OPTForCausalLM(OPTConfig(vocab_size=96, num_attention_heads=2, **sizes)).eval()
 
 
 @pytest.fixture
@@ -292,9 +300,11 @@ def test_queries_and_keys_are_clipped_only_if_asked(llama: PreTrainedModel) -> N
         assert same == (name.rpartition(".")[2] not in ("q_proj", "k_proj"))
 
 
-def test_padding_changes_nothing(llama: PreTrainedModel) -> None:
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_padding_changes_nothing(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
     padded = Tokens(nn.functional.pad(TOKENS.tokens, (0, 7), value=5), TOKENS.lengths)
-    (whole,), (cut,) = quantize(llama, recipe()), quantize(llama, recipe(), tokens=padded)
+    (whole,), (cut,) = quantize(model, recipe()), quantize(model, recipe(), tokens=padded)
     for name, result in whole[0].items():
         assert result.entry.exponent == cut[0][name].entry.exponent
         assert (result.layer.codes != cut[0][name].layer.codes).float().mean() < 0.01

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, OlmoeConfig, OlmoeForCausalLM, PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_linears
@@ -33,6 +33,16 @@ def test_an_artifact_holds_codes_layout_and_ledger(checkpoint: Path, calibration
     # A code, a share of a float32 scale, and the group of each input, which activation order needs.
     assert summary["mean_bits"] == pytest.approx(3 + 32 / 16 + 32 * inputs / weights)
     assert summary["bytes"] * 8 == pytest.approx(summary["mean_bits"] * weights)
+
+
+def test_a_model_of_which_only_a_part_would_be_quantized_is_refused_before_any_work(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    OlmoeForCausalLM(OlmoeConfig(vocab_size=96, num_experts=4, pad_token_id=None, **sizes)).save_pretrained(tmp_path)
+    unread = Request(Quantized(method=gptq_recipe()), tmp_path / "no calibration")
+    with pytest.raises(
+        CoolbitsError, match=rf"^{tmp_path}: model\.layers\.0\.mlp\.experts\.gate_up_proj, 4 x 128 x 32, "
+    ):
+        quantize_checkpoint([unread], tmp_path)
 
 
 @pytest.mark.parametrize("sequential", ["layer", "block", "none"])

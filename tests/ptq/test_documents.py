@@ -9,7 +9,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.errors import CoolbitsError
@@ -134,6 +141,20 @@ def test_documents_whose_files_no_one_located_are_refused(write: Write, tmp_path
         build_calibration(recipe, {"tokenizer": tmp_path / "words"}, tmp_path)
 
 
+def opt() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=96,
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    return OPTForCausalLM(config).eval()
+
+
 def llama() -> PreTrainedModel:
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -150,10 +171,10 @@ def llama() -> PreTrainedModel:
     return LlamaForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("architecture", ["gpt-neox", "llama"])
+@pytest.mark.parametrize("architecture", ["gpt-neox", "llama", "opt"])
 def test_padded_documents_give_the_hessians_of_documents_one_by_one(architecture: str, model: PreTrainedModel) -> None:
     """Whatever stands in the padding: it is on the right, where attention does not see it, and no Hessian counts it."""
-    model = llama() if architecture == "llama" else model
+    model = {"gpt-neox": lambda: model, "llama": llama, "opt": opt}[architecture]()
     generator = torch.Generator().manual_seed(3)
     lengths = torch.tensor([12, 1, 7, 16, 3, 9])
     whole = torch.randint(0, 96, (6, 16), generator=generator)

@@ -69,8 +69,12 @@ def textbook(weight: torch.Tensor, hessian: torch.Tensor, knobs: GPTQ) -> np.nda
     for step, column in enumerate(order):
         if knobs.static_groups:
             scale, zero = grid_of(original[:, column // size * size :][:, :size], knobs.grid)
-        elif step % size == 0:
-            scale, zero = grid_of(w[:, order[step : step + size]], knobs.grid)
+        else:
+            if step % knobs.block_size == 0:
+                opened = w.copy()
+            if step % size == 0:
+                seen = opened if knobs.scales == "block" else w
+                scale, zero = grid_of(seen[:, order[step : step + size]], knobs.grid)
         code = np.clip(np.round(w[:, column].astype(np.float32) / scale) + zero, 0, 2**knobs.grid.bits - 1)
         result[:, column] = scale.astype(np.float64) * (code - zero)
         w -= np.outer((w[:, column] - result[:, column]) / inverse[column, column], inverse[column])
@@ -82,11 +86,14 @@ def textbook(weight: torch.Tensor, hessian: torch.Tensor, knobs: GPTQ) -> np.nda
 @pytest.mark.parametrize("static_groups", [True, False])
 @pytest.mark.parametrize("order", ["natural", "activation", "group-aware"])
 @pytest.mark.parametrize("group_size", [4, 8, None])
+@pytest.mark.parametrize("scales", ["current", "block"])
+@pytest.mark.parametrize("block_size", [6, 8])
 def test_it_equals_the_textbook(
-    layer: Layer, symmetric: bool, static_groups: bool, order: str, group_size: int | None
+    layer: Layer, symmetric: bool, static_groups: bool, order: str, group_size: int | None, scales: str, block_size: int
 ) -> None:
     weight, hessian = layer(6, 16, 0)
-    knobs = recipe(3, group_size, symmetric, order=order, static_groups=static_groups, block_size=8)
+    choices = {"order": order, "static_groups": static_groups, "scales": scales, "block_size": block_size}
+    knobs = recipe(3, group_size, symmetric, **choices)
     found = gptq(weight, hessian, knobs).layer.weight()
     np.testing.assert_allclose(found.numpy(), textbook(weight, hessian, knobs), rtol=1e-6, atol=1e-7)
 

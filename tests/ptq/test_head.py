@@ -18,6 +18,7 @@ from transformers import (
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    OPTConfig,
     PreTrainedModel,
     Qwen3Config,
 )
@@ -66,6 +67,7 @@ CONFIGS = {
     "neox": GPTNeoXConfig(**SIZES),
     "gpt2": GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2),
     "qwen3": Qwen3Config(**GROUPED, head_dim=16),
+    "opt": OPTConfig(**SIZES, word_embed_proj_dim=16, ffn_dim=48),
     "gemma2": Gemma2Config(**GROUPED, head_dim=16),
     "granite": GraniteConfig(**GROUPED, embedding_multiplier=2.0, logits_scaling=3.0),
 }

@@ -21,6 +21,9 @@ SIZES = {
     "intermediate_size": 48,
     "max_position_embeddings": 64,
 } | SPECIAL
+OPT = {"word_embed_proj_dim": 32, "ffn_dim": 48} | {
+    key: size for key, size in SIZES.items() if key != "intermediate_size"
+}
 GROUPED = SIZES | {"num_key_value_heads": 2}
 
 ATTENTION = ("q_proj", "k_proj", "v_proj")
@@ -61,6 +64,15 @@ EXPECTED = {
     ),
     "cohere": (GROUPED, {"input_layernorm": (*ATTENTION, "gate_proj", "up_proj")} | VALUES | GATED),
     "gemma2": (GROUPED | {"head_dim": 8}, GEMMA),
+    "opt": (
+        OPT,
+        {
+            "self_attn_layer_norm": ATTENTION,
+            "v_proj": ("out_proj",),
+            "final_layer_norm": ("fc1",),
+            "fc1": ("fc2",),  # ReLU lets positive factors through
+        },
+    ),
     "gpt2": (GPT2, {"ln_1": ("c_attn",), "c_attn": ("c_proj",), "ln_2": ("c_fc",)}),
 }
 

@@ -1,8 +1,7 @@
 """GPTQ against GPTQModel 7.6.0: layer by layer on the same inputs, and a whole model by its defaults.
 
 GPTQModel sweeps in float32 and blocks of 128 inputs; here it is float64. Where groups are smaller than a block, it
-finds their scales from weights that lack the errors of the open block, and codes differ; with blocks of one group they
-agree.
+finds their scales from weights that lack the errors of the open block, as `scales: block` says.
 """
 
 import os
@@ -125,9 +124,18 @@ def test_codes_are_equal_where_a_block_is_a_group(
         assert ratio == pytest.approx(1, rel=2e-3)
 
 
-def test_groups_within_a_block_are_scaled_otherwise_there(layers: dict[str, tuple[nn.Module, torch.Tensor]]) -> None:
-    recipe = GPTQ(grid=Grid(bits=4, group_size=64), order="activation", damping=0.05)
-    equal, ratios = zip(*compared(layers, recipe, 128, bits=4, group_size=64, **ACTIVATION), strict=True)
+@pytest.mark.parametrize("order", ["activation", "group-aware", "natural"])
+def test_groups_within_a_block_are_scaled_from_weights_that_lack_its_errors(
+    layers: dict[str, tuple[nn.Module, torch.Tensor]], order: str
+) -> None:
+    knobs = {"activation": ACTIVATION, "group-aware": GROUP_AWARE, "natural": NATURAL}[order]
+    theirs = {"bits": 4, "group_size": 64, "damp_percent": 0.05} | knobs
+    recipe = GPTQ(grid=Grid(bits=4, group_size=64), order=order, damping=0.05, damping_step=0.01, scales="block")
+    for equal, ratio in compared(layers, recipe, 128, **theirs):
+        assert equal > EQUAL_CODES
+        assert ratio == pytest.approx(1, rel=2e-3)
+    ours = recipe.model_copy(update={"scales": "current"})
+    equal, ratios = zip(*compared(layers, ours, 128, **theirs), strict=True)
     assert 0.8 < min(equal) < max(equal) < EQUAL_CODES
     # Neither is better: the mean proxy losses are within 3%.
     assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.03)

@@ -3,13 +3,26 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
@@ -20,7 +33,7 @@ from coolbits.ptq.export.model import export_model
 from coolbits.ptq.standalone import Order, quantize_standalone, read_recipe
 from coolbits.ptq.standalone_calibration import Wish
 from coolbits.ptq.tokens import read_tokens
-from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Quantized
+from coolbits.study.recipes.ptq import RTN, Grid, Quantized
 
 RECIPE = "gptq-w3-g32"
 
@@ -55,7 +68,7 @@ def order(checkpoint: Path, tmp_path: Path) -> Order:
 
 def test_codes_ledger_calibration_and_origin_are_written(order, checkpoint):
     outcome = quantize_standalone(order)
-    made = json.loads((order.out / "quantization.json").read_text())
+    made = recorded(order)
     assert made["summary"] == outcome.summary
     assert (made["summary"]["modules"], made["summary"]["fallbacks"]) == (8, 0)
     assert len(pd.read_parquet(order.out / "ledger.parquet")) == 8
@@ -65,21 +78,74 @@ def test_codes_ledger_calibration_and_origin_are_written(order, checkpoint):
     assert read_tokens(order.out / "calibration").count == made["calibration"]["tokens"] == 6 * 48
 
 
-def test_the_recipe_that_is_written_makes_the_same_again(order, tmp_path):
+def replay(order: Order, out: Path, calibration: Wish) -> str:
+    """Quantize again by the recipe that `order` wrote; return the digest of the codes."""
+    recipe = out.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump(recorded(order)["recipe"]))
+    quantize_standalone(Order(order.model, str(recipe), out, calibration))
+    return file_digest(out / "codes.safetensors")
+
+
+def recorded(order: Order) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((order.out / "quantization.json").read_text())
+    return made
+
+
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(" ".join(f"sentence {number}." for number in range(400)))
+    return path
+
+
+SOURCES = {
+    "embedded text": lambda _: None,
+    "random tokens": lambda _: "random",
+    "a file": lambda tmp_path: str(text_file(tmp_path)),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_recipe_and_tokens_that_are_written_make_the_same_codes_again(order, tmp_path, source):
+    order = replace(order, calibration=Wish(source(tmp_path), sequences=6, seed=3))
     quantize_standalone(order)
-    made = json.loads((order.out / "quantization.json").read_text())
-    recipe = Quantized.read(made["recipe"])
-    assert isinstance(recipe.method, GPTQ)
-    assert (recipe.method.calibration.sequences, recipe.method.calibration.sequence_length) == (6, 48)
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(made["recipe"]))
-    again = Order(order.model, str(tmp_path / "recipe.yaml"), tmp_path / "again")
-    quantize_standalone(again)
-    assert file_digest(again.out / "codes.safetensors") == file_digest(order.out / "codes.safetensors")
+    codes = file_digest(order.out / "codes.safetensors")
+    assert replay(order, tmp_path / "again", Wish(str(order.out / "calibration"))) == codes
+    assert replay(order, tmp_path / "drawn again", Wish(source(tmp_path))) == codes
+
+
+def test_tokens_of_a_folder_are_recorded_by_digest_and_no_recipe_is_said_to_have_drawn_them(order, tmp_path):
+    quantize_standalone(order)
+    before = str(order.out / "calibration")
+    second = replace(order, out=tmp_path / "second", calibration=Wish(before))
+    quantize_standalone(second)
+    first, made = recorded(order)["calibration"], recorded(second)
+    assert "calibration" not in made["recipe"]["method"]
+    assert made["calibration"] == first | {"source": before, "text_sha256": None}
+    codes = file_digest(order.out / "codes.safetensors")
+    assert file_digest(second.out / "codes.safetensors") == codes
+    assert replay(second, tmp_path / "third", Wish(str(second.out / "calibration"))) == codes
+    assert replay(second, tmp_path / "alone", Wish()) != codes
+
+
+def test_windows_of_a_file_are_recorded_with_its_digest(order, tmp_path):
+    text = text_file(tmp_path)
+    quantize_standalone(replace(order, calibration=Wish(str(text), sequences=6, seed=3)))
+    made = recorded(order)
+    drawn = {"kind": "windows", "sequences": 6, "sequence_length": 48, "seed": 3}
+    assert made["recipe"]["method"]["calibration"] == drawn
+    assert made["calibration"] == {
+        "source": str(text),
+        "text_sha256": file_digest(text),
+        "sequences": 6,
+        "sequence_length": 48,
+        "tokens": 6 * 48,
+        "sha256": file_digest(order.out / "calibration" / "tokens.safetensors"),
+    }
 
 
 def test_the_listed_files_are_those_that_were_made(order):
     quantize_standalone(order)
-    files = json.loads((order.out / "quantization.json").read_text())["files"]
+    files = recorded(order)["files"]
     assert files.keys() >= {"codes.safetensors", "layout.json", "ledger.parquet", "calibration/tokens.safetensors"}
     assert {name: file["sha256"] for name, file in files.items()} == {
         name: file_digest(order.out / name) for name in files
@@ -91,7 +157,7 @@ def test_a_method_without_calibration_needs_no_tokenizer(order, checkpoint):
         (checkpoint / name).unlink()
     outcome = quantize_standalone(replace(order, recipe="rtn-w4-g32"))
     assert outcome.calibration is None
-    assert json.loads((order.out / "quantization.json").read_text())["calibration"] is None
+    assert recorded(order)["calibration"] is None
 
 
 def test_sizes_are_of_the_whole_model(order, checkpoint):
@@ -107,7 +173,7 @@ def test_the_head_is_quantized_if_asked_and_its_size_is_told(order, checkpoint, 
     LlamaForCausalLM(LlamaConfig(vocab_size=320, **sizes, tie_word_embeddings=tied)).save_pretrained(checkpoint)
     export = "compressed-tensors"
     outcome = quantize_standalone(replace(order, recipe="rtn-w4-g32", head=True, save_model=True, export=export))
-    made = json.loads((order.out / "quantization.json").read_text())
+    made = recorded(order)
     assert (made["recipe"]["head"], made["summary"]["modules"]) == (True, 8)
     assert made["summary"].get("untied", False) is tied
     replaced = sum(layer.codes.numel() for name, layer in read_quantized(order.out).layers.items())
@@ -165,7 +231,7 @@ def test_a_model_of_the_hub_is_downloaded_with_its_tokenizer(order, checkpoint, 
     monkeypatch.setattr(standalone, "download_model", download)
     quantize_standalone(replace(order, model="own/er", revision="v1"))
     assert asked == [(("own/er", "v1"), {"tokenizer": True, "code": False})]
-    assert json.loads((order.out / "quantization.json").read_text())["model"]["revision"] == "v1"
+    assert recorded(order)["model"]["revision"] == "v1"
 
 
 REFUSED = {
@@ -193,6 +259,33 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(changes, reason, order, 
     with pytest.raises(CoolbitsError, match=reason):
         quantize_standalone(replace(order, **changes))
     assert [path.name for path in order.out.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_mixture_whose_experts_lie_in_one_tensor_is_refused(order, checkpoint):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(vocab_size=300, num_local_experts=4, num_key_value_heads=1, **sizes)
+    MixtralForCausalLM(config).save_pretrained(checkpoint)
+    reason = (
+        rf"--model {checkpoint}: model\.layers\.0\.mlp\.experts\.gate_up_proj, 4 x 128 x 32, "
+        "lies in no linear layer .*; allowed are models whose decoder blocks hold all their matrices in linear layers"
+    )
+    with pytest.raises(CoolbitsError, match=reason):
+        quantize_standalone(order)
+    assert not order.out.exists()
+
+
+def test_a_model_without_one_list_of_blocks_is_refused(order, checkpoint):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertLMHeadModel(BertConfig(vocab_size=300, is_decoder=True, **sizes)).save_pretrained(checkpoint)
+    with pytest.raises(CoolbitsError, match=r"BertLMHeadModel\.bert holds 0 lists of modules; allowed are models"):
+        quantize_standalone(order)
+
+
+def test_an_opt_is_quantized_and_its_saved_model_opens(order, checkpoint):
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    OPTForCausalLM(OPTConfig(vocab_size=300, num_attention_heads=2, **sizes)).save_pretrained(checkpoint)
+    outcome = quantize_standalone(replace(order, save_model=True))
+    assert (outcome.summary["modules"], outcome.summary["fallbacks"]) == (12, 0)
 
 
 def test_a_recipe_file_says_what_is_wrong_in_it(tmp_path):

@@ -8,7 +8,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.ptq.standalone_calibration import Wish, calibrate, draw_excerpts
+from coolbits.artifacts.hashing import file_digest
+from coolbits.data.sources import EMBEDDED
+from coolbits.ptq.standalone_calibration import Wish, calibrate
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.calibration import Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import FileSource
@@ -42,6 +44,7 @@ def test_windows_are_pieces_of_the_documents_end_to_end(tokenizer, text):
     windows = drawn.tokens.tokens.tolist()
     assert all(window in whole for window in windows)
     assert (len(windows), drawn.source, drawn.recipe) == (3, text, OWN)
+    assert drawn.text_sha256 == file_digest(Path(text))
 
 
 def test_the_seed_decides_which_windows(tokenizer, text):
@@ -67,6 +70,7 @@ def test_too_little_text_is_refused(tokenizer, tmp_path):
 def test_packaged_english_serves_where_nothing_is_said(tokenizer):
     drawn = calibrate(Wish(), OWN, tokenizer, None)
     assert (drawn.source, drawn.tokens.count) == ("embedded", 24)
+    assert drawn.text_sha256 == file_digest(EMBEDDED)
 
 
 def test_random_tokens_need_no_text(tokenizer):
@@ -74,17 +78,20 @@ def test_random_tokens_need_no_text(tokenizer):
     assert drawn.recipe == RandomTokens(kind="random", sequences=50, sequence_length=8, seed=3)
     assert drawn.tokens.tokens.shape == (50, 8)
     assert END not in drawn.tokens.tokens
+    assert drawn.text_sha256 is None
 
 
-def test_tokens_drawn_before_are_taken_as_they_are(tokenizer, tmp_path):
+def test_tokens_drawn_before_are_taken_as_they_are_by_no_recipe(tokenizer, tmp_path):
     before = Tokens.of_equal_length(torch.arange(12).reshape(3, 4))
     (tmp_path / "before").mkdir()
     write_tokens(before, tmp_path / "before")
-    assert torch.equal(calibrate(Wish(str(tmp_path / "before")), OWN, tokenizer, None).tokens.tokens, before.tokens)
+    taken = calibrate(Wish(str(tmp_path / "before")), OWN, tokenizer, None)
+    assert torch.equal(taken.tokens.tokens, before.tokens)
+    assert (taken.recipe, taken.text_sha256) == (None, None)
 
 
 def test_a_recipes_length_is_cut_to_the_models_but_not_one_asked_for(tokenizer, text):
-    assert calibrate(Wish(text), OWN, tokenizer, 5).recipe.sequence_length == 5
+    assert calibrate(Wish(text), OWN, tokenizer, 5).tokens.tokens.shape == (3, 5)
     with pytest.raises(CoolbitsError, match="sequences of 6 tokens, but the model has 5"):
         calibrate(Wish(text, sequence_length=6), OWN, tokenizer, 5)
 
@@ -98,6 +105,5 @@ def test_first_documents_know_no_seed_and_files_of_a_study_are_asked_for_by_name
 
 
 def test_a_source_that_is_nothing_known_is_refused(tokenizer, tmp_path):
-    opened = PreTrainedTokenizerFast.from_pretrained(tokenizer)
     with pytest.raises(CoolbitsError, match="no such file; allowed are embedded, random"):
-        draw_excerpts(str(tmp_path / "none.txt"), opened, OWN)
+        calibrate(Wish(str(tmp_path / "none.txt")), OWN, tokenizer, None)

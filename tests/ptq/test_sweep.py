@@ -10,7 +10,7 @@ from coolbits.artifacts.code import code_slice
 from coolbits.ptq import sweep as sweeps
 from coolbits.ptq.sweep import Groups, Swept, sweep
 from coolbits.stages import STAGES
-from coolbits.study.recipes.ptq import Grid, ScaleSearch
+from coolbits.study.recipes.ptq import GPTQ, Grid, ScaleSearch
 
 needs_compiler = pytest.mark.skipif(not sweeps.available(), reason="there is no C++ compiler")
 
@@ -23,12 +23,12 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     native.library.cache_clear()
 
 
-def swept(rows: int, inputs: int, size: int, block_size: int, grid: Grid, static: bool) -> Swept:
+def swept(rows: int, inputs: int, size: int, recipe: GPTQ, static: bool) -> Swept:
     generator = torch.Generator().manual_seed(rows * inputs)
     columns = torch.randn(inputs, rows, generator=generator, dtype=torch.float64)
     spread = torch.randn(inputs, inputs, generator=generator, dtype=torch.float64).mul_(0.2).triu(1)
     spread += torch.eye(inputs, dtype=torch.float64)
-    tops = torch.full((rows,), float(grid.top))
+    tops = torch.full((rows,), float(recipe.grid.top))
     tops[: rows // 2] = 3  # two bits beside the grid's
     members = torch.arange(inputs, dtype=torch.int32) // size
     known = None
@@ -37,7 +37,7 @@ def swept(rows: int, inputs: int, size: int, block_size: int, grid: Grid, static
         known = Groups(
             torch.rand(inputs // size, rows, generator=generator) + 0.1, torch.full((inputs // size, rows), 2.0)
         )
-    return sweep(columns, spread, tops, grid, members, known, block_size)
+    return sweep(columns, spread, tops, members, known, recipe)
 
 
 def both(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Swept, Swept]:
@@ -55,22 +55,25 @@ def both(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[Swept, Sw
 def test_the_compiled_sweep_finds_pytorchs_codes_and_scales(
     monkeypatch: pytest.MonkeyPatch, rows: int, block_size: int, size: int, static: bool
 ) -> None:
-    compiled, plain = both(monkeypatch, rows, 48, size, block_size, Grid(bits=4, group_size=size), static)
+    recipe = GPTQ(grid=Grid(bits=4, group_size=size), block_size=block_size)
+    compiled, plain = both(monkeypatch, rows, 48, size, recipe, static)
     assert torch.equal(compiled.codes, plain.codes)
     torch.testing.assert_close(compiled.groups, plain.groups, rtol=1e-6, atol=0)
 
 
 @needs_compiler
 @pytest.mark.parametrize("grid", [Grid(bits=8, group_size=8, symmetric=False), Grid(bits=3, search=ScaleSearch())])
-def test_so_it_does_on_other_grids(monkeypatch: pytest.MonkeyPatch, grid: Grid) -> None:
-    compiled, plain = both(monkeypatch, 40, 48, grid.group_size or 48, 16, grid, False)
+@pytest.mark.parametrize("scales", ["current", "block"])
+def test_so_it_does_on_other_grids(monkeypatch: pytest.MonkeyPatch, grid: Grid, scales: str) -> None:
+    recipe = GPTQ(grid=grid, scales=scales, block_size=16)
+    compiled, plain = both(monkeypatch, 40, 48, grid.group_size or 48, recipe, False)
     assert torch.equal(compiled.codes, plain.codes)
     torch.testing.assert_close(compiled.groups, plain.groups, rtol=1e-6, atol=0)
 
 
 @needs_compiler
 def test_threads_change_no_bit() -> None:
-    arguments = (300, 64, 16, 32, Grid(bits=4, group_size=16), False)
+    arguments = (300, 64, 16, GPTQ(grid=Grid(bits=4, group_size=16), block_size=32), False)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -86,7 +89,7 @@ def test_threads_change_no_bit() -> None:
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_pytorchs_serves(caplog: pytest.LogCaptureFixture) -> None:
     assert not sweeps.available()
-    assert swept(4, 16, 8, 8, Grid(bits=4, group_size=8), False).codes.max() > 3
+    assert swept(4, 16, 8, GPTQ(grid=Grid(bits=4, group_size=8)), False).codes.max() > 3
 
 
 def test_its_source_is_in_the_slice_of_quantization() -> None:

@@ -10,6 +10,7 @@ from transformers import (
     LlamaConfig,
     Olmo2Config,
     OlmoConfig,
+    OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen3Config,
@@ -44,6 +45,10 @@ ARCHITECTURES = {
     "qwen3": (Qwen3Config(**SIZES, head_dim=16), GATED),
     "smollm3": (SmolLM3Config(**SIZES), GATED),
     "apertus": (ApertusConfig(**SIZES, **ROPE), [*ATTENTION, ["up_proj"], ["down_proj"]]),
+    "opt": (
+        OPTConfig(word_embed_proj_dim=32, ffn_dim=48, **SIZES),
+        [["k_proj", "v_proj", "q_proj"], ["out_proj"], ["fc1"], ["fc2"]],
+    ),
     "gpt2": (
         GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2),
         [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]],

@@ -53,6 +53,34 @@ def test_a_run_that_no_evaluation_looks_at_may_fit_nothing(tiny, planned):
     assert planned(tiny)
 
 
+AWQ = {"method": {"kind": "awq", "grid": {"bits": 4, "group_size": 16}}}
+ROUNDED = {"method": {"kind": "rtn", "grid": {"bits": 4}}, "activations": {"bits": 8}}
+BEYOND_WEIGHTS = {
+    "awq": (AWQ, "awq scales weights to and fro"),
+    "int8": ({"method": {"kind": "int8"}}, "int8 rounds what layers read"),
+    "activations": (ROUNDED, "activations rounds what layers read"),
+}
+
+
+@pytest.mark.parametrize("kind", ["prediction", "landscape"])
+@pytest.mark.parametrize(("quantizer", "reason"), BEYOND_WEIGHTS.values(), ids=BEYOND_WEIGHTS)
+def test_weights_are_not_compared_where_they_do_not_tell_how_functions_differ(tiny, planned, kind, quantizer, reason):
+    tiny["quantizers"]["other"] = quantizer
+    tiny["evaluations"]["cost"] = {"measure": {"kind": kind, "windows": 2, "sequence_length": 16}}
+    message = rf"^evaluations\.cost\.measure: {kind} compares .* quantizers\.other: {reason}.*cost\.quantizers$"
+    with pytest.raises(CoolbitsError, match=message):
+        planned(tiny)
+    tiny["evaluations"]["cost"]["quantizers"] = ["rtn-w3", "gptq-w4"]
+    assert planned(tiny)
+
+
+@pytest.mark.parametrize("rotation", [None, {}])
+def test_a_rotation_is_turned_back_so_that_weights_tell_all(tiny, planned, rotation):
+    tiny["quantizers"]["rtn-w3"]["rotation"] = rotation
+    tiny["evaluations"]["cost"] = {"measure": {"kind": "prediction", "windows": 2, "sequence_length": 16}}
+    assert planned(tiny)
+
+
 @pytest.mark.parametrize(("model", "fits"), [("micro-neox", True), ("micro-gpt2", False)])
 def test_weights_are_not_compared_with_those_of_a_model_whose_head_is_untied(tiny, planned, model, fits):
     study = gpt2(tiny) if model == "micro-gpt2" else tiny

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import read_manifest
+from coolbits.optim import compiled
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.training import SGD
 from coolbits.study.recipes.vision import EpochSchedule, Shift
@@ -155,10 +156,19 @@ def test_a_batch_larger_than_all_epochs_is_refused(start, recipe):
         start(recipe(batch_images=400))
 
 
-def test_compiled_updates_give_the_same_bytes(lab, recipe):
+@pytest.mark.skipif(not compiled.available(), reason="no C++ compiler")
+def test_without_a_compiler_the_bytes_are_the_same(lab, recipe, monkeypatch):
     optimizer = optimizer_preset("AdamW-8D")
     changed = recipe(optimizer=optimizer, model=recipe().model.model_copy(update={"config": WIDE}), epochs=1)
-    assert files_of(lab("plain").train(changed)) == files_of(lab("compiled").train(changed, compile=True))
+    fast = files_of(lab("compiled").train(changed))
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    assert files_of(lab("plain").train(changed)) == fast
+
+
+def test_the_log_says_how_states_are_stored(start, recipe, caplog):
+    caplog.set_level("INFO", "coolbits.vision.stage")
+    start(recipe(optimizer=optimizer_preset("SGDM-8L")))
+    assert [line.partition(",")[0] for line in caplog.messages] == ["states: 20 tensors float32 (under 4"]
 
 
 def test_a_warmup_longer_than_the_run_is_refused(recipe):

@@ -86,6 +86,18 @@ def at_equal_loss(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame)
     return difference
 
 
+def with_equal_losses(
+    evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame, margin: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the pairs, in order, whose full-precision losses are within `margin` percent of each other.
+
+    For ends of runs: a run has one, so that there is nothing to interpolate between.
+    """
+    loss, other = (evidence.of(rows, "full")[:, 0] for rows in (first, second))
+    equal = np.abs(other / loss - 1) <= margin / 100
+    return first[equal], second[equal]
+
+
 def while_constant(run: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a run between its warmup and its decay."""
     return run[run.phase == "stable"]

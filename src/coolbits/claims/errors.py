@@ -15,6 +15,7 @@ _TWINS: dict[str, tuple[Variant, Variant]] = {
     "hybrid-8l": (_MUON, ("muon", "8L+8L")),
     "adamw-8d": (_ADAMW, ("adamw", "8D")),
     "sgdm-8l": (_SGDM, ("sgd", "8L")),
+    "sgdm-8d": (_SGDM, ("sgd", "8D")),
 }
 # When they are compared: the end of a claim's name -> words of its statement, statistic and reading, and its measure.
 _WAYS = {

@@ -6,7 +6,7 @@ OF_ANALYSES = {
     "theory": ("theorem-1-adamw", "theorem-2-sgdm", "theorem-3-muon"),
 }
 # Open questions on the error of models: the variants, and when they are compared with their 32-bit twins.
-_VARIANTS = ("muon-8l", "muon-8d", "hybrid-8d", "hybrid-8l", "adamw-8d", "sgdm-8l")
+_VARIANTS = ("muon-8l", "muon-8d", "hybrid-8d", "hybrid-8l", "adamw-8d", "sgdm-8l", "sgdm-8d")
 _WHEN = ("", "-at-equal-loss-after-cooldown", "-at-equal-loss-at-constant-rate", "-at-constant-rate")
 
 CLAIMS = (
@@ -24,19 +24,21 @@ CLAIMS = (
     "larger-weight-decay-lowers-error",
     "adamc-equals-adamw",
     "muon-vs-adamw",
-    "muon-vs-adamw-at-equal-loss",
+    "muon-vs-adamw-at-equal-loss-after-cooldown",
     "muon-vs-adamw-at-equal-loss-at-constant-rate",
     "muon-8l-trains-as-well",
     "muon-8d-trains-as-well",
     "adamw-8d-trains-as-well",
     "adamw-8l-unstable",
     "sgdm-8l-trains-as-well",
+    "sgdm-8d-trains-as-well",
     "tasks-muon-8l-trains-as-well",
     "muon-beats-adamw",
     "muon-8l-beats-adamw",
     "hybrid-8d-costs-loss",
     "hybrid-8l-costs-loss",
     "vision-sgdm-8l-trains-as-well",
+    "vision-sgdm-8d-trains-as-well",
     "vision-adamw-8d-trains-as-well",
     "vision-adamw-8l-unstable",
     "finetuning-muon-8l-trains-as-well",

@@ -2,6 +2,7 @@
 
 from coolbits.claims import averages, decay, rates
 from coolbits.claims.claim import NATS, Claim
+from coolbits.claims.states import LOSS_MARGIN
 
 PAPER_A = {
     "decay-raises-error": Claim(
@@ -132,14 +133,14 @@ PAPER_A = {
         rates.muon_vs_adamw,
         form="open",
     ),
-    "muon-vs-adamw-at-equal-loss": Claim(
-        "Open question: and at equal full-precision loss?",
+    "muon-vs-adamw-at-equal-loss-after-cooldown": Claim(
+        "Open question: and at equal full-precision loss after the cooldown?",
         "no paper; left open in paper A, appendix H",
-        "Error under Muon less that under AdamW at equal full-precision loss along whole runs, interpolated; mean over "
-        "the losses both passed.",
-        "At equal loss the error under Muon differs from that under AdamW by {effect}.",
-        "Muon and AdamW with equal model, schedule and budget",
-        rates.muon_vs_adamw_at_equal_loss,
+        "Final error under Muon less that under AdamW, of runs whose final full-precision losses are within "
+        f"{LOSS_MARGIN:g} percent of each other, equal budget, each at its peak rate of lowest full-precision loss.",
+        "At equal loss, after the cooldown, the error under Muon differs from that under AdamW by {effect}.",
+        f"Muon and AdamW with equal model, schedule and budget, and final losses within {LOSS_MARGIN:g} percent",
+        rates.muon_vs_adamw_at_equal_loss_after_cooldown,
         form="open",
     ),
     "muon-vs-adamw-at-equal-loss-at-constant-rate": Claim(

@@ -10,7 +10,7 @@ from coolbits.study.optimizer_names import display_name
 
 _ADAMW, _ADAMW_8D, _ADAMW_8L = ("adamw", "32"), ("adamw", "8D"), ("adamw", "8L")
 _MUON, _MUON_8D, _MUON_8L = ("muon", "32"), ("muon", "8D"), ("muon", "8L")
-_SGDM, _SGDM_8L = ("sgd", "32"), ("sgd", "8L")
+_SGDM, _SGDM_8D, _SGDM_8L = ("sgd", "32"), ("sgd", "8D"), ("sgd", "8L")
 _IMAGENET = "paper B, version 1, Figure 4 (ResNet-50 on ImageNet)"
 _TULU = "paper B, version 1 (Llama-3.2-3B on Tulu-3)"
 _AT_BEST = "each at the setting of lowest loss among those tried"
@@ -81,6 +81,13 @@ PAPER_B = {
         _SGDM,
         _SGDM_8L,
     ),
+    "sgdm-8d-trains-as-well": parity(
+        PRETRAINING,
+        "SGD with momentum and 8-bit dynamic states trains as well as with 32-bit ones, on language, too.",
+        "paper B, version 1, after Dettmers et al. 2022, said of training in general",
+        _SGDM,
+        _SGDM_8D,
+    ),
     "tasks-muon-8l-trains-as-well": parity(
         TASKS,
         "Downstream, too, Muon with 8-bit linear states is on a par with 32-bit ones.",
@@ -105,6 +112,13 @@ PAPER_B = {
         f"{_IMAGENET}, where it matches; the margin is ours",
         _SGDM,
         _SGDM_8L,
+    ),
+    "vision-sgdm-8d-trains-as-well": parity(
+        IMAGES,
+        "On images SGD with momentum and 8-bit dynamic states trains as well as with 32-bit ones.",
+        "paper B, version 1, after Dettmers et al. 2022, said of training in general; the margin is ours",
+        _SGDM,
+        _SGDM_8D,
     ),
     "vision-adamw-8d-trains-as-well": parity(
         IMAGES,

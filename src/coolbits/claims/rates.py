@@ -16,8 +16,10 @@ from coolbits.claims.contrasts import (
     paired,
     slope,
     while_constant,
+    with_equal_losses,
 )
 from coolbits.claims.evidence import Evidence
+from coolbits.claims.states import LOSS_MARGIN
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats
 from coolbits.rows import FULL_STATES, HORIZON, of_best_settings
@@ -77,14 +79,14 @@ def muon_vs_adamw(evidence: Evidence) -> Effect | None:
     return _compare(evidence, _best(evidence), "optimizer", "adamw", "muon")
 
 
-def muon_vs_adamw_at_equal_loss(evidence: Evidence) -> Effect | None:
-    """Error under Muon less that under AdamW at equal full-precision loss, each at its best peak rate."""
+def muon_vs_adamw_at_equal_loss_after_cooldown(evidence: Evidence) -> Effect | None:
+    """The same of pairs whose final losses are within the margin of parity of each other."""
     pairs = _matched(_best(evidence), "optimizer", "adamw", "muon")
-    return along_runs(evidence, *pairs, lambda adamw, muon: at_equal_loss(evidence, adamw, muon))
+    return paired(evidence, *with_equal_losses(evidence, *pairs, LOSS_MARGIN), "error")
 
 
 def muon_vs_adamw_at_equal_loss_at_constant_rate(evidence: Evidence) -> Effect | None:
-    """The same before the decay."""
+    """Error under Muon less that under AdamW at equal loss along runs before the decay, each at its best peak rate."""
     pairs = _matched(_best(evidence), "optimizer", "adamw", "muon")
 
     def difference(adamw: pd.DataFrame, muon: pd.DataFrame) -> Floats | None:

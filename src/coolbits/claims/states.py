@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import along_runs, at_equal_loss, by_seed, by_unit, paired, while_constant
+from coolbits.claims.contrasts import (
+    along_runs,
+    at_equal_loss,
+    by_seed,
+    by_unit,
+    paired,
+    while_constant,
+    with_equal_losses,
+)
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats
@@ -75,14 +83,9 @@ def error_increase(reference: Variant, tested: Variant, evidence: Evidence) -> E
 def error_increase_at_equal_loss_after_cooldown(
     reference: Variant, tested: Variant, evidence: Evidence
 ) -> Effect | None:
-    """Final error of `tested` less that of `reference`, of pairs whose losses are within the margin of each other.
-
-    A run has one end, so that there is nothing to interpolate between.
-    """
-    first, second = _at_equal_settings(evidence, reference, tested)
-    loss, other = (evidence.of(rows, "full")[:, 0] for rows in (first, second))
-    equal = np.abs(_percent(loss, other)) <= LOSS_MARGIN
-    return paired(evidence, first[equal], second[equal], "error")
+    """Final error of `tested` less that of `reference`, of pairs whose losses are within the margin of each other."""
+    pairs = with_equal_losses(evidence, *_at_equal_settings(evidence, reference, tested), LOSS_MARGIN)
+    return paired(evidence, *pairs, "error")
 
 
 def error_increase_at_equal_loss_at_constant_rate(

@@ -12,6 +12,7 @@ from torch import nn
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import canonical_json
 from coolbits.artifacts.job import Job
+from coolbits.artifacts.manifest import Manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
@@ -24,7 +25,9 @@ from coolbits.evaluation.prediction import measure_prediction
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.quantized import apply_quantized
+from coolbits.study.recipes.comparison import beyond_weights
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Loss, Tasks
+from coolbits.study.recipes.ptq import Quantized
 
 if TYPE_CHECKING:
     from coolbits.evaluation.tasks import Suite
@@ -41,7 +44,7 @@ def run(job: Job, store: Store) -> int:
 
     Raises:
         CoolbitsError: for tasks that cannot be had, a validation split shorter than one window, or a comparison with a
-            quantized model whose head is no longer tied.
+            quantized model whose head is no longer tied, or that differs by more than its weights say.
     """
     device = choose_device(job.execution.get("device", "auto"))
     suites = _prepare(job.nodes, store)
@@ -81,10 +84,9 @@ def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module]
     shards = node.parent_directory(store.root, "shards")
     if isinstance(measure, Loss):
         return evaluate_loss(model(), shards, measure, out)
-    if isinstance(measure, Comparison) and store.manifest(node, "quantized").summary.get("untied"):
+    if isinstance(measure, Comparison) and (reason := _incomparable(store.manifest(node, "quantized"))):
         raise CoolbitsError(
-            f"{node.name}: {measure.kind} compares a model with its quantized form weight by weight, and the "
-            "quantizer's head: true has untied this one's head from the embedding"
+            f"{node.name}: {measure.kind} compares a model with its quantized form weight by weight, and {reason}"
         )
     objective = objective_of(model(), open_stream(shards, "validation"), measure)
     if isinstance(measure, Curvature):
@@ -94,6 +96,13 @@ def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module]
         previous = flat_weights(_load(node, store, device, ("previous",)))
         return measure_landscape(objective, previous, quantized, measure, out)
     return measure_prediction(objective, quantized, measure, out)
+
+
+def _incomparable(quantized: Manifest) -> str | None:
+    """Return why the weights of a quantized model do not tell how it differs, or None."""
+    if quantized.summary.get("untied"):
+        return "the quantizer's head: true has untied this one's head from the embedding"
+    return beyond_weights(Quantized.read(quantized.recipe))
 
 
 def _prepare(nodes: Iterable[Node], store: Store) -> Suites:

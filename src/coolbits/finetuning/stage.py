@@ -1,5 +1,6 @@
 """The stage of fine-tuning: one model after the other, each from its start to its end."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -21,8 +22,11 @@ from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.hub import download_model
 from coolbits.optim.build import build_optimizer
+from coolbits.optim.optimizer import describe_states
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.finetuning import Finetuned
+
+_LOG = logging.getLogger(__name__)
 
 
 def run(job: Job, store: Store) -> int:
@@ -61,10 +65,12 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
         said = recipe.hub.parameters
         raise CoolbitsError(f"start.hub.parameters: {recipe.hub.id} has {found}, the study says {said}")
     nn.Module.requires_grad_(model, True)
+    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
+    _LOG.info(describe_states(optimizer.stored_states()))
     return Finetuning(
         recipe,
         model,
-        build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision, execution.compile),
+        optimizer,
         read_examples(conversations, "train"),
         read_examples(conversations, "validation"),
         execution.micro_batch_sequences,

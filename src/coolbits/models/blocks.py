@@ -4,21 +4,29 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from coolbits.artifacts.errors import CoolbitsError
+
 
 def decoder_blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
     """Return the decoder blocks with their qualified names, first to last.
 
-    They are the one list of modules directly below the model's body (`gpt_neox.layers`, `model.layers`, ...).
+    They are the one list of modules directly below the model's body (`gpt_neox.layers`, `model.layers`, ...) or, where
+    the body has a decoder, below that (`model.decoder.layers` of OPT).
 
     Raises:
-        ValueError: if the body holds no such list, or several.
+        CoolbitsError: if there is no such list, or several.
     """
-    prefix = model.base_model_prefix
-    lists = [(name, child) for name, child in model.base_model.named_children() if isinstance(child, nn.ModuleList)]
+    path, body = model.base_model_prefix, model.base_model
+    if isinstance(decoder := getattr(body, "decoder", None), nn.Module):
+        path, body = f"{path}.decoder", decoder
+    lists = [(name, child) for name, child in body.named_children() if isinstance(child, nn.ModuleList)]
     if len(lists) != 1:
-        raise ValueError(f"{type(model).__name__}.{prefix} holds {len(lists)} lists of modules; one was expected")
+        raise CoolbitsError(
+            f"{type(model).__name__}.{path} holds {len(lists)} lists of modules; allowed are models that have one "
+            "there, that of their decoder blocks"
+        )
     name, blocks = lists[0]
-    return [(f"{prefix}.{name}.{index}", block) for index, block in enumerate(blocks)]
+    return [(f"{path}.{name}.{index}", block) for index, block in enumerate(blocks)]
 
 
 def decoder_linears(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -34,3 +42,25 @@ def decoder_linears(model: PreTrainedModel) -> dict[str, nn.Module]:
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
     }
+
+
+def unreached_weights(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """Return the weights inside the decoder blocks that `decoder_linears` leaves out, by qualified name.
+
+    Weights have several dimensions: experts of a mixture that lie in one tensor, and their routers. What multiplies
+    single channels is none: norms, of whatever shape, and depthwise convolutions; nor is a table to look things up in.
+    """
+    return {
+        f"{path}.{name}": parameter
+        for block_name, block in decoder_blocks(model)
+        for path, module in block.named_modules(prefix=block_name)
+        if not (isinstance(module, nn.Linear | Conv1D | nn.Embedding) or _is_channelwise(module))
+        for name, parameter in module.named_parameters(recurse=False)
+        if sum(size > 1 for size in parameter.shape) > 1
+    }
+
+
+def _is_channelwise(module: nn.Module) -> bool:
+    """Whether a module multiplies each channel by numbers of its own; a norm is known by the name of its class."""
+    depthwise = isinstance(module, nn.Conv1d) and module.weight.shape[1] == 1
+    return depthwise or "norm" in type(module).__name__.lower()

@@ -26,14 +26,14 @@ def build_optimizer(
     recipe: recipes.Optimizer,
     peak_lr: float,
     precision: Precision = "bfloat16",
-    compiled: bool = False,
+    compiled: bool = True,
 ) -> Optimizer:
     """Return the optimizer of `recipe` for all parameters of `model`; move the model to its device first.
 
     Matrices, embeddings and head are decayed; biases and norms are not. AdamC corrects the decay of the matrices inside
     the blocks, whose outputs a norm rescales (Defazio 2025); embeddings and head decay as under AdamW. (The code of
     arXiv 2510.06213 corrects those two as well, against that paper's argument.) `precision` is that of Newton-Schulz'
-    matrix products: pass the trajectory's. `compiled` has updates of 8-bit states compiled on a CPU, to the same bits.
+    matrix products: pass the trajectory's. Without `compiled` PyTorch updates 8-bit states on a CPU, to the same bits.
 
     A state with fewer elements than its `Storage.smallest` is stored as float32, and its label says so.
     """

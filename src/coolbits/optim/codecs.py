@@ -89,6 +89,11 @@ class Blockwise:
         """The largest linear code."""
         return 127 if self.signed else 255
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the codes."""
+        return torch.int8 if self.kind == "linear" and self.signed else torch.uint8
+
     def zeros(self, like: Tensor) -> dict[str, Tensor]:
         """Return "codes" and "scales" of a state of zeros, without making the state."""
         zero = self.round(torch.zeros(1, device=like.device))["codes"]
@@ -118,7 +123,7 @@ class Blockwise:
         if self.kind == "dynamic":
             codes = nearest(ratios, self.signed)
         else:
-            codes = (ratios * self.levels).round().to(torch.int8 if self.signed else torch.uint8)
+            codes = (ratios * self.levels).round().to(self.dtype)
         return {"codes": codes.view(-1)[: len(flat)].reshape(state.shape), "scales": scales}
 
     def decode(self, parts: Parts) -> Tensor:

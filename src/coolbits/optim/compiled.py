@@ -44,18 +44,35 @@ def adam_step(
     step: Tensor,
     lr: float,
 ) -> None:
-    """Make one update of `rule` in place of weights, codes and scales; `step` is its number, from 1."""
+    """Make one update of `rule` in place of weights, codes and scales; `step` is its number, from 1.
+
+    Raises:
+        ValueError: if the codecs' block sizes differ, or a tensor does not fit (see `_require`).
+    """
+    first, second = codecs
+    if first.block_size != second.block_size:
+        raise ValueError(f"one pass has one block size, not {first.block_size} and {second.block_size}")
     shrink, size, inverse_root = adam_factors(rule, step, lr)
     numbers = rule.beta1, 1 - rule.beta1, rule.beta2, 1 - rule.beta2, shrink, size, inverse_root, rule.eps
-    rows = weights, _plain(gradients), *_rows(exp_avg), *_rows(exp_avg_sq)
-    first, second = (_tables(codec) for codec in codecs)
-    _run(_library().adam_step, rows, codecs[0].block_size, first, second, (ctypes.c_float * 8)(*numbers))
+    sizes = _sizes(weights)
+    rows = [
+        _require("weights", weights, torch.float32, sizes),
+        _require("gradients", _plain(gradients), torch.float32, sizes),
+        *_states("exp_avg", exp_avg, first, sizes),
+        *_states("exp_avg_sq", exp_avg_sq, second, sizes),
+    ]
+    arguments = _tables(first), _tables(second), (ctypes.c_float * 8)(*numbers)
+    _run(_library().adam_step, rows, first.block_size, *arguments)
 
 
 def sgd_step(
     weights: list[Tensor], gradients: list[Tensor], momenta: list[Parts], codec: Blockwise, rule: SGD, lr: float
 ) -> None:
-    """Make one update of `rule` in place of weights, codes and scales."""
+    """Make one update of `rule` in place of weights, codes and scales.
+
+    Raises:
+        ValueError: if a tensor does not fit (see `_require`).
+    """
     numbers = rule.momentum, 1 - lr * rule.weight_decay, lr
     _momentum(weights, gradients, momenta, codec, rule.nesterov, True, numbers)
 
@@ -66,6 +83,9 @@ def momentum_step(
     """Update M <- momentum * M + G in place of codes and scales; return the directions, float32.
 
     They are momentum * M + G with `nesterov`, else M, of the new M as it is before it is encoded.
+
+    Raises:
+        ValueError: if a tensor does not fit (see `_require`).
     """
     directions = [torch.empty(gradient.shape) for gradient in gradients]
     _momentum(directions, gradients, momenta, codec, nesterov, False, (momentum, 0.0, 0.0))
@@ -81,16 +101,19 @@ def _momentum(
     update: bool,
     numbers: tuple[float, float, float],
 ) -> None:
-    rows = outputs, _plain(gradients), *_rows(momenta)
+    sizes = _sizes(outputs)
+    rows = [
+        _require("weights", outputs, torch.float32, sizes),
+        _require("gradients", _plain(gradients), torch.float32, sizes),
+        *_states("momenta", momenta, codec, sizes),
+    ]
     arguments = _tables(codec), ctypes.c_bool(nesterov), ctypes.c_bool(update), (ctypes.c_float * 3)(*numbers)
     _run(_library().momentum_step, rows, codec.block_size, *arguments)
 
 
 def _run(function: Callable[..., Any], rows: Sequence[list[Tensor]], block_size: int, *arguments: Any) -> None:
     """Call `function` on all blocks, in parts that PyTorch's threads take one after the other: not all run as fast."""
-    if not all(tensor.is_contiguous() for row in rows for tensor in row):
-        raise ValueError("weights and states must be contiguous")
-    sizes = [tensor.numel() for tensor in rows[0]]
+    sizes = _sizes(rows[0])
     count = len(sizes)
     addresses = [[tensor.data_ptr() for tensor in row] for row in rows]
     columns = [(ctypes.c_int64 * count)(*row) for row in (sizes, *addresses)]
@@ -119,8 +142,32 @@ def _plain(gradients: list[Tensor]) -> list[Tensor]:
     return [gradient.to(torch.float32).contiguous() for gradient in gradients]
 
 
-def _rows(states: list[Parts]) -> tuple[list[Tensor], list[Tensor]]:
-    return [parts["codes"] for parts in states], [parts["scales"] for parts in states]
+def _sizes(tensors: list[Tensor]) -> list[int]:
+    return [tensor.numel() for tensor in tensors]
+
+
+def _states(name: str, states: list[Parts], codec: Blockwise, sizes: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    codes, scales = ([parts[part] for parts in states] for part in ("codes", "scales"))
+    blocks = [-(-size // codec.block_size) for size in sizes]
+    return (
+        _require(f"codes of {name}", codes, codec.dtype, sizes),
+        _require(f"scales of {name}", scales, torch.float32, blocks),
+    )
+
+
+def _require(name: str, tensors: list[Tensor], dtype: torch.dtype, sizes: list[int]) -> list[Tensor]:
+    """Return the tensors, checked: the functions are given addresses and would read beside what does not fit.
+
+    Raises:
+        ValueError: if they are not contiguous tensors of `dtype` and these sizes on the CPU.
+    """
+    found = {(tensor.dtype, tensor.device.type, tensor.is_contiguous()) for tensor in tensors}
+    if not found <= {(dtype, "cpu", True)}:
+        kinds = sorted(f"{kind} on {device}{'' if packed else ', not contiguous'}" for kind, device, packed in found)
+        raise ValueError(f"{name} are {' and '.join(kinds)}; the compiled updates take contiguous {dtype} on the CPU")
+    if _sizes(tensors) != sizes:
+        raise ValueError(f"{name} have {_sizes(tensors)} elements, not {sizes}")
+    return tensors
 
 
 def _tables(codec: Blockwise) -> ctypes.c_void_p:

@@ -47,10 +47,11 @@ class Steps(Protocol):
     def gram(self, x: Tensor, add: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0) -> Tensor: ...
 
 
-def choose_steps(device: str, compile_cpu: bool) -> Steps:
-    """Return the Triton kernels on a GPU that has Triton, the compiled functions on a CPU if asked for, else PyTorch's.
+def choose_steps(device: str, compile_cpu: bool = True) -> Steps:
+    """Return the Triton kernels on a GPU that has Triton, the compiled functions on a CPU with a compiler.
 
-    Those return the same bits as the compiled ones, more slowly; they also serve where there is no compiler.
+    Everywhere else PyTorch's, and on a CPU without `compile_cpu`: they return the same bits as the compiled ones, more
+    slowly.
     """
     if device == "cuda":
         from coolbits.optim import kernels  # Triton takes a second to import

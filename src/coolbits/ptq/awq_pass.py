@@ -21,7 +21,7 @@ from coolbits.ptq.observation import Call, Seen, observe
 from coolbits.ptq.pairs import Links, Pair, find_pairs, substituted
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens
-from coolbits.ptq.tracing import Block, Chunk, Trace, full_precision
+from coolbits.ptq.tracing import Block, Chunk, Trace, full_precision, real_rows
 from coolbits.study.recipes.ptq import AWQ
 
 Linears = Mapping[str, nn.Module]
@@ -113,7 +113,7 @@ def _replaying(parent: nn.Module, calls: Sequence[Call], linears: Linears) -> Ob
 def _output(module: nn.Module, call: Call) -> torch.Tensor:
     output = module(*call.arguments, **call.keywords)
     output = output[0] if isinstance(output, tuple) else output
-    return output if call.real is None else output[call.real]
+    return real_rows(output, call.real)
 
 
 def _round_layers(

@@ -10,7 +10,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.hessian import HessianSum
 from coolbits.ptq.tokens import Tokens
-from coolbits.ptq.tracing import Block, Chunk, Hook, Stop, full_precision, hooked
+from coolbits.ptq.tracing import Block, Chunk, Hook, Stop, full_precision, hooked, real_rows
 
 
 def check_calibration(calibration: Tokens, linears: Mapping[str, nn.Module], vocabulary_size: int) -> None:
@@ -109,7 +109,7 @@ def _sum_for(module: nn.Module, device: torch.device) -> HessianSum:
 def _hessian_of(vectors: torch.Tensor, real: torch.Tensor | None, module: nn.Module) -> torch.Tensor:
     """Return the Hessian of a module that reads these vectors and no others; the sum it is made from is gone then."""
     total = _sum_for(module, vectors.device)
-    total.add(vectors if real is None else vectors[real])
+    total.add(real_rows(vectors, real))
     return total.hessian()
 
 
@@ -117,8 +117,7 @@ def _adding(total: HessianSum, real: torch.Tensor | None, name: str = "", waitin
     """Return a hook that adds to `total`; it stops the forward pass once it has taken the last name off `waiting`."""
 
     def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
-        vectors = arguments[0]
-        total.add(vectors if real is None else vectors[real])
+        total.add(real_rows(arguments[0], real))
         if waiting is not None:
             waiting.discard(name)
             if not waiting:

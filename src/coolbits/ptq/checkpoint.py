@@ -21,7 +21,7 @@ from coolbits.ptq.awq_pass import awq_pass
 from coolbits.ptq.calibration import check_calibration
 from coolbits.ptq.head import quantized_linears, with_head
 from coolbits.ptq.ledger import Result, write_ledger
-from coolbits.ptq.passes import Advance, Results, check_layers, one_pass, plain_pass, sequential_pass
+from coolbits.ptq.passes import Advance, Results, check_layers, check_reach, one_pass, plain_pass, sequential_pass
 from coolbits.ptq.tokens import Tokens, read_tokens
 from coolbits.ptq.tracing import trace_model
 from coolbits.study.recipes.ptq import AWQ, CALIBRATED, GPTQ, Activations, Int8, Quantized, Rotation
@@ -83,9 +83,10 @@ def quantize_model(
     pass a rotation, with the head or without, and bit widths one sweep. Layers are checked before any work.
 
     Raises:
-        CoolbitsError: if groups do not fit a layer, a weight is not finite, there is too little to calibrate on, or the
-            head is to be quantized and is no linear layer.
+        CoolbitsError: if decoder blocks hold weights that are in no linear layer, groups do not fit a layer, a weight
+            is not finite, there is too little to calibrate on, or the head is to be quantized and is no linear layer.
     """
+    check_reach(model, name)
     layers = [quantized_linears(model, request.recipe.head, name) for request in requests]
     for request, linears in zip(requests, layers, strict=True):
         check_layers(linears, request.recipe.method)

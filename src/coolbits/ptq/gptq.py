@@ -39,10 +39,13 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
     """
     results: dict[int, Result] = {}
     finite = is_finite(hessian)
+    factor, made_for = None, None
     for members in _alike(tasks):
         clock = monotonic()
         together = [tasks[index] for index in members]
-        factor = factorize(hessian, together[0][1])
+        needed = _factor_settings(together[0][1])
+        if factor is None or needed != made_for:
+            factor, made_for = factorize(hessian, together[0][1]), needed
         layers: Sequence[IntegerLayer | None] = [None] * len(members)
         if factor.spread is not None:
             layers = _quantize_rows(together, factor, factor.spread)
@@ -60,6 +63,12 @@ def _alike(tasks: Sequence[Task]) -> list[list[int]]:
         key = recipe.model_copy(update={"grid": recipe.grid.model_copy(update={"bits": 8})})
         groups.setdefault(key.model_dump_json(), []).append(index)
     return list(groups.values())
+
+
+def _factor_settings(recipe: GPTQ) -> tuple[object, ...]:
+    """Return what a factor depends on: recipes that differ in the size of groups alone mostly share one."""
+    group_size = recipe.grid.group_size if recipe.order == "group-aware" else None
+    return recipe.order, group_size, recipe.damping, recipe.damping_step, recipe.damping_attempts
 
 
 def _result(
@@ -109,7 +118,7 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
         known, members = None, index
         index = _restored(members, order)
     ordered = columns if recipe.order == "natural" else columns[order]
-    swept, groups = sweep(ordered, spread, tops, grid, members, known, recipe.block_size)
+    swept, groups = sweep(ordered, spread, tops, members, known, recipe)
     if recipe.order == "group-aware" and known is None:
         # Whole groups were visited in another order: give each its place back, and members lie as they did.
         visited = order[::size] // size

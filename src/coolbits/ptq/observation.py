@@ -9,7 +9,7 @@ from torch import nn
 
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.hessian import HessianSum
-from coolbits.ptq.tracing import Block, Chunk, Hook, full_precision, hooked
+from coolbits.ptq.tracing import Block, Chunk, Hook, full_precision, hooked, real_rows
 
 
 class Call(NamedTuple):
@@ -44,7 +44,7 @@ def observe(block: Block, inputs: Sequence[Chunk], linears: Mapping[str, nn.Modu
 
     def adding(name: str, real: torch.Tensor | None) -> Hook:
         def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
-            vectors = arguments[0].flatten(0, -2) if real is None else arguments[0][real]
+            vectors = real_rows(arguments[0], real)
             sums[name].add(vectors)
             totals[name].add_(vectors.abs().sum(0, dtype=torch.float64))
 

@@ -6,8 +6,10 @@ from time import monotonic
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.models.blocks import unreached_weights
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.calibration import gather_hessian, gather_hessians, gather_hessians_alone, run_quantizing
 from coolbits.ptq.gptq import gptq_together
@@ -22,6 +24,21 @@ from coolbits.study.recipes.ptq import GPTQ, Int8, Method, OnGrid, Rotation
 Linears = Mapping[str, nn.Module]
 Results = dict[str, Result]
 Advance = Callable[[int], None]
+
+
+def check_reach(model: PreTrainedModel, name: str) -> None:
+    """Refuse, before any work, a model of which only a part would be quantized; `name` says which model.
+
+    Raises:
+        CoolbitsError: naming the largest weight in its decoder blocks that lies in no linear layer.
+    """
+    if unreached := unreached_weights(model):
+        weight, parameter = max(unreached.items(), key=lambda item: item[1].numel())
+        raise CoolbitsError(
+            f"{name}: {weight}, {' x '.join(map(str, parameter.shape))}, lies in no linear layer and would not be "
+            "quantized; allowed are models whose decoder blocks hold all their matrices in linear layers, not "
+            "mixtures with their experts in one tensor"
+        )
 
 
 def check_layers(linears: Linears, method: Method) -> None:

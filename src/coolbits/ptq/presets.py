@@ -24,7 +24,15 @@ from coolbits.study.recipes.ptq import (
 # Paper A, and GPTQModel's own example: no document is cut there, and few of C4 are longer.
 C4_DOCUMENTS = Documents(
     kind="documents",
-    source=HubSource(id="allenai/c4", files=("en/c4-train.00001-of-01024.json.gz",), documents=1024),
+    source=HubSource(
+        id="allenai/c4",
+        config=None,
+        split="train",
+        revision="main",
+        text_field="text",
+        documents=1024,
+        files=("en/c4-train.00001-of-01024.json.gz",),
+    ),
     sequences=1024,
     sequence_length=2048,
 )
@@ -47,6 +55,7 @@ def _gptqmodel(
             grid=Grid(bits=bits, group_size=group_size, symmetric=True, search=None),
             order=order,
             static_groups=False,
+            scales="block",
             damping=damping,
             damping_step=damping_step,
             damping_attempts=damping_attempts,
@@ -63,11 +72,13 @@ def _llmcompressor(bits: int, group_size: int | None) -> GPTQ:
         grid=Grid(bits=bits, group_size=group_size, symmetric=True, search=None),
         order="activation",
         static_groups=True,
+        scales="current",  # of no effect on static groups
         damping=0.01,
+        damping_step=0.0025,  # of no effect where one factorization is tried
         damping_attempts=1,
         sequential="block",
         block_size=128,
-        calibration=Windows(sequences=512, sequence_length=2048),
+        calibration=Windows(sequences=512, sequence_length=2048, seed=0),
     )
 
 
@@ -77,11 +88,13 @@ def _ist(bits: int, group_size: int | None) -> GPTQ:
         grid=Grid(bits=bits, group_size=group_size, symmetric=False, search=None),
         order="natural",
         static_groups=False,
+        scales="block",
         damping=0.01,
+        damping_step=0.0025,  # of no effect where one factorization is tried
         damping_attempts=1,
         sequential="block",
         block_size=128,
-        calibration=Windows(sequences=128, sequence_length=2048),
+        calibration=Windows(sequences=128, sequence_length=2048, seed=0),
     )
 
 
@@ -94,7 +107,10 @@ def _awq_llmcompressor(bits: int, group_size: int | None) -> AWQ:
         weighted=True,
         shared_channels=False,
         clip=False,
-        calibration=Windows(sequences=512, sequence_length=2048),
+        clip_steering=False,  # this and the rest of clipping: of no effect without it
+        clip_steps=20,
+        smallest_clip=0.55,
+        calibration=Windows(sequences=512, sequence_length=2048, seed=0),
     )
 
 
@@ -139,7 +155,7 @@ def quantizer_preset(name: str) -> Quantized:
         CoolbitsError: if `name` is no such name.
     """
     if name in FIXED:
-        return Quantized(method=FIXED[name])
+        return _whole(FIXED[name])
     match = _PATTERN.fullmatch(name)
     rows = match is not None and (match["channel"] or match["activations"])
     if (
@@ -156,8 +172,12 @@ def quantizer_preset(name: str) -> Quantized:
     bits, size = int(match["bits"] or family.bits), family.group_size
     if match["group"] or rows:
         size = int(match["group"]) if match["group"] else None
-    return Quantized(
-        method=family.method(bits, size),
-        rotation=Rotation() if match["rotated"] else None,
-        activations=Activations(bits=int(match["activations"])) if match["activations"] else None,
+    return _whole(
+        family.method(bits, size),
+        rotation=Rotation(seed=0) if match["rotated"] else None,
+        activations=Activations(bits=int(match["activations"]), symmetric=True) if match["activations"] else None,
     )
+
+
+def _whole(method: Method, rotation: Rotation | None = None, activations: Activations | None = None) -> Quantized:
+    return Quantized(method=method, rotation=rotation, activations=activations, head=False, save_model=False)

@@ -27,7 +27,7 @@ from coolbits.ptq.export.foresight import check_foreseen
 from coolbits.ptq.export.model import Exported, export_model, find_format
 from coolbits.ptq.export.source import QUANTIZATION, weight_files, weights_digests
 from coolbits.ptq.head import quantized_linears
-from coolbits.ptq.passes import Results, check_layers
+from coolbits.ptq.passes import Results, check_layers, check_reach
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.standalone_calibration import HUB_ID, Calibrated, Wish, calibrate
 from coolbits.ptq.tokens import TOKENS, write_tokens
@@ -95,9 +95,6 @@ def quantize_standalone(order: Order) -> Outcome:
     calibration, made = _quantize(recipe, order, loaded, directory)
     replaced = _replaced_weights(recipe, loaded)
     del loaded
-    if calibration is not None:
-        method = recipe.method.model_copy(update={"calibration": calibration.recipe})
-        recipe = recipe.model_copy(update={"method": method})
     with replacing(order.out) as staging:
         summary = write_results(recipe, made, directory, staging)
         _describe(order, recipe, directory, calibration, summary, staging)
@@ -154,9 +151,10 @@ def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
     """Refuse, before any work, what would fail after it.
 
     Raises:
-        CoolbitsError: if groups do not fit, the export cannot hold the result, or the model's own code would be needed
-            to open what is to be written.
+        CoolbitsError: if decoder blocks hold weights that are in no linear layer, groups do not fit, the export cannot
+            hold the result, or the model's own code would be needed to open what is to be written.
     """
+    check_reach(model, f"--model {order.model}")
     linears = quantized_linears(model, recipe.head, f"--model {order.model}")
     check_layers(linears, recipe.method)
     if (order.save_model or order.export) and getattr(model.config, "auto_map", None):
@@ -189,8 +187,7 @@ def _describe(
     if calibration is not None:
         (out / CALIBRATION).mkdir()
         write_tokens(calibration.tokens, out / CALIBRATION)
-        digest = file_digest(out / CALIBRATION / TOKENS)
-        shown = {"source": calibration.source, "tokens": calibration.tokens.count, "sha256": digest}
+        shown = _shown(calibration, file_digest(out / CALIBRATION / TOKENS))
     revision = None if Path(order.model).is_dir() else order.revision
     made = {
         "format": 1,
@@ -200,7 +197,7 @@ def _describe(
             "directory": str(model.resolve()),
             "sha256": weights_digests(model),
         },
-        "recipe": recipe.identity(),
+        "recipe": _as_it_ran(recipe, calibration),
         "calibration": shown,
         "summary": summary,
         "files": describe_files(out),
@@ -210,6 +207,29 @@ def _describe(
         },
     }
     write_json(out / QUANTIZATION, made)
+
+
+def _as_it_ran(recipe: Quantized, calibration: Calibrated | None) -> dict[str, Any]:
+    """Return the recipe's identity with the calibration that happened in place of the method's own, which did not."""
+    identity = recipe.identity()
+    if calibration is not None:
+        del identity["method"]["calibration"]
+        if calibration.recipe is not None:
+            identity["method"]["calibration"] = calibration.recipe.identity()
+    return identity
+
+
+def _shown(calibration: Calibrated, digest: str) -> dict[str, Any]:
+    """Return what `quantization.json` says of the tokens, in a file of this digest, that were shown to the model."""
+    sequences, length = calibration.tokens.tokens.shape
+    return {
+        "source": calibration.source,
+        "text_sha256": calibration.text_sha256,
+        "sequences": sequences,
+        "sequence_length": length,
+        "tokens": calibration.tokens.count,
+        "sha256": digest,
+    }
 
 
 def _replaced_weights(recipe: Quantized, model: PreTrainedModel) -> int:

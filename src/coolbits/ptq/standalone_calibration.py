@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -38,11 +39,32 @@ class Wish:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The tokens, what they were taken from, and the recipe that says how."""
+    """The tokens, what they were taken from, the recipe that says how, and the digest of the file of text, if any.
+
+    Of tokens that were drawn before no recipe is known here.
+    """
 
     tokens: Tokens
     source: str
-    recipe: Calibration
+    recipe: Calibration | None
+    text_sha256: str | None = None
+
+
+class _Text(NamedTuple):
+    """A source of text as the command line gives it, and how to open it."""
+
+    given: str
+    source: Source
+    locations: list[Path]
+
+    @property
+    def sha256(self) -> str | None:
+        """The digest of the file that is read; None for a dataset of the hub."""
+        match self.source:
+            case EmbeddedSource(sha256=digest) | FileSource(sha256=(digest,)):
+                return digest
+            case _:
+                return None
 
 
 def calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
@@ -66,15 +88,16 @@ def calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | No
 
 def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
     if wish.source is not None and (Path(wish.source) / TOKENS).is_file():
-        return Calibrated(read_tokens(Path(wish.source)), wish.source, own)
+        return Calibrated(read_tokens(Path(wish.source)), wish.source, None)
     match recipe := _recipe(wish, own, positions):
         case RandomTokens():
             return Calibrated(draw_tokens(load_tokenizer(tokenizer), recipe), "random", recipe)
         case Documents(source=HubSource(id=source)):
             return Calibrated(first_documents(load_tokenizer(tokenizer), recipe, []), source, recipe)
         case Windows():
-            source = wish.source or "embedded"
-            return Calibrated(draw_excerpts(source, load_tokenizer(tokenizer), recipe), source, recipe)
+            text = _find_text(wish.source or "embedded")
+            drawn = _draw_excerpts(text, load_tokenizer(tokenizer), recipe)
+            return Calibrated(drawn, text.given, recipe, text.sha256)
         case _:
             raise CoolbitsError("calibration.source: files of a study; name one of them with --calibration instead")
 
@@ -94,7 +117,7 @@ def _recipe(wish: Wish, own: Calibration, positions: int | None) -> Calibration:
     return Windows(seed=seed, **numbers)
 
 
-def draw_excerpts(source: str, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> Tokens:
+def _draw_excerpts(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> Tokens:
     """Draw windows, without repetition and by seed, from the first documents of a source, end to end.
 
     Eight times the tokens wanted are read, or all there are. Between two documents stands the tokenizer's end-of-text
@@ -105,38 +128,38 @@ def draw_excerpts(source: str, tokenizer: PreTrainedTokenizerFast, recipe: Windo
     """
     length, wanted = recipe.sequence_length, recipe.sequences
     stream: list[int] = []
-    for ids in _encoded(source, tokenizer):
+    for ids in _encoded(text, tokenizer):
         stream += ids
         if len(stream) >= _SPREAD * wanted * length:
             break
     windows = len(stream) // length
     if windows < wanted:
         raise CoolbitsError(
-            f"--calibration {source}: {wanted} sequences of {length} tokens are wanted, there are {windows}; give more "
-            f"text, or fewer by --sequences or --sequence-length"
+            f"--calibration {text.given}: {wanted} sequences of {length} tokens are wanted, there are {windows}; give "
+            f"more text, or fewer by --sequences or --sequence-length"
         )
     starts = [window * length for window in random.Random(recipe.seed).sample(range(windows), wanted)]
     return Tokens.of_equal_length(torch.tensor([stream[start : start + length] for start in starts]))
 
 
-def _encoded(source: str, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
+def _encoded(text: _Text, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for document in open_documents(*_source(source)).items:
+    for document in open_documents(text.source, text.locations).items:
         yield list(chain(backend.encode(document.text, add_special_tokens=False).ids, end))
 
 
-def _source(given: str) -> tuple[Source, list[Path]]:
+def _find_text(given: str) -> _Text:
     path = Path(given)
     if given == "embedded":
-        return EmbeddedSource(sha256=file_digest(EMBEDDED)), []
+        return _Text(given, EmbeddedSource(sha256=file_digest(EMBEDDED)), [])
     if path.is_file():
-        return FileSource(names=(path.name,), sha256=(file_digest(path),)), [path]
+        return _Text(given, FileSource(names=(path.name,), sha256=(file_digest(path),)), [path])
     if HUB_ID.fullmatch(given) and not path.exists():
-        return HubSource(id=given), []
+        return _Text(given, HubSource(id=given), [])
     raise CoolbitsError(
         f"--calibration {given}: no such file; allowed are embedded, random, a .txt, .jsonl or .parquet file, a folder "
         f"with {TOKENS}, or a dataset of the hub (owner/name)"

@@ -12,7 +12,7 @@ import torch
 
 from coolbits.native import library, run_parts
 from coolbits.ptq.grids import find_scales
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.ptq import GPTQ
 
 _SOURCE = Path(__file__).with_name("sweep.cpp")
 _ROWS = 32  # that its function makes at once
@@ -48,10 +48,9 @@ def sweep(
     columns: torch.Tensor,
     spread: torch.Tensor,
     tops: torch.Tensor,
-    grid: Grid,
     members: torch.Tensor,
     known: Groups | None,
-    block_size: int,
+    recipe: GPTQ,
 ) -> Swept:
     """Quantize the inputs of a weight in the order given.
 
@@ -59,11 +58,11 @@ def sweep(
         columns: the weights [inputs, rows], float64, overwritten.
         spread: as in `Factor`, float64 [inputs, inputs].
         tops: the highest code of each row, float32 [rows].
-        grid: how a group's scale is found; its bits are `tops`.
         members: the group of each input, int32 [inputs].
-        known: static groups. Without them groups must be neighbours of equal size; the scales of one are found when
-            the sweep reaches it, from weights that carry every error so far.
-        block_size: after so many inputs their errors are taken off all later ones.
+        known: static groups. Without them groups must be neighbours of equal size, and their scales are found as
+            `recipe.scales` says: when the sweep reaches a group, or the block in which it starts.
+        recipe: how scales are found, but for the bits, which are `tops`; and after how many inputs, a block, their
+            errors are taken off all later ones.
     """
     inputs, rows = columns.shape
     count = int(members.max()) + 1
@@ -72,12 +71,21 @@ def sweep(
     codes = torch.empty_like(columns, dtype=torch.uint8)
     state = State(columns, torch.empty_like(columns), codes, spread, known or Groups(*empty), tops, members)
     quantize_span = compiled_span if columns.device.type == "cpu" and available() else plain_span
-    for start, stop in blocks(inputs, size, block_size):
-        for first, last in _spans(start, stop, stop - start if known else size):
-            if known is None and first % size == 0:
-                group = find_scales(columns[first : first + size].T, tops, grid.symmetric, grid.search)
-                for part, own in zip(state.groups, group, strict=True):
-                    part[first // size] = own
+
+    def find(group: int) -> None:
+        own = columns[group * size : (group + 1) * size].T  # [rows, size]
+        found = find_scales(own, tops, recipe.grid.symmetric, recipe.grid.search)
+        for part, values in zip(state.groups, found, strict=True):
+            part[group] = values
+
+    at_once = known is not None or recipe.scales == "block"  # the scales of a block's groups, before its first input
+    for start, stop in blocks(inputs, 1 if at_once else size, recipe.block_size):
+        if known is None and at_once:
+            for group in range(-(-start // size), -(-stop // size)):
+                find(group)
+        for first, last in _spans(start, stop, stop - start if at_once else size):
+            if not at_once and first % size == 0:
+                find(first // size)
             quantize_span(state, first, last)
             _spread_errors(state, first, last, stop)
         _spread_errors(state, start, stop, inputs)
@@ -140,9 +148,8 @@ def _spans(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
 def blocks(inputs: int, group_size: int, block_size: int) -> Iterator[tuple[int, int]]:
     """Cut the inputs into blocks of at most `block_size` so that no group starts inside one and ends outside.
 
-    A block that holds several groups holds them whole; a group longer than a block starts one. Scales are thus always
-    found from weights that carry every earlier error, and the block size decides nothing but speed. (IST-DASLab/gptq
-    and GPTQModel, with groups smaller than a block, find them from weights that lack the errors of the open block.)
+    A block that holds several groups holds them whole; a group longer than a block starts one. Scales found at a
+    group's start thus come from weights that carry every earlier error, and the block size decides nothing but speed.
     """
     span = max(block_size // group_size, 1) * group_size
     step = min(span, block_size)

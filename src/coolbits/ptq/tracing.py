@@ -65,6 +65,15 @@ class Chunk(NamedTuple):
     real: torch.Tensor | None  # bool [sequences, length], on the block's device
 
 
+def real_rows(vectors: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
+    """Return the vectors [rows, width] of positions that hold tokens, of a chunk or a call with these `real` ones.
+
+    Whether sequences are a dimension of their own or lie end to end, as OPT's MLP reads them, does not matter.
+    """
+    rows = vectors.flatten(0, -2)
+    return rows if real is None else rows[real.flatten()]
+
+
 @dataclass(frozen=True)
 class Trace:
     """A model's blocks, and what the first of them reads."""

@@ -22,7 +22,7 @@ class Execution(Recipe):
     measuring_jobs: Literal["family", "run"] = Field(
         "family", description="one job averages, quantizes or scores a trunk with its branches, or a whole run"
     )
-    compile: bool = Field(False, description="torch.compile the training step, where that can be done")
+    compile: bool = Field(False, description="torch.compile the step of pretraining, where that can be done")
     tokenizer_workers: int = Field(2, gt=0, description="processes that tokenize")
     state_every_seconds: float = Field(
         60.0, gt=0, description="a resumable state is written this often between checkpoints"

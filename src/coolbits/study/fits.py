@@ -6,6 +6,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import canonical_json
 from coolbits.models.shapes import Shape, shape_of
 from coolbits.study.measurements import chosen_quantizers
+from coolbits.study.recipes.comparison import beyond_weights
 from coolbits.study.recipes.evaluation import Comparison
 from coolbits.study.recipes.ptq import CALIBRATED, OnGrid, Quantized
 from coolbits.study.recipes.training import Model
@@ -18,8 +19,10 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
 
     Raises:
         CoolbitsError: if a group of weights does not divide a layer's inputs, a sequence is longer than the positions
-            that a model has learned, or a model is compared with one whose head is untied; naming the key.
+            that a model has learned, or a model is compared with one whose head is untied, or that differs by more than
+            its weights say; naming the key.
     """
+    _check_comparisons(study, quantizers)
     for run, model in _models(tracks):
         shape = shape_of(model)
         for name, choice in study.evaluations.items():
@@ -33,6 +36,19 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
                             f"evaluations.{name}.measure: {choice.measure.kind} compares a model with its quantized "
                             f"form weight by weight, and quantizers.{key}.head unties the head of run {run!r}"
                         )
+
+
+def _check_comparisons(study: Study, quantizers: dict[str, Quantized]) -> None:
+    """Refuse to compare weights where they do not tell how functions differ, whatever the models."""
+    for name, choice in study.evaluations.items():
+        if isinstance(choice.measure, Comparison):
+            for key, quantizer in chosen_quantizers(quantizers, choice).items():
+                if reason := beyond_weights(quantizer):
+                    raise CoolbitsError(
+                        f"evaluations.{name}.measure: {choice.measure.kind} compares a model with its quantized form "
+                        f"weight by weight, which does not describe quantizers.{key}: {reason}; name others in "
+                        f"evaluations.{name}.quantizers"
+                    )
 
 
 def _models(tracks: list[Track]) -> Iterator[tuple[str, Model]]:

@@ -77,7 +77,7 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
         keep_freed_memory()
     model = build_model(recipe.model, recipe.seed)
     nn.Module.to(model, device)
-    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision, execution.compile)
+    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
     _LOG.info(describe_states(optimizer.stored_states()))
     sequences = recipe.batch_tokens // recipe.sequence_length
     stream = open_stream(shards, "train")

@@ -1,6 +1,6 @@
 """The stage of classifiers: each trained to its end, with a state saved on the way."""
 
-import os
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from coolbits.loops.locks import alone_in
 from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
+from coolbits.optim.optimizer import describe_states
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.vision import Classifier
 from coolbits.vision.arrays import open_images
@@ -31,6 +32,7 @@ from coolbits.vision.model import build_classifier
 from coolbits.vision.saved import read_state, write_classifier, write_state, write_tables
 from coolbits.vision.training import Training
 
+_LOG = logging.getLogger(__name__)
 _STATE = "state"
 
 
@@ -45,15 +47,11 @@ def run(job: Job, store: Store) -> int:
         SystemExit: after a signal, saying where training stopped.
     """
     execution = Execution.read(job.execution)
-    if execution.compile:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root.resolve() / "work" / "compile-cache"))
     return sum(store.ensure(node, partial(_make, node, store, execution)) for node in job.nodes)
 
 
-def start_training(recipe: Classifier, images: Path, device: str, compiled: bool = False) -> Training:
+def start_training(recipe: Classifier, images: Path, device: str) -> Training:
     """Return the classifier of `recipe` before its first update, on the images in the directory `images`.
-
-    `compiled` has updates of 8-bit states compiled on a CPU, to the same bits.
 
     Raises:
         CoolbitsError: if the images do not make up a batch.
@@ -68,7 +66,8 @@ def start_training(recipe: Classifier, images: Path, device: str, compiled: bool
         )
     model = build_classifier(recipe.model, train.images.pixels.shape[1], train.images.classes, recipe.seed)
     nn.Module.to(model, device)
-    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision, compiled)
+    optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
+    _LOG.info(describe_states(optimizer.stored_states()))
     return Training(recipe, model, optimizer, train, test)
 
 
@@ -120,7 +119,7 @@ def _make(node: Node, store: Store, execution: Execution, out: Path) -> dict[str
     state = _State(node, store)
     with alone_in(state.work), hearing_signals() as signal:
         recipe, images = Classifier.read(node.recipe), node.parent_directory(store.root, "images")
-        training = start_training(recipe, images, choose_device(execution.device), execution.compile)
+        training = start_training(recipe, images, choose_device(execution.device))
         state.read(training)
         _train(training, state, signal, execution.state_every_seconds)
         summary = write_result(training, out)

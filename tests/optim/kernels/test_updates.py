@@ -140,9 +140,10 @@ def test_adam_is_its_formula(device: torch.device, kind: str, corrected_by: floa
                 assert (now - new).abs().max() <= new.abs().max() * (0.0075 if kind == "dynamic" else 0.004)
 
 
+@pytest.mark.parametrize("kind", ["linear", "dynamic"])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_is_its_formula(device: torch.device, nesterov: bool) -> None:
-    codec, rule = Blockwise("linear", True, 256), SGD(0.9, nesterov, 0.1)
+def test_sgd_is_its_formula(device: torch.device, kind: str, nesterov: bool) -> None:
+    codec, rule = Blockwise(kind, True, 256), SGD(0.9, nesterov, 0.1)
     here = problem(device, [3, 700])
     momenta = here.states(codec)
     for gradients in here.gradients:
@@ -152,6 +153,8 @@ def test_sgd_is_its_formula(device: torch.device, nesterov: bool) -> None:
         for weight, before, m, g in zip(here.weights, weights, news, gradients, strict=True):
             direction = 0.9 * m + g if nesterov else m
             torch.testing.assert_close(weight.double(), before * (1 - LR * 0.1) - LR * direction, rtol=0, atol=1e-6)
+        for now, new in zip(decoded(momenta, codec), news, strict=True):
+            assert (now - new).abs().max() <= new.abs().max() * (0.0075 if kind == "dynamic" else 0.004)
 
 
 def calls(here: Problem) -> Iterator[tuple[str, dict]]:

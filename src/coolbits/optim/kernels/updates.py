@@ -229,10 +229,9 @@ def _state(
     name: str, parts: list[Parts], codec: Blockwise, sizes: tuple[int, ...], device: torch.device, shape: Shape
 ) -> State:
     codes, scales = ([part[key] for part in parts] for key in ("codes", "scales"))
-    dtype = torch.int8 if codec.kind == "linear" and codec.signed else torch.uint8
     blocks = tuple(-(-size // codec.block_size) for size in sizes)
     return State(
-        _table(f"codes of {name}", codes, (dtype,), sizes, device, shape),
+        _table(f"codes of {name}", codes, (codec.dtype,), sizes, device, shape),
         _table(f"scales of {name}", scales, _FLOAT32, blocks, device, shape)._replace(aligned=tl.constexpr(False)),
         _book(codec.signed, device) if codec.kind == "dynamic" else None,
         tl.constexpr(codec.signed),

@@ -70,6 +70,12 @@ class GPTQ(OnGrid):
     static_groups: bool = Field(
         False, description="scales from the weights as they were, groups of neighbouring columns"
     )
+    scales: Literal["current", "block"] = Field(
+        "current",
+        description="what the scales of groups that are not static are found from: weights that carry every error so "
+        "far; or as they were when the block of `block_size` columns began in which a group starts (GPTQ's own code, "
+        "GPTQModel)",
+    )
     damping: float = Field(0.01, gt=0, description="share of the mean diagonal added to the Hessian")
     damping_step: float = Field(0.0025, gt=0, description="added to the damping after each failed factorization")
     damping_attempts: int = Field(20, gt=0, description="factorizations tried before the module falls back to rtn")
@@ -79,7 +85,7 @@ class GPTQ(OnGrid):
         "(GPTQModel's `true_sequential`); through quantized blocks but unquantized layers of its own block (GPTQ's own "
         "code, llm-compressor); or through the unquantized model, which alone lets recipes share Hessians",
     )
-    block_size: int = Field(128, gt=0, description="columns updated at once; changes speed, not the method")
+    block_size: int = Field(128, gt=0, description="columns updated at once; only with `scales: block` does it matter")
     calibration: Calibration = Windows()
 
 
