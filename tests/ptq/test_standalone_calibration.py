@@ -88,6 +88,10 @@ def test_tokens_drawn_before_are_taken_as_they_are_by_no_recipe(tokenizer, tmp_p
     taken = calibrate(Wish(str(tmp_path / "before")), OWN, tokenizer, None)
     assert torch.equal(taken.tokens.tokens, before.tokens)
     assert (taken.recipe, taken.text_sha256) == (None, None)
+    for choice in ({"sequences": 2}, {"sequence_length": 2}, {"seed": 0}):
+        option = "--" + next(iter(choice)).replace("_", "-")
+        with pytest.raises(CoolbitsError, match=f"{option}: .*before holds tokens that were drawn before"):
+            calibrate(Wish(str(tmp_path / "before"), **choice), OWN, tokenizer, None)
 
 
 def test_a_recipes_length_is_cut_to_the_models_but_not_one_asked_for(tokenizer, text):

@@ -88,6 +88,11 @@ def calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | No
 
 def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
     if wish.source is not None and (Path(wish.source) / TOKENS).is_file():
+        if choices := [name for name in ("sequences", "sequence_length", "seed") if getattr(wish, name) is not None]:
+            option = choices[0].replace("_", "-")
+            raise CoolbitsError(
+                f"--{option}: {wish.source} holds tokens that were drawn before, all of which calibrate; leave it out"
+            )
         return Calibrated(read_tokens(Path(wish.source)), wish.source, None)
     match recipe := _recipe(wish, own, positions):
         case RandomTokens():
