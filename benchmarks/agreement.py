@@ -44,7 +44,8 @@ from coolbits.ptq.checkpoint import Request, quantize_model, rounding_of
 from coolbits.ptq.ledger import output_loss
 from coolbits.ptq.tokens import Tokens, read_tokens, write_tokens
 from coolbits.ptq.tracing import trace_model
-from coolbits.study.recipes.ptq import Quantized, Windows
+from coolbits.study.recipes.calibration import Windows
+from coolbits.study.recipes.ptq import Quantized
 from ptq import AWQ, GROUP, gptq
 
 LOSS = "held-out loss"  # beside the weights in a worker's file

@@ -32,8 +32,9 @@ from coolbits.ptq.ledger import Result
 from coolbits.ptq.presets import FAMILIES, quantizer_preset
 from coolbits.ptq.tokens import write_tokens
 from coolbits.statistics import Interval, ratio_interval
+from coolbits.study.recipes.calibration import Windows
 from coolbits.study.recipes.evaluation import Loss
-from coolbits.study.recipes.ptq import GPTQ, RTN, OnGrid, Quantized, ScaleSearch, Windows
+from coolbits.study.recipes.ptq import GPTQ, RTN, OnGrid, Quantized, ScaleSearch
 
 PLAIN = ("rtn", "rotated-rtn", *FAMILIES, "rotated-gptq", "awq", "hqq")
 FIXED = ("bnb-fp4", "bnb-nf4", "bnb-int8")

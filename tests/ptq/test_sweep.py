@@ -87,7 +87,7 @@ def test_threads_change_no_bit() -> None:
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_pytorchs_serves(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_compiler_pytorchs_serves() -> None:
     assert not sweeps.available()
     assert swept(4, 16, 8, GPTQ(grid=Grid(bits=4, group_size=8)), False).codes.max() > 3
 

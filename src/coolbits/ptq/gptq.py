@@ -12,7 +12,7 @@ import torch
 
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.ptq.grids import find_scales, group_size_for
-from coolbits.ptq.hessian import Factor, factorize, is_finite
+from coolbits.ptq.hessian import Factor, factorize
 from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.sweep import Groups, sweep
@@ -38,7 +38,6 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
         CoolbitsError: if a group size does not divide the inputs.
     """
     results: dict[int, Result] = {}
-    finite = is_finite(hessian)
     factor, made_for = None, None
     for members in _alike(tasks):
         clock = monotonic()
@@ -50,7 +49,7 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
         if factor.spread is not None:
             layers = _quantize_rows(together, factor, factor.spread)
         for index, layer in zip(members, layers, strict=True):
-            results[index] = _result(*tasks[index], hessian, finite, factor, layer)
+            results[index] = _result(*tasks[index], hessian, factor, layer)
         share = (monotonic() - clock) / len(members)
         results |= {index: replace(results[index], seconds=share) for index in members}
     return [results[index] for index in range(len(tasks))]
@@ -72,12 +71,7 @@ def _factor_settings(recipe: GPTQ) -> tuple[object, ...]:
 
 
 def _result(
-    weight: torch.Tensor,
-    recipe: GPTQ,
-    hessian: torch.Tensor,
-    finite: bool,
-    factor: Factor,
-    layer: IntegerLayer | None,
+    weight: torch.Tensor, recipe: GPTQ, hessian: torch.Tensor, factor: Factor, layer: IntegerLayer | None
 ) -> Result:
     nearest = round_to_nearest(weight, recipe.grid)
     chosen, exact = layer or nearest, weight.to(torch.float64)
@@ -93,8 +87,8 @@ def _result(
         attempts=factor.attempts,
         condition=factor.condition,
         dead_columns=int(factor.dead.sum()),
-        proxy_loss=output_loss(error, hessian) if finite else None,
-        rtn_proxy_loss=output_loss(exact - nearest.weight(), hessian) if finite else None,
+        proxy_loss=output_loss(error, hessian) if factor.finite else None,
+        rtn_proxy_loss=output_loss(exact - nearest.weight(), hessian) if factor.finite else None,
         relative_error=relative_norm(error, exact),
     )
     return Result(chosen, entry, seconds=0.0)

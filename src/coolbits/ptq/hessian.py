@@ -29,6 +29,7 @@ class Factor:
     spread: torch.Tensor | None  # float64 [inputs, inputs], unit upper triangular
     condition: float | None = None
     reason: str | None = None
+    finite: bool = True  # whether the Hessian is
 
 
 class HessianSum:
@@ -73,7 +74,7 @@ def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:
     dead = diagonal == 0
     order = _order(diagonal, recipe)
     if not is_finite(hessian):
-        return Factor(order, dead, recipe.damping, 0, None, reason="the Hessian is not finite")
+        return Factor(order, dead, recipe.damping, 0, None, reason="the Hessian is not finite", finite=False)
     if dead.all():
         return Factor(order, dead, recipe.damping, 0, None, reason="no calibration input other than zero")
     mean = diagonal[~dead].mean()

@@ -18,8 +18,8 @@ struct Rows {
 
 }  // namespace
 
-// columns, errors: [inputs, rows]; codes: [inputs, rows]; shares: the span's part of `spread`, transposed; scales,
-// lowest, zeros, highest: [groups, rows], in units of the scale but for the scale itself; members: [inputs].
+// columns, errors, codes: [inputs, rows]; shares: the span's part of `spread`, transposed; scales, zeros: [groups, rows];
+// tops: [rows]; members, the group of each input: [inputs].
 extern "C" void sweep_span(const double* columns, double* errors, uint8_t* codes, const double* shares,
                            const float* scales, const float* zeros, const float* tops, const int32_t* members,
                            int64_t rows, int64_t start, int64_t stop, int64_t begin, int64_t end) {
