@@ -1,4 +1,4 @@
-"""The figure of telemetry, on a made table: two optimizers in three precisions, one of which diverges."""
+"""The figures of telemetry, on a made table: two optimizers in three precisions, one of which diverges."""
 
 import math
 from functools import cache
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.plots import telemetry_layers as by_layer
 from coolbits.figures.plots import telemetry_panels as panels
 from coolbits.figures.plots.telemetry import caption, draw
 from coolbits.figures.style import theme
@@ -177,3 +178,50 @@ def test_runs_can_be_chosen_and_what_is_not_there_is_refused(tables: dict[str, p
         draw(tables, {"colour": "red"})
     with pytest.raises(CoolbitsError, match="figure telemetry: the study has no runs with telemetry"):
         draw({"telemetry": tables["telemetry"].iloc[:0]}, {})
+
+
+def test_each_layer_is_a_line_in_a_panel_of_each_variant(tables: dict[str, pd.DataFrame]) -> None:
+    rows = tables["telemetry"]
+    embedding = rows[rows.layer == 0].assign(layer=None, parameter="embedding", sigma_max=7.0).astype(dict(rows.dtypes))
+    rows = pd.concat([rows, embedding], ignore_index=True)
+    with theme():
+        figure = by_layer.draw({"telemetry": rows}, {"measure": "sigma_max"})
+    assert labels(figure) == ["layer 0", "layer 1", "layer 2", "embeddings and head", "diverged"]
+    variants = ["AdamW-32", "AdamW-8D", "AdamW-8L", "Muon-32", "Muon-8D", "Muon-8L"]
+    assert [panel.get_title() for panel in figure.axes] == variants
+    muon = rows[(rows.optimizer == "muon") & (rows.states == "8L")]
+    for layer, line in enumerate(figure.axes[5].lines[:3]):
+        expected = muon[muon.layer == layer].groupby("step").sigma_max.median()
+        assert line.get_ydata() == pytest.approx(expected.to_numpy())
+    assert set(figure.axes[5].lines[3].get_ydata()) == {7.0}
+    assert len({line.get_color() for line in figure.axes[5].lines}) == 4
+    assert len({panel.get_ylim() for panel in figure.axes}) == 1
+
+
+def test_the_caption_of_the_layers_says_measure_tensors_and_runs(tables: dict[str, pd.DataFrame]) -> None:
+    seeds = tables["telemetry"].seed.nunique()
+    text = by_layer.caption(tables, {"optimizers": ["Muon-32", "Muon-8L"]}, "micro")
+    assert "relative change of Newton-Schulz' result when a momentum is rounded once" in text
+    assert "32-bit states show what linear codes would do to them" in text and "a:" not in text
+    assert f"n = {2 * seeds} runs from {seeds} seed" in text and "1 tensor a layer" in text
+
+
+def test_the_legend_names_a_few_layers_of_a_deep_model() -> None:
+    one = _run("muon", "8L", 0).query("layer == 0")
+    deep = pd.concat([one.assign(layer=layer, parameter=f"layers.{layer}") for layer in range(24)])
+    with theme():
+        figure = by_layer.draw({"telemetry": deep}, {})
+    assert labels(figure) == [f"layer {number}" for number in (0, 5, 9, 14, 18, 23)]
+    assert len(figure.axes[0].lines) == 24
+
+
+def test_too_many_variants_or_none_are_refused_with_those_there_are(tables: dict[str, pd.DataFrame]) -> None:
+    more = pd.concat([tables["telemetry"], _run("sgd", "8L", 0).assign(state="momentum", newton_schulz_error=0.1)])
+    with pytest.raises(CoolbitsError, match=r"telemetry-layers: 7 variants .* at most 6; .*there are AdamW-32, .*SGDM"):
+        by_layer.draw({"telemetry": more}, {})
+    with pytest.raises(CoolbitsError, match="telemetry-layers: the study has no telemetry of AdamW-4"):
+        by_layer.draw(tables, {"optimizers": "AdamW-4"})
+    with pytest.raises(CoolbitsError, match="telemetry-layers: no measure 'heat'"):
+        by_layer.draw(tables, {"measure": "heat"})
+    with pytest.raises(CoolbitsError, match="telemetry-layers: the study has no states of which condition could be"):
+        by_layer.draw({"telemetry": tables["telemetry"].assign(condition=math.nan)}, {"measure": "condition"})

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.build import build_model
 from coolbits.models.presets import preset
 from coolbits.optim.build import build_optimizer
@@ -86,6 +87,12 @@ class TestTraining:
         assert same(model.state_dict(), resumed.state_dict())
         assert same(optimizer.state_tensors(), other.state_tensors())
 
+    def test_codes_of_one_kind_are_not_loaded_as_another_s(self) -> None:
+        """Second moments have the same type and shape either way."""
+        saved = build("AdamW-8L", tiny()).state_tensors()
+        with pytest.raises(CoolbitsError, match=r"missing .*\.dynamic\.codes.*; unknown .*\.linear\.codes"):
+            build("AdamW-8D", tiny()).load_state_tensors(saved)
+
     @EVERY_NAME
     def test_compiled_or_not_makes_no_difference(self, name: str) -> None:
         runs = []
@@ -146,7 +153,7 @@ class TestStorage:
         names = build("Muon-8L", tiny()).state_tensors().keys()
         assert {"gpt_neox.embed_in.weight.exp_avg", "lm_head.weight.exp_avg_sq"} < names
         matrix = "gpt_neox.layers.0.mlp.dense_h_to_4h.weight.momentum"
-        assert {f"{matrix}.codes", f"{matrix}.scales"} < names and matrix not in names
+        assert {f"{matrix}.linear.codes", f"{matrix}.linear.scales"} < names and matrix not in names
 
     def test_one_line_says_what_is_stored_how(self) -> None:
         line = describe_states(build("AdamW-8L", tiny()).stored_states())
@@ -162,7 +169,7 @@ class TestQueries:
         train(model, optimizer, range(2))
         states, stored = optimizer.states_of("lm_head.weight"), optimizer.state_tensors()
         assert set(states) == {"exp_avg", "exp_avg_sq"}
-        parts = {part: stored[f"lm_head.weight.exp_avg.{part}"] for part in ("codes", "scales")}
+        parts = {part: stored[f"lm_head.weight.exp_avg.dynamic.{part}"] for part in ("codes", "scales")}
         assert torch.equal(states["exp_avg"], Blockwise("dynamic", True).decode(parts))
         assert states["exp_avg_sq"].shape == model.lm_head.weight.shape and states["exp_avg_sq"].min() >= 0
 

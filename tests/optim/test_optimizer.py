@@ -26,7 +26,7 @@ needs_compiler = pytest.mark.skipif(not compiled.available(), reason="no C++ com
 class Halves:
     """A codec of two parts: bfloat16, and what it lost, in bfloat16."""
 
-    label = "two halves"
+    label, kind = "two halves", "halves"
 
     def zeros(self, like: Tensor) -> dict[str, Tensor]:
         return self.encode(torch.zeros_like(like))
@@ -112,7 +112,7 @@ class TestState:
 
     def test_parts_of_a_codec_are_named_after_the_state(self) -> None:
         names = build(RULES["sgd"], weights(), Halves).state_tensors().keys()
-        assert names == {"step", *(f"{name}.momentum.{part}" for name in "abc" for part in ("high", "low"))}
+        assert names == {"step", *(f"{name}.momentum.halves.{part}" for name in "abc" for part in ("high", "low"))}
 
     def test_it_starts_at_zero_and_counts_updates(self) -> None:
         parameters = weights()
@@ -192,7 +192,7 @@ class TestShards:
         """The momentum can stay in shards; Newton-Schulz mixes all rows."""
         (whole,) = self.updated(RULES["muon"], "linear", reference, (sum(self.ROWS),))
         shards = self.updated(RULES["muon"], "linear", reference, self.ROWS)
-        for part in ("w.momentum.codes", "w.momentum.scales"):
+        for part in ("w.momentum.linear.codes", "w.momentum.linear.scales"):
             assert torch.equal(torch.cat([shard[part] for shard in shards]), whole[part])
         assert not torch.allclose(torch.cat([shard["weight"] for shard in shards]), whole["weight"], atol=1e-2)
 

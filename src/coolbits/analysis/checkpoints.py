@@ -78,7 +78,7 @@ def _keys(keys: Iterable[str]) -> dict[str, _Keys]:
     found: dict[str, _Keys] = {}
     for key in sorted(keys):
         stem, _, last = key.rpartition(".")
-        whole, part = (stem, last) if last in _PARTS else (key, "")
+        whole, part = (stem.rpartition(".")[0], last) if last in _PARTS else (key, "")  # `stem` ends with the kind
         parameter, _, state = whole.rpartition(".")
         if parameter:  # the optimizer's count of steps belongs to none
             found.setdefault(parameter, {}).setdefault(state, {})[part] = key

@@ -9,14 +9,13 @@ from transformers import PreTrainedModel
 
 from coolbits.models.build import outline_model
 from coolbits.optim.build import build_optimizer
+from coolbits.optim.codecs import Blockwise
 from coolbits.optim.groups import Role, parameter_roles
-from coolbits.optim.optimizer import STEP
 from coolbits.study.recipes.analysis import Memory, NamedModel
 from coolbits.study.recipes.training import AdamW, Optimizer, Storage
 
 TABLE = "table.parquet"
 _PLACES: dict[Role, str] = {"matrix": "matrices", "embedding": "tables", "head": "tables", "vector": "vectors"}
-_PARTS = ("codes", "scales")
 _TYPES = {
     **{"model": "str", "parameters": "Int64", "matrices": "Int64", "tables": "Int64", "vectors": "Int64"},
     **{"optimizer": "str", "place": "str", "state": "str", "stored": "str"},
@@ -45,14 +44,11 @@ def state_bytes(model: PreTrainedModel, optimizer: Optimizer) -> pd.DataFrame:
     """
     roles = parameter_roles(model)
     rows = []
-    for name, tensor in build_optimizer(model, optimizer, peak_lr=1.0).state_tensors().items():
-        stem, _, part = name.rpartition(".")
-        parameter, _, state = (stem if part in _PARTS else name).rpartition(".")
-        if name != STEP:
-            rows.append((parameter, _PLACES[roles[parameter]], state, part in _PARTS, tensor.nbytes))
-    parts = pd.DataFrame(rows, columns=["parameter", "place", "state", "coded", "bytes"])
-    keys = ["parameter", "place", "state", "coded"]
-    return parts.groupby(keys, as_index=False, sort=False)[["bytes"]].sum()
+    built = build_optimizer(model, optimizer, peak_lr=1.0)
+    for stored in built.stored_states():
+        coded = isinstance(built.codecs_of(stored.parameter)[stored.state], Blockwise)
+        rows.append((stored.parameter, _PLACES[roles[stored.parameter]], stored.state, coded, stored.bytes))
+    return pd.DataFrame(rows, columns=["parameter", "place", "state", "coded", "bytes"])
 
 
 def _rows_of(named: NamedModel, recipe: Memory) -> Iterator[dict[str, Any]]:

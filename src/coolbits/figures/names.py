@@ -17,6 +17,7 @@ FIGURES = {
     "memory": ("memory",),
     "theory": ("theory",),
     "telemetry": ("telemetry",),
+    "telemetry-layers": ("telemetry",),
 }
 
 # What a figure's `options` may name.
@@ -37,6 +38,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "memory": ("models", "optimizers"),
     "theory": (),
     "telemetry": ("runs", "measures"),
+    "telemetry-layers": ("runs", "optimizers", "measure"),
 }
 
 # Tables that a figure shows besides, where the study has them.

@@ -20,6 +20,7 @@ from coolbits.figures.plots import (
     states,
     tasks,
     telemetry,
+    telemetry_layers,
     theory,
     tokens,
     vision,
@@ -40,7 +41,7 @@ PLOTS = {
     for module in (
         *(tokens, peak_rate, schedules, averages, optimizers, states, tasks),
         *(quantizers, curvature, prediction, landscape),
-        *(vision, finetuning, memory, theory, telemetry),
+        *(vision, finetuning, memory, theory, telemetry, telemetry_layers),
     )
 }
 

@@ -20,13 +20,16 @@ Parts = Mapping[str, Tensor]
 class StateCodec(Protocol):
     """Stores one float32 state tensor as named parts.
 
-    `decode(encode(x))` has the shape of `x` and is close to it. Part names are stable: they become names in a saved
-    state ("<parameter>.<state>.<part>"; the part named "" is the state itself, "<parameter>.<state>"). `label` says to
-    a reader how the state is stored.
+    `decode(encode(x))` has the shape of `x` and is close to it. Names are stable: in a saved state a part is called
+    "<parameter>.<state>.<kind>.<part>", so that one codec's parts are not read as another's; without kind and part,
+    both "", it is the state itself. `label` says to a reader how the state is stored.
     """
 
     @property
     def label(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
 
     def zeros(self, like: Tensor) -> dict[str, Tensor]:
         """Return the parts that store a state of zeros, of the shape and on the device of `like`."""
@@ -51,6 +54,11 @@ class Float32:
     def label(self) -> str:
         """How the state is stored, and why."""
         return "float32" if self.below is None else f"float32 (under {self.below:,} elements)"
+
+    @property
+    def kind(self) -> str:
+        """Nothing, for its one part is the state itself."""
+        return ""
 
     def zeros(self, like: Tensor) -> dict[str, Tensor]:
         """Return zeros as the one part named ""."""

@@ -113,11 +113,11 @@ class Group:
                 yield StoredState(name, state, self.codecs[state].label, self.parameters[name].numel(), size)
 
     def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the stored parts, named "<parameter>.<state>" or "<parameter>.<state>.<part>"."""
+        """Yield the stored parts, named "<parameter>.<state>" or "<parameter>.<state>.<kind>.<part>"."""
         for state, stored in self._stored.items():
             for name, parts in stored.items():
                 for part, tensor in parts.items():
-                    yield ".".join(filter(None, (name, state, part))), tensor
+                    yield ".".join(filter(None, (name, state, self.codecs[state].kind, part))), tensor
 
 
 class Optimizer:

@@ -1,9 +1,15 @@
-"""The measures of telemetry that a figure can show: the panels of each, and what captions say of it."""
+"""The measures of telemetry that a figure can show: the panels of each, their axes, and what captions say of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.style import token_axis
 
 SECOND = ("exp_avg_sq",)
 MOMENTA = ("momentum", "exp_avg")
@@ -78,6 +84,22 @@ def panels_of(figure: str, measures: Sequence[str]) -> list[Panel]:
     if not 0 < len(found) <= len(LETTERS):
         raise CoolbitsError(f"figure {figure}: `measures` asks for {len(found)} panels; it has 1 to {len(LETTERS)}")
     return found
+
+
+def values_of(rows: pd.DataFrame, panel: Panel) -> pd.Series:
+    """Return the panel's measure of its states as it is drawn, by the rows' index; what has no place is left out."""
+    values = rows.loc[rows.state.isin(panel.states), panel.measure] * (100 if panel.percent else 1)
+    return values[np.isfinite(values) & ((values > 0) | (not panel.logarithmic))]
+
+
+def scale_axes(axes: Axes, panel: Panel) -> None:
+    """Label and scale the axes of a panel: the measure against training tokens."""
+    axes.set(ylabel=panel.label, yscale="log" if panel.logarithmic else "linear")
+    if panel.logarithmic and panel.percent:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    token_axis(axes, logarithmic=True)
 
 
 def descriptions(panels: Sequence[Panel]) -> str:

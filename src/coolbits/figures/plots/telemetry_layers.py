@@ -1,0 +1,107 @@
+"""Inside the optimizer, layer by layer: one measure of its states over training, a panel for each variant."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures import drawing, style
+from coolbits.figures.marks import stand_for
+from coolbits.figures.plots.telemetry_panels import LETTERS, Panel, descriptions, panels_of, scale_axes, values_of
+from coolbits.figures.plots.telemetry_rows import rates, variant_rows
+from coolbits.figures.selection import Options, Tables, demand, of_variant, variant_looks
+from coolbits.figures.style import Look
+
+NAME = "telemetry-layers"
+_MEASURE = "newton_schulz_error"
+_OUTSIDE = -1  # the layer of embeddings and head
+_NAMED = 6  # layers of a deep model that the legend names
+_COLUMNS = 3
+
+
+def draw(tables: Tables, options: Options) -> Figure:
+    """Draw a line a layer, a panel a variant, all on one y axis.
+
+    Options: `runs`, names; `optimizers`, names of variants; `measure`, a column of the telemetry, by default
+    `newton_schulz_error`, drawn of momenta if it has them.
+    """
+    rows, shown = _rows(tables, options)
+    looks, variants = _looks(rows), variant_looks(rows)
+    columns = min(_COLUMNS, len(variants))
+    lines = -(-len(variants) // columns)
+    figure, axes = style.panels(columns, height=2.1 * lines + (0.5 if lines == 1 else 0.2), rows=lines)
+    for place, (panel, (variant, look)) in enumerate(zip(axes, variants.items(), strict=False)):
+        own = of_variant(rows, variant)
+        for layer, layer_look in looks.items():
+            _line(panel, own[own.layer == layer], layer_look)
+        drawing.diverged(panel, own, Look(look.label, style.GREY))
+        scale_axes(panel, shown)
+        panel.set_title(look.label)
+        if place:
+            panel.sharey(axes[0])
+        if place % columns:
+            panel.set_ylabel("")
+            panel.tick_params(labelleft=False)
+    for panel in axes[len(variants) :]:
+        panel.set_visible(False)
+    style.legend(figure, [*drawing.handles(_named(looks), marked=False), *drawing.diverged_entry(rows)])
+    return figure
+
+
+def caption(tables: Tables, options: Options, scale: str) -> str:
+    """Say what is seen, of which tensors, n and scale."""
+    rows, shown = _rows(tables, options)
+    seeds, count = rows.seed.nunique(), rows.family.nunique()
+    tensors = rows.groupby(["family", "layer"]).parameter.nunique()
+    each = " to ".join(str(number) for number in sorted({tensors.min(), tensors.max()}))
+    what = descriptions([shown]).removeprefix("a: ").replace("In a 32-bit", "32-bit")
+    return (
+        f"Optimizer states layer by layer during training, by variant and peak rate ({rates(rows)}): {what} "
+        f"Lines: median over a layer's tensors and seeds; layers from the first, light, to the last, dark. "
+        f"n = {count} run{'s' * (count > 1)} from {seeds} seed{'s' * (seeds > 1)}, {each} "
+        f"tensor{'s' * (each != '1')} a layer. {scale}."
+    )
+
+
+def _rows(tables: Tables, options: Options) -> tuple[pd.DataFrame, Panel]:
+    """Return the rows that have a value to draw, in the column `drawn`, and the panel's measure."""
+    rows = variant_rows(NAME, tables, options)
+    asked = options.get("optimizers") or list(dict.fromkeys(rows.variant))
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    rows = demand(NAME, rows[rows.variant.isin(asked)], f"telemetry of {', '.join(asked)}")
+    shown = panels_of(NAME, [options.get("measure", _MEASURE)])[-1]
+    drawn = values_of(rows, shown)
+    rows = demand(NAME, rows.loc[drawn.index], f"states of which {shown.measure} could be measured")
+    if (count := rows.variant.nunique()) > len(LETTERS):
+        raise CoolbitsError(
+            f"figure {NAME}: {count} variants have telemetry, and it shows at most {len(LETTERS)}; choose some by its "
+            f"options `optimizers` or `runs`: there are {', '.join(sorted(rows.variant.unique()))}"
+        )
+    return rows.assign(drawn=drawn, layer=rows.layer.fillna(_OUTSIDE).astype(int)), shown
+
+
+def _looks(rows: pd.DataFrame) -> dict[int, Look]:
+    layers = sorted(set(rows.layer) - {_OUTSIDE})
+    looks = {
+        layer: Look(f"layer {layer}", color) for layer, color in zip(layers, style.shades(len(layers)), strict=True)
+    }
+    outside = {_OUTSIDE: Look("embeddings and head", style.GREY, line="--")} if (rows.layer == _OUTSIDE).any() else {}
+    return looks | outside
+
+
+def _named(looks: Mapping[int, Look]) -> list[Look]:
+    """Return the looks that the legend names: of many layers a few, evenly, the first and the last among them."""
+    inside = [look for layer, look in looks.items() if layer != _OUTSIDE]
+    count = min(_NAMED, len(inside))
+    places = {round(number * (len(inside) - 1) / max(count - 1, 1)) for number in range(count)}
+    chosen = [look for place, look in enumerate(inside) if place in places]
+    return chosen + [look for layer, look in looks.items() if layer == _OUTSIDE]
+
+
+def _line(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    if rows.empty:
+        return
+    middle = rows.groupby(rows.tokens.astype(float)).drawn.median()
+    stand_for(axes.plot(middle.index, middle, color=look.color, linestyle=look.line), rows, by="tokens")
