@@ -109,6 +109,16 @@ def test_a_study_in_which_nothing_diverged_has_no_crosses() -> None:
     assert "diverged" not in labels
 
 
+def test_several_runs_can_be_drawn_together() -> None:
+    """As those of an optimizer whose rates are another's times a hundred."""
+    two = tuned(1).assign(run="sgd", optimizer="sgd").query("states == '32'")
+    tables = {"finetuning": pd.concat([tuned(1), two], ignore_index=True)}
+    with theme():
+        end = plot("finetuning").draw(tables, {"run": ["qa", "sgd"]}).axes[1]
+    assert [tick.get_text() for tick in end.get_yticklabels()][-1] == "SGDM-32"
+    assert "Supervised fine-tuning (qa, sgd)" in plot("finetuning").caption(tables, {"run": ["qa", "sgd"]}, SCALE)
+
+
 def test_a_fine_tuning_that_is_not_there_is_refused_with_those_there_are() -> None:
     with pytest.raises(CoolbitsError, match=r"figure finetuning: .*'qb', only qa"):
         plot("finetuning").draw({"finetuning": tuned(1)}, {"run": "qb"})

@@ -53,7 +53,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     died = f" Crosses: {lost} fine-tuning{'s' * (lost > 1)} diverged." if lost else ""
     start = rows[rows.step == 0].loss.mean()
     return (
-        f"Supervised fine-tuning ({rows.run.iloc[0]}), each variant at the peak rate with the lowest final loss among "
+        f"Supervised fine-tuning ({', '.join(rows.run.unique())}), each variant at the peak rate with the lowest final loss among "
         f"those tried ({settings}). a: loss on held-out answers over the updates, from {start:.3f} nats a token before "
         f"the first. b: the same at the end; means, and answers predicted whole: {finals or 'none'}. n = {count} "
         f"fine-tunings, {len(seeds)} seed{'s' * (len(seeds) > 1)}; thick lines and large marks: means, thin lines and "
@@ -62,13 +62,16 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
-    """Return the losses of one fine-tuning of the study, each variant in the setting of its lowest mean final loss."""
+    """Return the losses of the fine-tunings asked for, each variant in the setting of its lowest mean final loss."""
     check_options(NAME, options)
     table = demand(NAME, tables["finetuning"], "fine-tuned models")
     counts = table.groupby("run", sort=False).trajectory.nunique()
     names = list(counts.sort_values(ascending=False, kind="stable").index)
-    run = options.get("run", names[0])
-    rows = demand(NAME, table[table.run == run], f"fine-tuning {run!r}, only {', '.join(names)}")
+    asked = options.get("run", names[0])
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    for run in asked:
+        demand(NAME, table[table.run == run], f"fine-tuning {run!r}, only {', '.join(names)}")
+    rows = table[table.run.isin(asked)]
     pairs = zip(rows.optimizer, rows.states, strict=True)
     rows = rows.assign(variant=[display_name(kind, states) for kind, states in pairs])
     # A setting in which some diverged has no final loss there; those in which none did come first.
