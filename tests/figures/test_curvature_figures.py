@@ -145,6 +145,14 @@ def test_landscapes_are_in_the_order_of_rates_and_of_one_seed(own: Tables) -> No
     assert "of one seed" in plot("landscape").caption(own, {}, SCALE)
 
 
+def test_landscapes_of_chosen_runs_say_the_schedule_where_all_have_one_rate(own: Tables) -> None:
+    titles = [panel.get_title() for panel in _panels(plot("landscape").draw(own, {"runs": "trunk"}))]
+    assert titles == [f"cooldown, {tokens}M tokens" for tokens in (3.6, 6, 8.4, 10.8)]
+    assert "n = 4 models" in plot("landscape").caption(own, {"runs": ["trunk"]}, SCALE)
+    with pytest.raises(CoolbitsError, match="figure landscape: the study has no"):
+        plot("landscape").draw(own, {"runs": ["soup"]})
+
+
 def test_a_landscape_fills_its_panel_whatever_its_extent(own: Tables) -> None:
     table = own["landscape"].query("run == 'rates' and seed == 0 and optimizer + states == 'adamw32' and final")
     spans = table.groupby("peak_lr").x.agg(["min", "max"])

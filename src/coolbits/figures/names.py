@@ -32,7 +32,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "quantizers": ("runs", "quantizers"),
     "curvature": (),
     "prediction": ("quantizers",),
-    "landscape": ("quantizers",),
+    "landscape": ("quantizers", "runs"),
     "vision": ("images", "model"),
     "finetuning": ("run",),
     "memory": ("models", "optimizers"),

@@ -26,7 +26,10 @@ _MARKS = {"checkpoint": "o", "previous checkpoint": "<", _QUANTIZED: "v"}
 
 
 def draw(tables: Tables, options: Options) -> Figure:
-    """Draw a panel for the last model of each run, of one seed: peak rates with one decay, or the first six runs."""
+    """Draw a panel for the last model of each run, of one seed: peak rates with one decay, or the first six runs.
+
+    Options: `quantizers`, a name; `runs`, names.
+    """
     table = _rows(tables, options)
     models = table.drop_duplicates(_MODEL)
     columns = min(3, len(models))
@@ -36,7 +39,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         grid = table[(table.trajectory == model.trajectory) & (table.step == model.step)]
         _contours(panel, grid)
         _points(panel, grid)
-        panel.set_title(_title(model))
+        panel.set_title(_title(model, models.peak_lr.nunique() == 1))
         panel.set(xlim=(grid.x.min(), grid.x.max()), ylim=(grid.y.min(), grid.y.max()))
         panel.set_xlabel("To the previous checkpoint")
     for panel in axes[::columns]:
@@ -70,6 +73,9 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     """Return the grids of the models to draw, of the first seed, by peak rate and tokens."""
     (table,) = selection.of_quantizers(NAME, tables["landscape"], options)
+    if "runs" in options:
+        asked = [options["runs"]] if isinstance(options["runs"], str) else list(options["runs"])
+        table = table[table.run.isin(asked)]
     whole = table[table.outcome == "complete"]
     selection.demand(NAME, whole, "landscape of a run that did not diverge")
     whole = whole[whole.seed == whole.seed.min()]
@@ -83,8 +89,10 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     return models[_MODEL].merge(whole.drop_duplicates([*_MODEL, "x", "y"]), on=_MODEL)
 
 
-def _title(model: pd.Series) -> str:
-    return f"rate {selection.rate_label(model.peak_lr)}, {si(int(model.tokens))} tokens"
+def _title(model: pd.Series, one_rate: bool) -> str:
+    """Say what tells the model from others: its peak rate, or where all have one the schedule; and its tokens."""
+    what = model.schedule if one_rate else f"rate {selection.rate_label(model.peak_lr)}"
+    return f"{what}, {si(int(model.tokens))} tokens"
 
 
 def _axes(table: pd.DataFrame) -> str:
