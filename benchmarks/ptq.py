@@ -166,16 +166,15 @@ class Worker:
 
 
 def work(run: Run) -> None:
-    """Quantize once to warm up, then once a line of the standard input."""
-    run()
+    """Quantize once a line of the standard input."""
     for _ in sys.stdin:
         print(f"seconds {run():.6f}", flush=True)
 
 
 def contest(first: Worker, second: Worker, rounds: int) -> list[tuple[float, float]]:
-    """Return the seconds of both, round by round, in turns; none if one of them cannot do it."""
+    """Return the seconds of both, round by round, in turns, after one to warm up; none if one of them cannot do it."""
     try:
-        first.seconds(), second.seconds()
+        first.seconds(), second.seconds()  # here and not when they start: side by side both would crawl
         return [(first.seconds(), second.seconds()) for _ in range(rounds)]
     except ChildProcessError as error:
         print(f"{error} ended: its reason is in --logs", file=sys.stderr)
