@@ -2,10 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+
+from coolbits import native
 
 # Without a GPU, Triton's kernels run in its interpreter. Triton must know that before anything imports it, and
 # transformers does: hence here, not beside the tests of the kernels.
@@ -24,6 +26,14 @@ def counted(record_property: Callable[[str, object], None]) -> Callable[..., Non
         record_property(what, times)
 
     return count
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The environment may be changed, and functions that are compiled in it are forgotten after."""
+    native.library.cache_clear()
+    yield monkeypatch
+    native.library.cache_clear()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

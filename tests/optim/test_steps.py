@@ -1,7 +1,7 @@
 """Updates with 8-bit states: PyTorch's against float64, the compiled ones against PyTorch's, bit for bit."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -264,14 +264,6 @@ class TestCompiled:
         for step in range(1, 4):
             compiled.adam_step([weight], [gradient], *states, codecs, ADAM, torch.tensor(float(step)), LR)
         assert not weight.isfinite().all()
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """The environment may be changed, and what is compiled in it is forgotten after."""
-    native.library.cache_clear()
-    yield monkeypatch
-    native.library.cache_clear()
 
 
 class TestChoice:

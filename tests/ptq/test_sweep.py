@@ -1,11 +1,8 @@
 """The compiled sweep against PyTorch's, and the choice between them."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-from coolbits import native
 from coolbits.artifacts.code import code_slice
 from coolbits.ptq import sweep as sweeps
 from coolbits.ptq.sweep import Groups, Swept, sweep
@@ -13,14 +10,6 @@ from coolbits.stages import STAGES
 from coolbits.study.recipes.ptq import GPTQ, Grid, ScaleSearch
 
 needs_compiler = pytest.mark.skipif(not sweeps.available(), reason="there is no C++ compiler")
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    native.library.cache_clear()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    yield
-    native.library.cache_clear()
 
 
 def swept(rows: int, inputs: int, size: int, recipe: GPTQ, static: bool) -> Swept:
@@ -86,8 +75,8 @@ def test_threads_change_no_bit() -> None:
     assert torch.equal(alone.groups.scales, together.groups.scales)
 
 
-@pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_pytorchs_serves() -> None:
+def test_without_a_compiler_pytorchs_serves(fresh: pytest.MonkeyPatch) -> None:
+    fresh.setenv("CXX", "no-such-compiler")
     assert not sweeps.available()
     assert swept(4, 16, 8, GPTQ(grid=Grid(bits=4, group_size=8)), False).codes.max() > 3
 

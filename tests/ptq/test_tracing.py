@@ -20,8 +20,9 @@ from transformers import (
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import QuantizedModel, apply_model
 from coolbits.ptq.checkpoint import Request, quantize_model
+from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.tokens import Tokens
-from coolbits.ptq.tracing import Trace, full_precision, trace_model
+from coolbits.ptq.tracing import Trace, trace_model
 from coolbits.study.recipes.ptq import GPTQ, Grid, Quantized
 
 TOKENS = torch.arange(5 * 16).reshape(5, 16) % 96

@@ -16,12 +16,13 @@ from transformers import PreTrainedModel
 from coolbits.models.layers import IntegerLayer
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.awq import Objective, Scaling, Weights, candidate_scales, clipped, search_scales
+from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
 from coolbits.ptq.observation import Call, Seen, observe
 from coolbits.ptq.pairs import Links, Pair, find_pairs, substituted
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens
-from coolbits.ptq.tracing import Block, Chunk, Trace, full_precision, real_rows
+from coolbits.ptq.tracing import Block, Chunk, Trace, real_rows
 from coolbits.study.recipes.ptq import AWQ
 
 Linears = Mapping[str, nn.Module]

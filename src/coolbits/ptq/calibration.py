@@ -9,8 +9,9 @@ from torch import nn
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.hessian import HessianSum
+from coolbits.ptq.hooks import Hook, Stop, full_precision, hooked
 from coolbits.ptq.tokens import Tokens
-from coolbits.ptq.tracing import Block, Chunk, Hook, Stop, full_precision, hooked, real_rows
+from coolbits.ptq.tracing import Block, Chunk, real_rows
 
 
 def check_calibration(calibration: Tokens, linears: Mapping[str, nn.Module], vocabulary_size: int) -> None:

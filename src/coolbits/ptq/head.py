@@ -13,8 +13,9 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_linears
 from coolbits.models.head import output_head
 from coolbits.models.quantized import weight_matrix
+from coolbits.ptq.hooks import Stop, standing_in
 from coolbits.ptq.placement import placed
-from coolbits.ptq.tracing import Block, Stop, Trace, standing_in
+from coolbits.ptq.tracing import Block, Trace
 
 
 def quantized_linears(model: PreTrainedModel, head: bool, name: str = "the model") -> dict[str, nn.Module]:

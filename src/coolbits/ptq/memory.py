@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.head import output_head
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.tracing import Hook, Stop, hooked
+from coolbits.ptq.hooks import Hook, Stop, hooked
 from coolbits.study.quantization_memory import Peak, Sizes, peak_bytes
 from coolbits.study.recipes.ptq import Quantized
 

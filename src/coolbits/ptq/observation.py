@@ -9,7 +9,8 @@ from torch import nn
 
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.hessian import HessianSum
-from coolbits.ptq.tracing import Block, Chunk, Hook, full_precision, hooked, real_rows
+from coolbits.ptq.hooks import Hook, full_precision, hooked
+from coolbits.ptq.tracing import Block, Chunk, real_rows
 
 
 class Call(NamedTuple):

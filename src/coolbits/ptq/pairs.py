@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import weight_matrix
+from coolbits.ptq.hooks import Hook, full_precision, hooked
 from coolbits.ptq.tokens import Tokens
-from coolbits.ptq.tracing import Block, Hook, full_precision, hooked, trace_model
+from coolbits.ptq.tracing import Block, trace_model
 
 Linears = Mapping[str, nn.Module]
 

@@ -2,9 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
@@ -14,9 +12,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import replacing, write_json
-from coolbits.artifacts.hashing import file_digest
-from coolbits.artifacts.manifest import describe_files
+from coolbits.artifacts.files import replacing
 from coolbits.loops.allocator import keep_little_freed_memory
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model, reading
@@ -25,17 +21,17 @@ from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.checkpoint import Quantization, Request, quantize_model, write_results
 from coolbits.ptq.export.foresight import check_foreseen
 from coolbits.ptq.export.model import Exported, export_model, find_format
-from coolbits.ptq.export.source import QUANTIZATION, weight_files, weights_digests
+from coolbits.ptq.export.source import weight_files
 from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.passes import Results, check_layers, check_reach
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.standalone_calibration import HUB_ID, Calibrated, Wish, calibrate
-from coolbits.ptq.tokens import TOKENS, write_tokens
+from coolbits.ptq.standalone_record import write_record
+from coolbits.ptq.tokens import write_tokens
 from coolbits.study.load import load_quantizer
 from coolbits.study.mistakes import sentence
 from coolbits.study.recipes.ptq import CALIBRATED, Quantized
 
-CALIBRATION = "calibration"
 _BYTES = {"float64": 8, "bfloat16": 2, "float16": 2}
 
 
@@ -97,7 +93,7 @@ def quantize_standalone(order: Order) -> Outcome:
     del loaded
     with replacing(order.out) as staging:
         summary = write_results(recipe, made, directory, staging)
-        _describe(order, recipe, directory, calibration, summary, staging)
+        write_record(order.model, order.revision, directory, recipe, calibration, summary, staging)
         exported = None
         if order.export is not None:
             exported = export_model(staging, order.export, staging / order.export)
@@ -177,59 +173,6 @@ def _quantize(
         write_tokens(calibration.tokens, Path(folder))
         (made,) = quantize_model([Request(recipe, Path(folder))], model, str(directory), device)
     return calibration, made
-
-
-def _describe(
-    order: Order, recipe: Quantized, model: Path, calibration: Calibrated | None, summary: dict[str, Any], out: Path
-) -> None:
-    """Write the calibration's tokens and `quantization.json`, which says what came from what."""
-    shown = None
-    if calibration is not None:
-        (out / CALIBRATION).mkdir()
-        write_tokens(calibration.tokens, out / CALIBRATION)
-        shown = _shown(calibration, file_digest(out / CALIBRATION / TOKENS))
-    revision = None if Path(order.model).is_dir() else order.revision
-    made = {
-        "format": 1,
-        "model": {
-            "given": order.model,
-            "revision": revision,
-            "directory": str(model.resolve()),
-            "sha256": weights_digests(model),
-        },
-        "recipe": _as_it_ran(recipe, calibration),
-        "calibration": shown,
-        "summary": summary,
-        "files": describe_files(out),
-        "versions": {
-            "python": python_version(),
-            **{name: version(name) for name in ("coolbits", "torch", "transformers", "tokenizers", "safetensors")},
-        },
-    }
-    write_json(out / QUANTIZATION, made)
-
-
-def _as_it_ran(recipe: Quantized, calibration: Calibrated | None) -> dict[str, Any]:
-    """Return the recipe's identity with the calibration that happened in place of the method's own, which did not."""
-    identity = recipe.identity()
-    if calibration is not None:
-        del identity["method"]["calibration"]
-        if calibration.recipe is not None:
-            identity["method"]["calibration"] = calibration.recipe.identity()
-    return identity
-
-
-def _shown(calibration: Calibrated, digest: str) -> dict[str, Any]:
-    """Return what `quantization.json` says of the tokens, in a file of this digest, that were shown to the model."""
-    sequences, length = calibration.tokens.tokens.shape
-    return {
-        "source": calibration.source,
-        "text_sha256": calibration.text_sha256,
-        "sequences": sequences,
-        "sequence_length": length,
-        "tokens": calibration.tokens.count,
-        "sha256": digest,
-    }
 
 
 def _replaced_weights(recipe: Quantized, model: PreTrainedModel) -> int:

@@ -1,7 +1,7 @@
 """A model taken apart into decoder blocks, by watching one forward pass instead of a table of architectures."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,19 +9,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from coolbits.ptq.hooks import Hook, Stop, full_precision, hooked, standing_in
 from coolbits.ptq.placement import placed, placed_in_turn
 from coolbits.ptq.tokens import Tokens
 from coolbits.study.quantization_memory import CHUNK_TOKENS
 
 Named = Sequence[tuple[str, nn.Module]]
-Hook = Callable[..., None]
 
 
 _WATCHED_TOKENS = 128
-
-
-class Stop(Exception):  # noqa: N818
-    """Ends a forward pass that has shown enough; it is no error."""
 
 
 @dataclass(frozen=True)
@@ -85,45 +81,6 @@ class Trace:
     def inputs(self) -> tuple[Chunk, ...]:
         """What the first block reads, made anew at each access: kept, it would wait in memory for every other pass."""
         return self.embed()
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast and reduced-precision matrix products off: Hessians gathered under them fail to factorize."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def hooked(modules: Mapping[nn.Module, Hook]) -> Iterator[None]:
-    """Call `hook(arguments, keywords)` before each forward pass of its module; a hook may raise `Stop`."""
-    handles = [
-        module.register_forward_pre_hook(lambda _module, *inputs, hook=hook: hook(*inputs), with_kwargs=True)
-        for module, hook in modules.items()
-    ]
-    try:
-        with suppress(Stop):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def standing_in(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Let modules compute by other functions, their hooks as ever."""
-    try:
-        for module, forward in forwards.items():
-            module.forward = forward
-        yield
-    finally:
-        for module in forwards:
-            module.__dict__.pop("forward", None)
 
 
 @torch.inference_mode()

@@ -53,9 +53,10 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     died = f" Crosses: {lost} fine-tuning{'s' * (lost > 1)} diverged." if lost else ""
     start = rows[rows.step == 0].loss.mean()
     return (
-        f"Supervised fine-tuning ({', '.join(rows.run.unique())}), each variant at the peak rate with the lowest final loss among "
-        f"those tried ({settings}). a: loss on held-out answers over the updates, from {start:.3f} nats a token before "
-        f"the first. b: the same at the end; means, and answers predicted whole: {finals or 'none'}. n = {count} "
+        f"Supervised fine-tuning ({', '.join(rows.run.unique())}), each variant at the peak rate with the lowest final "
+        f"loss among those tried ({settings}). a: loss on held-out answers over the updates, from {start:.3f} nats a "
+        f"token before the first. b: the same at the end; means, and answers predicted whole: {finals or 'none'}. "
+        f"n = {count} "
         f"fine-tunings, {len(seeds)} seed{'s' * (len(seeds) > 1)}; thick lines and large marks: means, thin lines and "
         f"small marks: single fine-tunings.{died} {scale}."
     )

@@ -1,0 +1,53 @@
+"""Watching a model run: hooks before its modules, forward passes that end early, functions in place of modules."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+Hook = Callable[..., None]
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends a forward pass that has shown enough; it is no error."""
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Switch autocast and reduced-precision matrix products off: Hessians gathered under them fail to factorize."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def hooked(modules: Mapping[nn.Module, Hook]) -> Iterator[None]:
+    """Call `hook(arguments, keywords)` before each forward pass of its module; a hook may raise `Stop`."""
+    handles = [
+        module.register_forward_pre_hook(lambda _module, *inputs, hook=hook: hook(*inputs), with_kwargs=True)
+        for module, hook in modules.items()
+    ]
+    try:
+        with suppress(Stop):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def standing_in(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Let modules compute by other functions, their hooks as ever."""
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module in forwards:
+            module.__dict__.pop("forward", None)
