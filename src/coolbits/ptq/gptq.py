@@ -48,8 +48,9 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
         layers: Sequence[IntegerLayer | None] = [None] * len(members)
         if factor.spread is not None:
             layers = _quantize_rows(together, factor, factor.spread)
+        judge = hessian.to(together[0][0].dtype)  # once for all losses, which are made in the weights' precision
         for index, layer in zip(members, layers, strict=True):
-            results[index] = _result(*tasks[index], hessian, factor, layer)
+            results[index] = _result(*tasks[index], judge, factor, layer)
         share = (monotonic() - clock) / len(members)
         results |= {index: replace(results[index], seconds=share) for index in members}
     return [results[index] for index in range(len(tasks))]
@@ -74,8 +75,8 @@ def _result(
     weight: torch.Tensor, recipe: GPTQ, hessian: torch.Tensor, factor: Factor, layer: IntegerLayer | None
 ) -> Result:
     nearest = round_to_nearest(weight, recipe.grid)
-    chosen, exact = layer or nearest, weight.to(torch.float64)
-    error = exact - chosen.weight()
+    chosen = layer or nearest
+    error = weight - chosen.weight()
     entry = Entry(
         requested="gptq",
         method="gptq" if layer else "rtn",
@@ -88,8 +89,8 @@ def _result(
         condition=factor.condition,
         dead_columns=int(factor.dead.sum()),
         proxy_loss=output_loss(error, hessian) if factor.finite else None,
-        rtn_proxy_loss=output_loss(exact - nearest.weight(), hessian) if factor.finite else None,
-        relative_error=relative_norm(error, exact),
+        rtn_proxy_loss=output_loss(weight - nearest.weight(), hessian) if factor.finite else None,
+        relative_error=relative_norm(error, weight),
     )
     return Result(chosen, entry, seconds=0.0)
 

@@ -72,16 +72,18 @@ class Result:
 
 
 def output_loss(error: torch.Tensor, hessian: torch.Tensor) -> float:
-    """Return tr(E H E^T) for an error [outputs, inputs] of the weights and a symmetric H, in float64.
+    """Return tr(E H E^T) for an error [outputs, inputs] of the weights and a symmetric H.
 
-    With H = 2 * mean(x x^T) it is the proxy loss (GPTQ, Frantar et al. 2023, equation 1).
+    With H = 2 * mean(x x^T) it is the proxy loss (GPTQ, Frantar et al. 2023, equation 1). Products are made in the
+    precision of `error`, sums of products in float64: in float32 some 1e-8, and where GPTQ's errors cancel 5e-6, is lost
+    of it, as measured on SmolLM2-135M.
     """
-    error, hessian = error.to(torch.float64), hessian.to(torch.float64)
-    total = 0.0
+    hessian, total = hessian.to(error.dtype), 0.0
     for start in range(0, len(hessian), _STRIP):  # what lies below the diagonal of H adds what lies above once more
         stop = start + _STRIP
         products = (error[:, start:stop] @ hessian[start:stop, start:]).mul_(error[:, start:])
-        total += float(products[:, :_STRIP].sum()) + 2 * float(products[:, _STRIP:].sum())
+        own, others = (float(part.sum(dtype=torch.float64)) for part in (products[:, :_STRIP], products[:, _STRIP:]))
+        total += own + 2 * others
     return total
 
 
