@@ -26,7 +26,8 @@ Theirs = tuple[Weights, nn.Module | None]  # parameters by name, and the model i
 
 
 def llmcompressor(calibration: Path, name: str) -> Callable[[nn.Module], None]:
-    """Return what quantizes a model in place by llm-compressor."""
+    """Return what quantizes a model in place by llm-compressor, which itself leaves the rounding to whoever saves it."""
+    from compressed_tensors.quantization import fake_quantize
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.gptq import GPTQModifier
@@ -49,8 +50,16 @@ def llmcompressor(calibration: Path, name: str) -> Callable[[nn.Module], None]:
     shown = {"dataset": Dataset.from_dict(columns), "num_calibration_samples": len(rows)}
     shown |= {"shuffle_calibration_samples": False}
 
+    @torch.no_grad()
+    def round_weights(loaded: nn.Module) -> None:
+        for module in loaded.modules():
+            if hasattr(module, "quantization_scheme"):
+                grid = module.weight_scale, module.weight_zero_point, module.quantization_scheme.weights
+                module.weight.copy_(fake_quantize(module.weight, *grid))
+
     def quantize(loaded: nn.Module) -> None:
         oneshot(model=loaded, recipe=recipes[name](), max_seq_length=rows.shape[1], **({} if name == "rtn" else shown))
+        round_weights(loaded)
 
     return quantize
 
@@ -79,17 +88,10 @@ def gptqmodel(model: Path, calibration: Path, name: str) -> tuple[Any, Callable[
 
 def by_llmcompressor(model: Path, calibration: Path, name: str) -> Theirs:
     """Quantize by llm-compressor."""
-    from compressed_tensors.quantization import fake_quantize
-
     loaded = load_model(model)
     llmcompressor(calibration, name)(loaded)
-    found = {key: parameter.detach() for key, parameter in loaded.named_parameters()}
-    for key, module in loaded.named_modules():
-        if hasattr(module, "quantization_scheme"):
-            grid = module.weight_scale, module.weight_zero_point, module.quantization_scheme.weights
-            found[f"{key}.weight"] = fake_quantize(module.weight.detach(), *grid)
     own = dict(load_model(model).named_parameters())
-    return {key: tensor for key, tensor in found.items() if key in own}, None
+    return {key: tensor.detach() for key, tensor in loaded.named_parameters() if key in own}, None
 
 
 def by_gptqmodel(model: Path, calibration: Path, name: str) -> Theirs:
