@@ -26,7 +26,7 @@ Theirs = tuple[Weights, nn.Module | None]  # parameters by name, and the model i
 
 
 def llmcompressor(calibration: Path, name: str) -> Callable[[nn.Module], None]:
-    """Return what quantizes a model in place by llm-compressor, which itself leaves the rounding to whoever saves it."""
+    """Return what quantizes a model in place by llm-compressor, which leaves the rounding to whoever saves it."""
     from compressed_tensors.quantization import fake_quantize
     from datasets import Dataset
     from llmcompressor import oneshot
