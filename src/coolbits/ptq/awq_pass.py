@@ -93,8 +93,7 @@ def _of_one_layer(name: str, weight: torch.Tensor, hessian: torch.Tensor) -> Obj
     narrow = hessian.to(weight.dtype)
 
     def part(weights: Weights, _index: int) -> float:
-        error = weights[name] - weight
-        return float(((error @ narrow) * error).sum())
+        return output_loss(weights[name] - weight, narrow)
 
     return Objective(1, part)
 
