@@ -294,9 +294,12 @@ class TestChoice:
 
     @needs_compiler
     @pytest.mark.skipif(native._WIDE == (), reason="no processor of this kind has AVX-512")
-    def test_without_avx_512_the_bits_are_the_same(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("lacking", ["avx512f", "avx512vbmi"])
+    def test_without_some_instructions_the_bits_are_the_same(
+        self, fresh: pytest.MonkeyPatch, tmp_path: Path, lacking: str
+    ) -> None:
         compiler = tmp_path / "compiler"
-        compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -mno-avx512f\n')
+        compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -mno-{lacking}\n')
         compiler.chmod(0o755)
         fresh.setenv("CXX", str(compiler))
         fresh.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

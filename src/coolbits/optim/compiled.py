@@ -176,10 +176,14 @@ def _tables(codec: Blockwise) -> ctypes.c_void_p:
 
 @cache
 def _lookups(signed: bool) -> Tensor:
-    """Return what `Dynamic` in codecs.cpp looks up, as int32: entries, middles above them (last: inf), cells, spans."""
+    """Return what `Dynamic` in codecs.cpp looks up, as int32.
+
+    These are entries, middles above them (last: inf), cells, spans, and the entries once more, byte by byte.
+    """
     above = torch.cat([middles(signed), torch.tensor([torch.inf])])
     numbers = [dynamic_codebook(signed), above]
-    return torch.cat([*(part.view(torch.int32) for part in numbers), _cells(signed), _spans(signed)])
+    planes = dynamic_codebook(signed).view(torch.uint8).view(256, 4).T.flatten().view(torch.int32)
+    return torch.cat([*(part.view(torch.int32) for part in numbers), _cells(signed), _spans(signed), planes])
 
 
 def _cells(signed: bool) -> Tensor:
@@ -205,13 +209,13 @@ def _cells(signed: bool) -> Tensor:
 
 
 def _spans(signed: bool) -> Tensor:
-    """Return how a magnitude becomes a code without a look-up in cells, as int32 [2 * 32 + 3 * 16].
+    """Return how a magnitude becomes a code without a look-up in cells, as int32 [16 + 32 + 3 * 16].
 
     Entries of magnitude count from 0, which is the entry 0; the last is 1. A span is 0 alone, the entries of a power of
     ten, which are equally spaced, or 1 alone; between two spans is an edge, the middle of their neighbours. Magnitudes
-    are looked up times 379 / 256, as in `_cells`. By a float's exponent modulo 32: the edge in its octave (inf: none;
-    there is one at most, not near the octave's ends), and the span below it. By span: factor and summand that give a
-    magnitude's place among the entries, and the last entry.
+    are looked up times 379 / 256, as in `_cells`. By span, the edge above it (inf: none). By a float's exponent modulo
+    32, the span that its octave begins in; an octave has one edge at most, not near its ends. Again by span, factor and
+    summand that give a magnitude's place among the entries, and the last entry.
 
     An edge's place is halfway between two integers in one of its spans: in the lower one, for a power of ten has twice
     as many entries as the one before; the two spans of one entry have factors that make it so. An edge is shifted by
@@ -235,12 +239,9 @@ def _spans(signed: bool) -> Tensor:
     factor[8] = 0.5 / (_STRETCH * (1 - halves[-1]))
     last[8] = len(entries) - 1
     summand[8] = last[8] - _STRETCH * factor[8]
-    edge_of, below = torch.full((32,), torch.inf), torch.zeros(32, dtype=torch.int32)
+    below = torch.zeros(32, dtype=torch.int32)
     for octave in range(-23, 1):
-        place = (octave + 127) % 32
-        below[place] = sum(octaves[edge] < octave for edge in edges)
-        for edge in edges:
-            if octaves[edge] == octave:
-                edge_of[place] = edge
-    numbers = [part.float().view(torch.int32) for part in (factor, summand)]
-    return torch.cat([edge_of.view(torch.int32), below, *numbers, last.to(torch.int32)])
+        below[(octave + 127) % 32] = sum(octaves[edge] < octave for edge in edges)
+    above = torch.tensor([*edges, *[torch.inf] * 8], dtype=torch.float64)
+    above, factor, summand = (part.float().view(torch.int32) for part in (above, factor, summand))
+    return torch.cat([above, below, factor, summand, last.to(torch.int32)])
