@@ -195,7 +195,17 @@ def test_each_layer_is_a_line_in_a_panel_of_each_variant(tables: dict[str, pd.Da
         assert line.get_ydata() == pytest.approx(expected.to_numpy())
     assert set(figure.axes[5].lines[3].get_ydata()) == {7.0}
     assert len({line.get_color() for line in figure.axes[5].lines}) == 4
-    assert len({panel.get_ylim() for panel in figure.axes}) == 1
+    assert len({(panel.get_xlim(), panel.get_ylim()) for panel in figure.axes}) == 1
+
+
+def test_panels_of_layers_show_the_values_of_all_variants(tables: dict[str, pd.DataFrame]) -> None:
+    rows = tables["telemetry"]
+    apart = rows.assign(sigma_max=rows.sigma_max * np.where(rows.optimizer == "muon", 1e-3, 1))
+    with theme():
+        figure = by_layer.draw({"telemetry": apart}, {"measure": "sigma_max"})
+    low, high = figure.axes[0].get_ylim()
+    drawn = np.concatenate([line.get_ydata() for panel in figure.axes for line in panel.lines[:3]])
+    assert low < drawn.min() < 1e-2 and 1 < drawn.max() < high
 
 
 def test_the_caption_of_the_layers_says_measure_tensors_and_runs(tables: dict[str, pd.DataFrame]) -> None:

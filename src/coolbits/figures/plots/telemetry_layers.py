@@ -22,7 +22,7 @@ _COLUMNS = 3
 
 
 def draw(tables: Tables, options: Options) -> Figure:
-    """Draw a line a layer, a panel a variant, all on one y axis.
+    """Draw a line a layer, a panel a variant, all on the same axes.
 
     Options: `runs`, names; `optimizers`, names of variants; `measure`, a column of the telemetry, by default
     `newton_schulz_error`, drawn of momenta if it has them.
@@ -39,11 +39,13 @@ def draw(tables: Tables, options: Options) -> Figure:
         drawing.diverged(panel, own, Look(look.label, style.GREY))
         scale_axes(panel, shown)
         panel.set_title(look.label)
-        if place:
-            panel.sharey(axes[0])
         if place % columns:
             panel.set_ylabel("")
             panel.tick_params(labelleft=False)
+    for name in ("xlim", "ylim"):
+        lows, highs = zip(*(getattr(panel, f"get_{name}")() for panel in axes[: len(variants)]), strict=True)
+        for panel in axes[: len(variants)]:
+            panel.set(**{name: (min(lows), max(highs))})
     for panel in axes[len(variants) :]:
         panel.set_visible(False)
     style.legend(figure, [*drawing.handles(_named(looks), marked=False), *drawing.diverged_entry(rows)])
