@@ -32,7 +32,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     """
     table = _rows(tables, options)
     models = table.drop_duplicates(_MODEL)
-    columns = min(3, len(models))
+    columns = 2 if len(models) == 4 else min(3, len(models))
     lines = -(-len(models) // columns)
     figure, axes = style.panels(columns, height=0.5 + 2.2 * lines, rows=lines)
     for panel, (_, model) in zip(axes, models.iterrows(), strict=False):
