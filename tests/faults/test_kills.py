@@ -131,7 +131,7 @@ def test_snakemake_killed_in_every_way_goes_on_in_a_folder_of_any_name(project_a
             second = project.run("snakemake", "--cores", "1")
             assert second.returncode == 1
             assert "cannot be locked" in second.stdout + second.stderr
-        time.sleep(random.uniform(0, 0.5))  # a job takes longer, else the last one could end before it is killed
+        time.sleep(random.uniform(0, 2))
         end(process, project, kind)
         assert process.wait() != 0
         if end in (group, snakemake_alone):
