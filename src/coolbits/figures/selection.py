@@ -1,6 +1,6 @@
 """What figures share before drawing: options, the choice of quantizer, words for captions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,22 +27,25 @@ def check_options(figure: str, options: Options) -> None:
             raise CoolbitsError(f"figure {figure}: no option {name!r}; it takes {', '.join(OPTIONS[figure]) or 'none'}")
 
 
+def names_in(option: str | Sequence[str]) -> list[str]:
+    """Return the names that an option holds: one, or several."""
+    return [option] if isinstance(option, str) else list(option)
+
+
 def chosen_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int) -> list[str]:
     """Return the quantizers to draw: `options["quantizers"]`, or the best of the table, at most `most`.
 
     Raises:
         CoolbitsError: if the table has no quantized model, or not the one asked for.
     """
-    asked = options.get("quantizers") or quantizers(table)[:most]
-    if isinstance(asked, str):
-        asked = [asked]
+    asked = names_in(options.get("quantizers") or quantizers(table)[:most])
     if not asked:
         raise CoolbitsError(f"figure {figure}: the study's table has no quantized model; add `quantizers` to the study")
     if len(asked) > most:
         raise CoolbitsError(f"figure {figure}: {len(asked)} quantizers asked for; it shows at most {most}")
     for name in asked:
         of_quantizer(table, name)
-    return list(asked)
+    return asked
 
 
 def of_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int = 1) -> list[pd.DataFrame]:

@@ -9,7 +9,7 @@ from matplotlib.transforms import Transform
 
 from coolbits.figures import drawing, style
 from coolbits.figures.marks import stand_for
-from coolbits.figures.selection import Options, Tables, check_options, demand, rate_label
+from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label
 from coolbits.study.optimizer_names import display_name
 
 NAME = "finetuning"
@@ -68,8 +68,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     table = demand(NAME, tables["finetuning"], "fine-tuned models")
     counts = table.groupby("run", sort=False).trajectory.nunique()
     names = list(counts.sort_values(ascending=False, kind="stable").index)
-    asked = options.get("run", names[0])
-    asked = [asked] if isinstance(asked, str) else list(asked)
+    asked = names_in(options.get("run", names[0]))
     for run in asked:
         demand(NAME, table[table.run == run], f"fine-tuning {run!r}, only {', '.join(names)}")
     rows = table[table.run.isin(asked)]

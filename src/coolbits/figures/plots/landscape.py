@@ -74,8 +74,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     """Return the grids of the models to draw, of the first seed, by peak rate and tokens."""
     (table,) = selection.of_quantizers(NAME, tables["landscape"], options)
     if "runs" in options:
-        asked = [options["runs"]] if isinstance(options["runs"], str) else list(options["runs"])
-        table = table[table.run.isin(asked)]
+        table = table[table.run.isin(selection.names_in(options["runs"]))]
     whole = table[table.outcome == "complete"]
     selection.demand(NAME, whole, "landscape of a run that did not diverge")
     whole = whole[whole.seed == whole.seed.min()]

@@ -17,7 +17,7 @@ from coolbits.figures.plots.telemetry_panels import (
     values_of,
 )
 from coolbits.figures.plots.telemetry_rows import rates, variant_rows
-from coolbits.figures.selection import Options, Tables, of_variant, variant_looks
+from coolbits.figures.selection import Options, Tables, names_in, of_variant, variant_looks
 from coolbits.figures.style import Look
 
 NAME = "telemetry"
@@ -60,8 +60,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _panels(options: Options) -> list[Panel]:
-    asked = options.get("measures", DEFAULT)
-    return panels_of(NAME, [asked] if isinstance(asked, str) else list(asked))
+    return panels_of(NAME, names_in(options.get("measures", DEFAULT)))
 
 
 def _ends(rows: pd.DataFrame) -> str:

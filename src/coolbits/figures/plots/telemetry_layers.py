@@ -11,7 +11,7 @@ from coolbits.figures import drawing, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.plots.telemetry_panels import LETTERS, Panel, descriptions, panels_of, scale_axes, values_of
 from coolbits.figures.plots.telemetry_rows import rates, variant_rows
-from coolbits.figures.selection import Options, Tables, demand, of_variant, variant_looks
+from coolbits.figures.selection import Options, Tables, demand, names_in, of_variant, variant_looks
 from coolbits.figures.style import Look
 
 NAME = "telemetry-layers"
@@ -70,8 +70,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 def _rows(tables: Tables, options: Options) -> tuple[pd.DataFrame, Panel]:
     """Return the rows that have a value to draw, in the column `drawn`, and the panel's measure."""
     rows = variant_rows(NAME, tables, options)
-    asked = options.get("optimizers") or list(dict.fromkeys(rows.variant))
-    asked = [asked] if isinstance(asked, str) else list(asked)
+    asked = names_in(options.get("optimizers") or list(dict.fromkeys(rows.variant)))
     rows = demand(NAME, rows[rows.variant.isin(asked)], f"telemetry of {', '.join(asked)}")
     shown = panels_of(NAME, [options.get("measure", _MEASURE)])[-1]
     drawn = values_of(rows, shown)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.plots.telemetry_panels import BY_CODEC
-from coolbits.figures.selection import Options, Tables, check_options, demand, rate_label
+from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label
 from coolbits.study.optimizer_names import display_name
 
 _SETTING = ["model", "schedule", "peak_lr", "weight_decay", "beta2"]
@@ -23,7 +23,7 @@ def variant_rows(figure: str, tables: Tables, options: Options) -> pd.DataFrame:
     check_options(figure, options)
     rows = demand(figure, tables["telemetry"], "runs with telemetry")
     if "runs" in options:
-        asked = [options["runs"]] if isinstance(options["runs"], str) else list(options["runs"])
+        asked = names_in(options["runs"])
         rows = rows[rows.run.isin(asked)]
         if rows.empty:
             raise CoolbitsError(f"figure {figure}: no telemetry of the runs {asked}; give names of runs that have it")
