@@ -123,10 +123,11 @@ def test_inputs_that_do_not_correlate_make_it_optimal(seed: int, bits: int, inpu
     result = gptq(weight, hessian, recipe(bits, None))
     levels = result.layer.scales[0, 0] * (torch.arange(2.0**bits) - 2 ** (bits - 1))
     candidates = torch.tensor(list(product(levels.tolist(), repeat=inputs)), dtype=torch.float64) - weight.double()
-    best = float(((candidates @ hessian) * candidates).sum(1).min())
+    losses = ((candidates @ hessian) * candidates).sum(1)
     # The largest weight is halfway between two levels, up to 3.5 steps from 0. Which one is nearer is up to float32,
     # whose rounding moves it by 2**-23 of its size, and so its squared error by up to 4 * 3.5 * 2**-23 of that.
-    assert result.entry.proxy_loss == pytest.approx(best, rel=4 * 3.5 * 2**-23 + 1e-6)
+    tied = losses[losses <= losses.min() * (1 + 4 * 3.5 * 2**-23)]
+    assert any(result.entry.proxy_loss == pytest.approx(float(loss)) for loss in tied)
 
 
 @settings(max_examples=25, deadline=None)
