@@ -15,13 +15,13 @@
 
 namespace {
 
-// So small that the processor works at all steps of one chunk, and of the next ones, at the same time.
+// So many numbers that their codes fill a register, and so few that the processor works at several chunks at once.
 #ifdef __AVX512F__
-constexpr int64_t chunk = 16;
+constexpr int64_t chunk = 64;
 #else
-constexpr int64_t chunk = 32;  // of smaller ones, whose codes do not fill a register, GCC makes no vector code
+constexpr int64_t chunk = 32;
 #endif
-constexpr uint32_t all = ~0u;
+constexpr uint64_t all = ~uint64_t{0};
 
 int32_t bits_of(float value) {
   int32_t bits;
@@ -39,13 +39,29 @@ float float_of(int32_t bits) {
 int32_t magnitude(float value) { return bits_of(value) & 0x7fffffff; }
 
 #ifdef __AVX512F__
-// How far a number is from the nearest integer.
-[[gnu::always_inline]] inline __m512 from_integer(__m512 number) {
-#ifdef __AVX512DQ__
-  return _mm512_abs_ps(_mm512_reduce_ps(number, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+using Quarters = __m512i[4];  // a chunk as 32-bit integers
+
+// One byte of each integer of a chunk, the lowest is byte 0.
+template <int byte>
+[[gnu::always_inline]] inline __m512i bytes_of(const Quarters& quarters) {
+#ifdef __AVX512VBMI__
+  const __m512i order = _mm512_add_epi8(
+      _mm512_set1_epi8(byte), _mm512_set_epi64(0, 0, 0, 0, 0x7c7874706c686460, 0x5c5854504c484440, 0x3c3834302c282420,
+                                               0x1c1814100c080400));
+  const __m512i low = _mm512_permutex2var_epi8(quarters[0], order, quarters[1]);
+  const __m512i high = _mm512_permutex2var_epi8(quarters[2], order, quarters[3]);
+  return _mm512_inserti64x4(low, _mm512_castsi512_si256(high), 1);
 #else
-  return _mm512_abs_ps(_mm512_sub_ps(number, _mm512_cvtepi32_ps(_mm512_cvtps_epi32(number))));
+  const auto quarter = [&](int number) { return _mm512_cvtepi32_epi8(_mm512_srli_epi32(quarters[number], 8 * byte)); };
+  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(quarter(0)), quarter(1), 1);
+  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(quarter(2)), quarter(3), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 #endif
+}
+
+[[gnu::always_inline]] inline uint64_t bits_of(const __mmask16 (&quarters)[4]) {
+  const auto bits = [&](int number) { return uint64_t{_cvtmask16_u32(quarters[number])} << 16 * number; };
+  return bits(0) | bits(1) | bits(2) | bits(3);
 }
 #endif
 
@@ -54,7 +70,6 @@ int32_t magnitude(float value) { return bits_of(value) & 0x7fffffff; }
 template <class Integer, int levels>
 struct Linear {
   using Code = Integer;
-  static constexpr bool ahead = false;
   static constexpr float stretch = levels;
   explicit Linear(const void*) {}
 
@@ -63,9 +78,12 @@ struct Linear {
   [[gnu::always_inline]] void decode(const Code* codes, float unit, float* values, int64_t count) const {
 #ifdef __AVX512F__
     if (count == chunk) {
-      const __m128i some = _mm_loadu_si128((const __m128i*)codes);
-      const __m512i wide = Code(-1) < 0 ? _mm512_cvtepi8_epi32(some) : _mm512_cvtepu8_epi32(some);
-      return _mm512_storeu_ps(values, _mm512_mul_ps(_mm512_cvtepi32_ps(wide), _mm512_set1_ps(unit)));
+      for (int64_t start = 0; start < chunk; start += 16) {
+        const __m128i some = _mm_loadu_si128((const __m128i*)(codes + start));
+        const __m512i wide = Code(-1) < 0 ? _mm512_cvtepi8_epi32(some) : _mm512_cvtepu8_epi32(some);
+        _mm512_storeu_ps(values + start, _mm512_mul_ps(_mm512_cvtepi32_ps(wide), _mm512_set1_ps(unit)));
+      }
+      return;
     }
 #endif
     int32_t wide[chunk];
@@ -78,15 +96,26 @@ struct Linear {
   struct Ready {};  // nothing to make ready
   Ready ready() const { return {}; }
 
-  [[gnu::always_inline]] uint32_t guess(const float* values, float inverse, Code* codes, int64_t count,
+  [[gnu::always_inline]] uint64_t guess(const float* values, float inverse, Code* codes, int64_t count,
                                         const Ready&) const {
     constexpr float doubtful = 0.4999f;  // so far from an integer
 #ifdef __AVX512F__
     if (count == chunk) {
-      const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values), _mm512_set1_ps(inverse));
-      const __m512i nearest = _mm512_cvtps_epi32(stretched);
-      _mm_storeu_si128((__m128i*)codes, _mm512_cvtepi32_epi8(nearest));
-      return _mm512_cmp_ps_mask(from_integer(stretched), _mm512_set1_ps(doubtful), _CMP_GT_OQ);
+      Quarters nearest;
+      __mmask16 doubt[4];
+#pragma GCC unroll 4
+      for (int quarter = 0; quarter < 4; ++quarter) {
+        const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values + 16 * quarter), _mm512_set1_ps(inverse));
+        nearest[quarter] = _mm512_cvtps_epi32(stretched);
+#ifdef __AVX512DQ__
+        const __m512 rest = _mm512_reduce_ps(stretched, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+        const __m512 rest = _mm512_sub_ps(stretched, _mm512_cvtepi32_ps(nearest[quarter]));
+#endif
+        doubt[quarter] = _mm512_cmp_ps_mask(_mm512_abs_ps(rest), _mm512_set1_ps(doubtful), _CMP_GT_OQ);
+      }
+      _mm512_storeu_si512(codes, bytes_of<0>(nearest));
+      return bits_of(doubt);
     }
 #endif
     int32_t nearest[chunk], farthest = 0;
@@ -107,11 +136,6 @@ struct Linear {
 template <bool is_signed>
 struct Dynamic {
   using Code = uint8_t;
-#ifdef __AVX512VBMI__
-  static constexpr bool ahead = true;
-#else
-  static constexpr bool ahead = false;
-#endif
   static constexpr float stretch = 379 / 256.0f;
   static constexpr int leading = is_signed ? 15 : 16;
   const float *codebook, *middles;
@@ -123,16 +147,13 @@ struct Dynamic {
         middles(codebook + 256),
         cells(static_cast<const uint32_t*>(tables) + 512),
         spans(codebook + 512 + (1 << leading)),
-        planes(spans + 96) {}
+        planes(spans + 80) {}
 
   float unit(float scale) const { return scale; }
 
   [[gnu::always_inline]] void decode(const Code* codes, float unit, float* values, int64_t count) const {
 #ifdef __AVX512F__
-    if (count == chunk) {
-      const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)codes));
-      return _mm512_storeu_ps(values, _mm512_mul_ps(entries(wide), _mm512_set1_ps(unit)));
-    }
+    if (count == chunk) return decode_chunk(codes, _mm512_set1_ps(unit), values);
 #endif
     int32_t wide[chunk];
     for (int64_t i = 0; i < count; ++i) wide[i] = codes[i];
@@ -140,33 +161,47 @@ struct Dynamic {
   }
 
 #ifdef __AVX512VBMI__
-  // Decodes the chunks of a block, but for what is left of four: entries byte by byte, each a look-up among 256 bytes,
-  // which is made for 64 codes at once, in less than half the time of `entries`.
-  [[gnu::always_inline]] int64_t decode_ahead(const Code* codes, float unit, float* values, int64_t count) const {
+  // Entries byte by byte, each a look-up among 256 bytes, which is made for all codes of a chunk at once.
+  [[gnu::always_inline]] void decode_chunk(const Code* codes, __m512 units, float* values) const {
+    // Unpacking works within quarters of registers: with codes in fours turned, floats end where they belong.
     const __m512i turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512 units = _mm512_set1_ps(unit);
-    int64_t start = 0;
-    for (; start + 64 <= count; start += 64) {
-      // Unpacking works within quarters of registers: with codes in fours turned, floats end where they belong.
-      const __m512i some = _mm512_permutexvar_epi32(turn, _mm512_loadu_si512(codes + start));
-      const __mmask64 high = _mm512_movepi8_mask(some);
-      const auto bytes = [&](int plane) {
-        const auto part = [&](int number) { return _mm512_loadu_si512(planes + 64 * plane + 16 * number); };
-        return _mm512_mask_blend_epi8(high, _mm512_permutex2var_epi8(part(0), some, part(1)),
-                                      _mm512_permutex2var_epi8(part(2), some, part(3)));
+    const __m512i some = _mm512_permutexvar_epi32(turn, _mm512_loadu_si512(codes));
+    const __mmask64 high = _mm512_movepi8_mask(some);
+    const float* table = planes;
+    asm("" : "+r"(table));  // or GCC would copy all of it to the stack before each loop
+    const auto bytes = [&](int plane) {
+      const auto part = [&](int number) { return _mm512_loadu_si512(table + 64 * plane + 16 * number); };
+      return _mm512_mask_blend_epi8(high, _mm512_permutex2var_epi8(part(0), some, part(1)),
+                                    _mm512_permutex2var_epi8(part(2), some, part(3)));
+    };
+    const __m512i byte0 = bytes(0), byte1 = bytes(1), byte2 = bytes(2), byte3 = bytes(3);
+    const __m512i low0 = _mm512_unpacklo_epi8(byte0, byte1), low1 = _mm512_unpackhi_epi8(byte0, byte1);
+    const __m512i high0 = _mm512_unpacklo_epi8(byte2, byte3), high1 = _mm512_unpackhi_epi8(byte2, byte3);
+    const auto put = [&](int quarter, __m512i entry) {
+      _mm512_storeu_ps(values + 16 * quarter, _mm512_mul_ps(_mm512_castsi512_ps(entry), units));
+    };
+    put(0, _mm512_unpacklo_epi16(low0, high0));
+    put(1, _mm512_unpackhi_epi16(low0, high0));
+    put(2, _mm512_unpacklo_epi16(low1, high1));
+    put(3, _mm512_unpackhi_epi16(low1, high1));
+  }
+#elif defined(__AVX512F__)
+  // Entries from registers: processors gather sixteen floats in the time of a dozen such permutations, or far longer.
+  [[gnu::always_inline]] void decode_chunk(const Code* codes, __m512 units, float* values) const {
+    for (int64_t start = 0; start < chunk; start += 16) {
+      const __m512i some = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(codes + start)));
+      const auto pick = [&](int first) {
+        return _mm512_permutex2var_ps(_mm512_loadu_ps(codebook + first), some, _mm512_loadu_ps(codebook + first + 16));
       };
-      const __m512i byte0 = bytes(0), byte1 = bytes(1), byte2 = bytes(2), byte3 = bytes(3);
-      const __m512i low0 = _mm512_unpacklo_epi8(byte0, byte1), low1 = _mm512_unpackhi_epi8(byte0, byte1);
-      const __m512i high0 = _mm512_unpacklo_epi8(byte2, byte3), high1 = _mm512_unpackhi_epi8(byte2, byte3);
-      const auto put = [&](int place, __m512i entry) {
-        _mm512_storeu_ps(values + start + 16 * place, _mm512_mul_ps(_mm512_castsi512_ps(entry), units));
+      const auto bit = [&](int place) { return _mm512_test_epi32_mask(some, _mm512_set1_epi32(1 << place)); };
+      const __mmask16 bit5 = bit(5), bit6 = bit(6);
+      const auto half = [&](int first) {
+        const __m512 low = _mm512_mask_blend_ps(bit5, pick(first), pick(first + 32));
+        const __m512 high = _mm512_mask_blend_ps(bit5, pick(first + 64), pick(first + 96));
+        return _mm512_mask_blend_ps(bit6, low, high);
       };
-      put(0, _mm512_unpacklo_epi16(low0, high0));
-      put(1, _mm512_unpackhi_epi16(low0, high0));
-      put(2, _mm512_unpacklo_epi16(low1, high1));
-      put(3, _mm512_unpackhi_epi16(low1, high1));
+      _mm512_storeu_ps(values + start, _mm512_mul_ps(_mm512_mask_blend_ps(bit(7), half(0), half(128)), units));
     }
-    return start;
   }
 #endif
 
@@ -179,13 +214,13 @@ struct Dynamic {
 #ifdef __AVX512F__
   // What `spans` holds, in registers: left in memory, it would be read again for each chunk.
   struct Ready {
-    __m512 edges, factors, summands;
-    __m512i lasts, below[2];
+    __m512 edges, factors, least, summand;
+    __m512i below[2];
   };
   [[gnu::always_inline]] Ready ready() const {
-    const auto numbers = [&](int first) { return _mm512_loadu_ps(spans + first); };
     const auto integers = [&](int first) { return _mm512_loadu_si512(spans + first); };
-    Ready found = {numbers(0), numbers(48), numbers(64), integers(80), {integers(16), integers(32)}};
+    Ready found = {_mm512_loadu_ps(spans), _mm512_loadu_ps(spans + 48), _mm512_set1_ps(spans[64]),
+                   _mm512_set1_ps(spans[65]), {integers(16), integers(32)}};
 #ifdef __AVX512VBMI__
     // As bytes, whose place is the exponent modulo 64; those of 64 and 128, a number's other bytes, are 0.
     const __m512i low = _mm512_castsi128_si512(_mm512_cvtepi32_epi8(found.below[0]));
@@ -195,55 +230,56 @@ struct Dynamic {
     return found;
   }
 
-  // Entries from registers: processors gather sixteen floats in the time of a dozen such permutations, or far longer.
-  [[gnu::always_inline]] __m512 entries(__m512i codes) const {
-    const auto pick = [&](int first) {
-      return _mm512_permutex2var_ps(_mm512_loadu_ps(codebook + first), codes, _mm512_loadu_ps(codebook + first + 16));
-    };
-    const auto bit = [&](int place) { return _mm512_test_epi32_mask(codes, _mm512_set1_epi32(1 << place)); };
-    const __mmask16 bit5 = bit(5), bit6 = bit(6);
-    const auto half = [&](int first) {
-      const __m512 low = _mm512_mask_blend_ps(bit5, pick(first), pick(first + 32));
-      const __m512 high = _mm512_mask_blend_ps(bit5, pick(first + 64), pick(first + 96));
-      return _mm512_mask_blend_ps(bit6, low, high);
-    };
-    return _mm512_mask_blend_ps(bit(7), half(0), half(128));
-  }
-
-  // Entries of a power of ten are equally spaced, so a code is a number rounded. The float's exponent tells the power,
-  // but for one edge at most in each octave; magnitudes near an edge are halfway between two numbers, so in doubt too.
-  [[gnu::always_inline]] uint32_t guess_chunk(const float* values, float inverse, Code* codes,
+  // A power of ten has twice as many entries as the one before, equally spaced. So one line, the same for all powers but
+  // for its slope, leads from a magnitude to a number from 1 to 2 whose leading bits are the code: those before the
+  // point count the lower powers' entries. How many bits is the number of the span, by which they are turned to the
+  // end. Magnitudes in doubt have zeros behind these bits, or a one and zeros: see `_spans`.
+  [[gnu::always_inline]] uint64_t guess_chunk(const float* values, float inverse, Code* codes,
                                               const Ready& ready) const {
-    const __m512 stretched = _mm512_mul_ps(_mm512_loadu_ps(values), _mm512_set1_ps(inverse));
-    const __m512 size = _mm512_max_ps(is_signed ? _mm512_abs_ps(stretched) : stretched, _mm512_set1_ps(0x1p-23f));
-    const __m512i octave = _mm512_srli_epi32(_mm512_castps_si512(size), 23);
-#ifdef __AVX512VBMI__
-    const __m512i below = _mm512_permutexvar_epi8(octave, ready.below[0]);
+    constexpr int certain = is_signed ? 0x7ff00000 : 0x7fe00000;
+    Quarters stretched, numbers, turned;
+    __mmask16 doubt[4];
+#pragma GCC unroll 4
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(values + 16 * quarter), _mm512_set1_ps(inverse));
+#ifdef __AVX512DQ__
+      const __m512 size = _mm512_range_ps(value, ready.least, 0b1011);  // the larger magnitude
 #else
-    const __m512i below = _mm512_permutex2var_epi32(ready.below[0], octave, ready.below[1]);
+      const __m512 size = _mm512_max_ps(_mm512_abs_ps(value), ready.least);
 #endif
-    const __m512 edge = _mm512_permutexvar_ps(below, ready.edges);
-    const __mmask16 is_above = _mm512_cmp_ps_mask(size, edge, _CMP_GT_OQ);
-    const __m512i span = _mm512_mask_add_epi32(below, is_above, below, _mm512_set1_epi32(1));
-    const __m512 factor = _mm512_permutexvar_ps(span, ready.factors);
-    const __m512 place = _mm512_fmadd_ps(size, factor, _mm512_permutexvar_ps(span, ready.summands));
-    const __m512i rounded = _mm512_cvtps_epi32(place);
-    __m512i code = _mm512_min_epi32(rounded, _mm512_permutexvar_epi32(span, ready.lasts));
-    if (is_signed) {
-      // Zero is 127; below it ~code + 128 is 127 - code. There is a 1, but no -1.
-      const __m512i sign = _mm512_srai_epi32(_mm512_castps_si512(stretched), 31);
-      code = _mm512_add_epi32(_mm512_xor_si512(code, sign), _mm512_sub_epi32(_mm512_set1_epi32(127), sign));
-      code = _mm512_max_epi32(code, _mm512_setzero_si512());
+      const __m512i octave = _mm512_srli_epi32(_mm512_castps_si512(size), 23);
+#ifdef __AVX512VBMI__
+      const __m512i below = _mm512_permutexvar_epi8(octave, ready.below[0]);
+#else
+      const __m512i below = _mm512_permutex2var_epi32(ready.below[0], octave, ready.below[1]);
+#endif
+      const __mmask16 above = _mm512_cmp_ps_mask(size, _mm512_permutexvar_ps(below, ready.edges), _CMP_GT_OQ);
+      const __m512i span = _mm512_mask_add_epi32(below, above, below, _mm512_set1_epi32(1));
+      const __m512 number = _mm512_fmadd_ps(size, _mm512_permutexvar_ps(span, ready.factors), ready.summand);
+      stretched[quarter] = _mm512_castps_si512(value);
+      numbers[quarter] = _mm512_sub_epi32(_mm512_castps_si512(number), _mm512_set1_epi32(0x3f000000));
+      turned[quarter] = _mm512_rolv_epi32(numbers[quarter], span);
+      doubt[quarter] = _mm512_testn_epi32_mask(turned[quarter], _mm512_set1_epi32(certain));
     }
-    _mm_storeu_si128((__m128i*)codes, _mm512_cvtepi32_epi8(code));
-    return _mm512_cmp_ps_mask(from_integer(place), _mm512_set1_ps(0.4995f), _CMP_GT_OQ);
+    // Beyond the last entry of a power the number may be 2 or more, which counts one too many.
+    const __m512i place = _mm512_sub_epi8(bytes_of<0>(turned), bytes_of<3>(numbers));
+    __m512i code;
+    if (is_signed) {  // zero is 127; there is a 1, but no -1
+      const __m512i zero = _mm512_set1_epi8(127);
+      const __mmask64 negative = _mm512_movepi8_mask(bytes_of<3>(stretched));
+      code = _mm512_mask_subs_epu8(_mm512_add_epi8(zero, place), negative, zero, place);
+    } else {
+      code = _mm512_sub_epi8(place, _mm512_set1_epi8(1));
+    }
+    _mm512_storeu_si512(codes, code);
+    return bits_of(doubt);
   }
 #else
   struct Ready {};
   Ready ready() const { return {}; }
 #endif
 
-  [[gnu::always_inline]] uint32_t guess(const float* values, float inverse, Code* codes, int64_t count,
+  [[gnu::always_inline]] uint64_t guess(const float* values, float inverse, Code* codes, int64_t count,
                                         [[maybe_unused]] const Ready& ready) const {
     constexpr uint32_t doubtful = 10u << leading;  // ten floats: five on either side of a middle
 #ifdef __AVX512F__
@@ -266,32 +302,11 @@ struct Dynamic {
   }
 };
 
-// Puts a whole block's old states where its new ones will be, if the codec makes better code so.
-template <class Codec>
-[[gnu::always_inline]] inline void decode_ahead(const Codec codec, const typename Codec::Code* codes, float unit,
-                                                float* values, int64_t count) {
-  if constexpr (Codec::ahead) {
-    int64_t start = codec.decode_ahead(codes, unit, values, count);
-    for (; start < count; start += chunk)
-      codec.decode(codes + start, unit, values + start, std::min(chunk, count - start));
-  }
-}
-
-// The old states of a chunk, decoded now or before.
-template <class Codec, class Size>
-[[gnu::always_inline]] inline void decode(const Codec codec, const typename Codec::Code* codes, float unit,
-                                          const float* ahead, float* values, Size size) {
-  if constexpr (Codec::ahead)
-    for (int64_t i = 0; i < size; ++i) values[i] = ahead[i];
-  else
-    codec.decode(codes, unit, values, size);
-}
-
 // A block's scale as the divisor of its values, its inverse, and the places at which guesses from that inverse are in
 // doubt whatever the values are: none or all.
 struct Divisor {
   float value, inverse;
-  uint32_t doubt;
+  uint64_t doubt;
 };
 
 template <class Codec>
@@ -303,7 +318,7 @@ Divisor divisor_of(float scale) {
 
 // Guesses the codes of a chunk and returns the places in doubt, which `settle` encodes.
 template <class Codec>
-[[gnu::always_inline]] inline uint32_t guess(const Codec codec, const float* values, const Divisor divisor,
+[[gnu::always_inline]] inline uint64_t guess(const Codec codec, const float* values, const Divisor divisor,
                                              typename Codec::Code* codes, int64_t count,
                                              const typename Codec::Ready& ready) {
   return codec.guess(values, divisor.inverse, codes, count, ready) | divisor.doubt;
@@ -311,9 +326,9 @@ template <class Codec>
 
 template <class Codec>
 [[gnu::always_inline]] inline void settle(const Codec codec, const float* values, const Divisor divisor,
-                                          typename Codec::Code* codes, int64_t count, uint32_t doubt) {
+                                          typename Codec::Code* codes, int64_t count, uint64_t doubt) {
   for (; doubt != 0; doubt &= doubt - 1) {
-    const int64_t place = __builtin_ctz(doubt);
+    const int64_t place = __builtin_ctzll(doubt);
     if (place < count) codes[place] = codec.encode(values[place] / divisor.value);
   }
 }

@@ -209,39 +209,44 @@ def _cells(signed: bool) -> Tensor:
 
 
 def _spans(signed: bool) -> Tensor:
-    """Return how a magnitude becomes a code without a look-up in cells, as int32 [16 + 32 + 3 * 16].
+    """Return how a magnitude becomes a code without a look-up in cells, as int32 [5 * 16].
 
-    Entries of magnitude count from 0, which is the entry 0; the last is 1. A span is 0 alone, the entries of a power of
-    ten, which are equally spaced, or 1 alone; between two spans is an edge, the middle of their neighbours. Magnitudes
-    are looked up times 379 / 256, as in `_cells`. By span, the edge above it (inf: none). By a float's exponent modulo
-    32, the span that its octave begins in; an octave has one edge at most, not near its ends. Again by span, factor and
-    summand that give a magnitude's place among the entries, and the last entry.
+    A span is the entry 0 alone, the entries of a power of ten, or 1 alone; between two spans is an edge, the middle of
+    their neighbours. The n entries of a power end the n equal parts' first halves of 0.1..1 times it: a magnitude x has
+    the place n * u, rounded down, with u = x / (0.9 * power) + 8 / 9, if those of all lower powers count n. A span's
+    number is how far a float32 u is turned to the left to have that place as its last bits (its exponent's last bit is
+    the 1 before the point): 9 and the logarithm of n.
 
-    An edge's place is halfway between two integers in one of its spans: in the lower one, for a power of ten has twice
-    as many entries as the one before; the two spans of one entry have factors that make it so. An edge is shifted by
-    six float32 into its other span: so all magnitudes that rounding may take across it have such a place.
+    Magnitudes are looked up times 379 / 256, as in `_cells`. By span modulo 16, the edge above it (inf: none). By a
+    float's exponent modulo 32, the span that its octave begins in; an octave has one edge at most, not near its ends.
+    By span modulo 16, the factor of u. Then the least magnitude that is looked up, and the summand of u.
+
+    A summand larger by 2^-19 makes numbers in doubt those with eleven zeros (ten if unsigned) after the place's bits or
+    after one more, at most 2^-18 above it: an edge's u is halfway between two places in the lower span, and beyond 2,
+    so that there is one bit less behind the point. The two spans of one entry have factors that make it so: 0's has its
+    edge at 2, the edge of 1 is at 1. An edge is shifted by six float32 into its other span: so all magnitudes that
+    rounding may take across it are in doubt.
     """
     entries = dynamic_codebook(signed).double()
     entries = entries[entries >= 0]
     counts = [(1 if signed else 2) << power for power in range(7)]  # entries a power of ten, from 1e-7 to 1
     firsts = [1 + sum(counts[:power]) for power in range(7)] + [len(entries) - 1]
-    halves = [float(entries[first - 1] + entries[first]) / 2 for first in firsts]
+    halves = [_STRETCH * float(entries[first - 1] + entries[first]) / 2 for first in firsts]
     shifts = [7e-7] * 7 + [-7e-7]
-    edges = [_STRETCH * half * (1 + shift) for half, shift in zip(halves, shifts, strict=True)]
-    octaves = {edge: frexp(edge)[1] - 1 for edge in edges}
-    factor, summand, last = torch.zeros(3, 16, dtype=torch.float64)
-    for span, (count, first) in enumerate(zip(counts, firsts, strict=False), start=1):
-        step = 0.9 * 10.0 ** (span - 7) / count
-        factor[span] = 1 / (_STRETCH * step)
-        summand[span] = first - float(entries[first]) / step
-        last[span] = first + count - 1
-    factor[0] = 0.5 / (_STRETCH * halves[0])
-    factor[8] = 0.5 / (_STRETCH * (1 - halves[-1]))
-    last[8] = len(entries) - 1
-    summand[8] = last[8] - _STRETCH * factor[8]
+    edges = [half * (1 + shift) for half, shift in zip(halves, shifts, strict=True)]
+    octaves = [frexp(edge)[1] - 1 for edge in edges]
+    summand = 8 / 9 + 2**-19
+    slopes = [10.0 ** (6 - power) / (0.9 * _STRETCH) for power in range(7)]
+    slopes = [(2 + 2**-11 - summand) / halves[0], *slopes, (1 + 2**-20 - summand) / halves[-1]]
+    zero = 8 if signed else 9
+    above, factor = torch.full((16,), torch.inf, dtype=torch.float64), torch.zeros(16, dtype=torch.float64)
+    for place, slope in enumerate(slopes):
+        factor[(zero + place) % 16] = slope
+    for place, edge in enumerate(edges):
+        above[(zero + place) % 16] = edge
     below = torch.zeros(32, dtype=torch.int32)
     for octave in range(-23, 1):
-        below[(octave + 127) % 32] = sum(octaves[edge] < octave for edge in edges)
-    above = torch.tensor([*edges, *[torch.inf] * 8], dtype=torch.float64)
-    above, factor, summand = (part.float().view(torch.int32) for part in (above, factor, summand))
-    return torch.cat([above, below, factor, summand, last.to(torch.int32)])
+        below[(octave + 127) % 32] = zero + sum(edge < octave for edge in octaves)
+    ends = torch.tensor([2.0**-23, summand, *[0.0] * 14], dtype=torch.float64)  # a register each: see `_lookups`
+    above, factor, ends = (part.float().view(torch.int32) for part in (above, factor, ends))
+    return torch.cat([above, below, factor, ends])

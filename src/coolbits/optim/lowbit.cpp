@@ -2,9 +2,9 @@
 // and addition may be contracted to one (-ffp-contract=off), nothing is reordered. See codecs.cpp for the codes.
 //
 // A call makes the blocks `begin` to `end` of all tensors together, counted one tensor after the other. The codes of a
-// block need its largest magnitude: one loop over its chunks decodes and updates the states, a second one, while they
-// are in the cache, encodes them. The first waits for memory, the second computes: AdamW's take turns, the second one
-// block behind. `table` holds rows of addresses, one column a tensor.
+// block need its largest magnitude: its chunks are decoded and updated first and, while they are in the cache, encoded.
+// The first waits for memory, the second computes: AdamW's loop does both in turns, the second one block behind. `table`
+// holds rows of addresses, one column a tensor.
 
 #include <type_traits>
 #include <vector>
@@ -18,56 +18,27 @@ using LinearUnsigned = Linear<uint8_t, 255>;
 using DynamicSigned = Dynamic<true>;
 using DynamicUnsigned = Dynamic<false>;
 
-// Calls visit(first element, number of elements); but for a short last chunk the compiler knows the number.
-template <class Visit>
-[[gnu::always_inline]] inline void for_chunks(int64_t count, Visit visit) {
-  int64_t start = 0;
-  for (; start + chunk <= count; start += chunk) visit(start, std::integral_constant<int64_t, chunk>());
+// Calls visit(first element, number of elements) from `start` on; but for a short last part the compiler knows the number.
+template <int64_t length = chunk, class Visit>
+[[gnu::always_inline]] inline void for_parts(int64_t start, int64_t count, Visit visit) {
+  for (; start + length <= count; start += length) visit(start, std::integral_constant<int64_t, length>());
   if (start < count) visit(start, count - start);
 }
 
-// The same for strips of a few chunks, which the first cache holds.
-constexpr int64_t strip = 256;
-template <class Visit>
-[[gnu::always_inline]] inline void for_strips(int64_t count, Visit visit) {
-  for (int64_t start = 0; start < count; start += strip) visit(start, std::min(strip, count - start));
-}
-
-// The places in doubt of a strip's codes, chunk by chunk. They wait for its end: a branch in each chunk would cost as
-// much as a third of encoding.
-struct Doubts {
-  uint32_t places[strip / chunk], any = 0;
-  void note(int64_t start, uint32_t doubt) {
-    places[start / chunk] = doubt;
-    any |= doubt;
-  }
-  template <class Codec>
-  void settle(const Codec codec, const float* values, const Divisor divisor, typename Codec::Code* codes,
-              int64_t count) const {
-    if (any)
-      for (int64_t start = 0; start < count; start += chunk)
-        ::settle(codec, values + start, divisor, codes + start, count - start, places[start / chunk]);
-  }
-};
-
-// The largest magnitude of what it has seen, chunk by chunk.
+// The largest magnitude of what it has seen. Each place of a few has its own, reduced at the end only.
 struct Largest {
-  int32_t bits[chunk] = {};  // of each place in a chunk: reduced at the end only
+  static constexpr int64_t places = 16;
+  int32_t bits[places] = {};
   void see(int64_t place, float value) { bits[place] = std::max(bits[place], magnitude(value)); }
-  float value() const {
-#ifdef __AVX512F__
-    return float_of(_mm512_reduce_max_epi32(_mm512_loadu_si512(bits)));
-#else
-    return float_of(*std::max_element(bits, bits + chunk));
-#endif
-  }
+  float value() const { return float_of(*std::max_element(bits, bits + places)); }
 };
 
-// Asks for memory that is read soon: what the other loop of a block reads, or the next block. Processors guess what comes
+// Asks for a chunk that is read soon: what the other loop of a block reads, or the next block. Processors guess what comes
 // next only within a page, which a block often fills. Where nothing is, nothing happens.
-template <class... T>
-[[gnu::always_inline]] inline void fetch(const T*... addresses) {
-  (__builtin_prefetch(addresses), ...);
+template <class T>
+[[gnu::always_inline]] inline void fetch(const T* address) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t i = 0; i < chunk; i += line) __builtin_prefetch(address + i);
 }
 
 template <class T>
@@ -107,74 +78,76 @@ struct AdamBlock {
   Divisor divisor1, divisor2;
 };
 
-// Codes are bytes, which may alias everything: the loops become vector code only in functions of their own, which are
+// Makes new states, and codes and weights of the block before them: see `adam_blocks`.
+//
+// Codes are bytes, which may alias everything: the loops become vector code only in a function of their own, which is
 // not inlined and whose pointers are __restrict.
 template <class First, class Second>
-[[gnu::noinline]] void adam_moments(const float* __restrict gradient, const typename First::Code* __restrict codes1,
-                                    float unit1, const typename Second::Code* __restrict codes2, float unit2,
-                                    int64_t count, float* __restrict average, float* __restrict square,
-                                    Largest& largest1, Largest& largest2, const First first, const Second second,
-                                    const AdamNumbers n) {
-  Largest seen1 = largest1, seen2 = largest2;
-  decode_ahead(first, codes1, unit1, average, count);
-  decode_ahead(second, codes2, unit2, square, count);
-  for_chunks(count, [&](int64_t start, auto size) {
+[[gnu::noinline]] void adam_pass(int64_t count, const float* __restrict gradient,
+                                 const typename First::Code* __restrict old_codes1, float unit1,
+                                 const typename Second::Code* __restrict old_codes2, float unit2,
+                                 float* __restrict new_average, float* __restrict new_square, Largest& largest1,
+                                 Largest& largest2, int64_t count_before, float* __restrict weight,
+                                 const float* __restrict average, const float* __restrict square,
+                                 const Divisor divisor1, typename First::Code* __restrict codes1,
+                                 const Divisor divisor2, typename Second::Code* __restrict codes2, const First first,
+                                 const Second second, const AdamNumbers n) {
+  constexpr int64_t later = 512;
+  Largest seen1, seen2;
+  const auto decode = [&](int64_t start, auto size) __attribute__((always_inline)) {
+    fetch(gradient + start + later);
+    fetch(old_codes1 + start + later);
+    fetch(old_codes2 + start + later);
     float old1[chunk], old2[chunk];
-    decode(first, codes1 + start, unit1, average + start, old1, size);
-    decode(second, codes2 + start, unit2, square + start, old2, size);
-    for (int64_t i = 0; i < size; ++i) {
-      const float g = gradient[start + i];
-      const float m = old1[i] * n.beta1 + g * n.rest1;
-      const float v = old2[i] * n.beta2 + g * n.rest2 * g;
-      average[start + i] = m;
-      square[start + i] = v;
-      seen1.see(i, m);
-      seen2.see(i, v);
+    first.decode(old_codes1 + start, unit1, old1, size);
+    second.decode(old_codes2 + start, unit2, old2, size);
+    for_parts<Largest::places>(0, size, [&](int64_t begin, auto length) __attribute__((always_inline)) {
+      for (int64_t i = 0; i < length; ++i) {
+        const int64_t place = begin + i;
+        const float g = gradient[start + place];
+        const float m = old1[place] * n.beta1 + g * n.rest1;
+        const float v = old2[place] * n.beta2 + g * n.rest2 * g;
+        new_average[start + place] = m;
+        new_square[start + place] = v;
+        seen1.see(i, m);
+        seen2.see(i, v);
+      }
+    });
+  };
+  const auto ready1 = first.ready();
+  const auto ready2 = second.ready();
+  const auto encode = [&](int64_t start, auto size) __attribute__((always_inline)) {
+    fetch(weight + start + later);
+    const uint64_t doubt1 = guess(first, average + start, divisor1, codes1 + start, size, ready1);
+    const uint64_t doubt2 = guess(second, square + start, divisor2, codes2 + start, size, ready2);
+    for (int64_t i = start; i < start + size; ++i)
+      weight[i] = weight[i] * n.shrink - average[i] / (std::sqrt(square[i]) * n.inverse_root + n.eps) * n.size;
+    if (doubt1 | doubt2) [[unlikely]] {
+      settle(first, average + start, divisor1, codes1 + start, size, doubt1);
+      settle(second, square + start, divisor2, codes2 + start, size, doubt2);
     }
+  };
+  const int64_t both = std::min(count, count_before) / chunk * chunk;
+  for_parts(0, both, [&](int64_t start, auto size) __attribute__((always_inline)) {
+    decode(start, size);
+    encode(start, size);
   });
+  for_parts(both, count, decode);
+  for_parts(both, count_before, encode);
   largest1 = seen1;
   largest2 = seen2;
 }
 
-// Meanwhile asks for what is read after the next strip: of this block and, `later`, of the one after it.
-template <class First, class Second>
-[[gnu::noinline]] void adam_encode(float* __restrict weight, const float* __restrict average,
-                                   const float* __restrict square, const Divisor divisor1,
-                                   typename First::Code* __restrict codes1, const Divisor divisor2,
-                                   typename Second::Code* __restrict codes2, int64_t count, const First first,
-                                   const Second second, const AdamNumbers n, const float* later_gradient,
-                                   const typename First::Code* later1, const typename Second::Code* later2) {
-  const auto ready1 = first.ready();
-  const auto ready2 = second.ready();
-  Doubts doubts1, doubts2;
-  for_chunks(count, [&](int64_t start, auto size) {
-    fetch(weight + start + 2 * strip, later_gradient + start, later1 + start, later2 + start);
-    doubts1.note(start, guess(first, average + start, divisor1, codes1 + start, size, ready1));
-    doubts2.note(start, guess(second, square + start, divisor2, codes2 + start, size, ready2));
-    for (int64_t i = start; i < start + size; ++i)
-      weight[i] = weight[i] * n.shrink - average[i] / (std::sqrt(square[i]) * n.inverse_root + n.eps) * n.size;
-  });
-  doubts1.settle(first, average, divisor1, codes1, count);
-  doubts2.settle(second, square, divisor2, codes2, count);
-}
-
-// Makes the new states of `block` and, strip by strip in turn with it, the codes and weights of the block before it.
+// Makes the new states of `block` and, chunk by chunk in turn with it, the codes and weights of the block before it.
+// Meanwhile asks for what is read soon, of both.
 template <class First, class Second>
 void adam_blocks(const AdamBlock<First, Second>& before, AdamBlock<First, Second>& block, const First first,
                  const Second second, const AdamNumbers& numbers) {
   Largest largest1, largest2;
   const float unit1 = block.count ? first.unit(*block.scale1) : 0, unit2 = block.count ? second.unit(*block.scale2) : 0;
-  for (int64_t start = 0; start < std::max(before.count, block.count); start += strip) {
-    if (start < block.count)
-      adam_moments(block.gradient + start, block.codes1 + start, unit1, block.codes2 + start, unit2,
-                   std::min(strip, block.count - start), block.average + start, block.square + start, largest1,
-                   largest2, first, second, numbers);
-    if (start < before.count)
-      adam_encode(before.weight + start, before.average + start, before.square + start, before.divisor1,
-                  before.codes1 + start, before.divisor2, before.codes2 + start, std::min(strip, before.count - start),
-                  first, second, numbers, block.gradient + start + 2 * strip, block.codes1 + start + 2 * strip,
-                  block.codes2 + start + 2 * strip);
-  }
+  adam_pass(block.count, block.gradient, block.codes1, unit1, block.codes2, unit2, block.average, block.square,
+            largest1, largest2, before.count, before.weight, before.average, before.square, before.divisor1,
+            before.codes1, before.divisor2, before.codes2, first, second, numbers);
   if (block.count == 0) return;
   *block.scale1 = largest1.value();
   *block.scale2 = largest2.value();
@@ -221,18 +194,17 @@ template <bool update, bool nesterov, class Codec>
                                       float* __restrict momentum, const Codec codec, const MomentumNumbers n) {
   const float unit = codec.unit(*scale);
   Largest largest;
-  for_strips(count, [&](int64_t begin, int64_t length) {
-    decode_ahead(codec, codes + begin, unit, momentum + begin, length);
-    for_chunks(length, [&](int64_t place, auto size) {
-      const int64_t start = begin + place;
-      float old[chunk];
-      decode(codec, codes + start, unit, momentum + start, old, size);
-      for (int64_t i = 0; i < size; ++i) {
-        const float g = gradient[start + i];
-        const float m = old[i] * n.momentum + g;
+  for_parts(0, count, [&](int64_t start, auto size) __attribute__((always_inline)) {
+    float old[chunk];
+    codec.decode(codes + start, unit, old, size);
+    for_parts<Largest::places>(0, size, [&](int64_t begin, auto length) __attribute__((always_inline)) {
+      for (int64_t i = 0; i < length; ++i) {
+        const int64_t place = start + begin + i;
+        const float g = gradient[place];
+        const float m = old[begin + i] * n.momentum + g;
         const float direction = nesterov ? m * n.momentum + g : m;
-        output[start + i] = update ? output[start + i] * n.shrink - direction * n.lr : direction;
-        momentum[start + i] = m;
+        output[place] = update ? output[place] * n.shrink - direction * n.lr : direction;
+        momentum[place] = m;
         largest.see(i, m);
       }
     });
@@ -240,14 +212,13 @@ template <bool update, bool nesterov, class Codec>
   *scale = largest.value();
   const Divisor divisor = divisor_of<Codec>(*scale);
   const auto ready = codec.ready();
-  for_strips(count, [&](int64_t begin, int64_t length) {
-    Doubts doubts;
-    for_chunks(length, [&](int64_t place, auto size) {
-      const int64_t start = begin + place;
-      fetch(gradient + start + count, output + start + count, codes + start + count);
-      doubts.note(place, guess(codec, momentum + start, divisor, codes + start, size, ready));
-    });
-    doubts.settle(codec, momentum + begin, divisor, codes + begin, length);
+  for_parts(0, count, [&](int64_t start, auto size) __attribute__((always_inline)) {
+    fetch(gradient + start + count);
+    fetch(output + start + count);
+    fetch(codes + start + count);
+    const uint64_t doubt = guess(codec, momentum + start, divisor, codes + start, size, ready);
+    if (doubt) [[unlikely]]
+      settle(codec, momentum + start, divisor, codes + start, size, doubt);
   });
 }
 
