@@ -22,12 +22,16 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts `total` units of work under `label`; use it as a context manager and call `advance`."""
+    """Counts `total` units of work under `label`; use it as a context manager and call `advance`.
+
+    The time left is known from the second advance on: the first one's time holds what is done once, as compiling.
+    """
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._done = self._first = done
-        self._started = self._last_line = monotonic()
+        self._done = done
+        self._first: tuple[float, int] | None = None  # when the first advance was made, and what was done then
+        self._last_line = monotonic()
         plain = os.environ.get(PLAIN) or not sys.stdout.isatty()
         self._bar = None if plain else tqdm(total=total, initial=done, desc=label, unit=unit, file=sys.stdout)
 
@@ -43,6 +47,7 @@ class Progress:
     def advance(self, units: int = 1, note: str = "") -> None:
         """Say that `units` more are done; `note` is shown beside the count."""
         self._done += units
+        self._first = self._first or (monotonic(), self._done)
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(units)
@@ -52,8 +57,8 @@ class Progress:
 
     def line(self, note: str = "") -> str:
         """Return the state as one plain line."""
-        fresh = self._done - self._first
-        elapsed = monotonic() - self._started
-        left = duration(elapsed / fresh * (self._total - self._done)) if fresh else "unknown time"
+        since, done = self._first or (0.0, self._done)
+        fresh = self._done - done
+        left = duration((monotonic() - since) / fresh * (self._total - self._done)) if fresh else "unknown time"
         detail = f", {note}" if note else ""
         return f"{self._label}: {self._unit} {self._done:,} of {self._total:,}{detail}, {left} left"
