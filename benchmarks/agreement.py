@@ -1,7 +1,7 @@
 """One checkpoint quantized by us and by the libraries, shown the same tokens: how far the results agree.
 
     python benchmarks/agreement.py MODEL SHARDS [--calibration FOLDER] [--llmcompressor PYTHON] [--gptqmodel PYTHON]
-        [--bitsandbytes PYTHON] [--hqq PYTHON] [--only NAME ...] [--logs FOLDER] [--out table.md]
+        [--bitsandbytes PYTHON] [--hqq PYTHON] [--torchao PYTHON] [--only NAME ...] [--logs FOLDER] [--out table.md]
 
 MODEL is a Hugging Face directory, SHARDS a folder of its token shards: windows of the training split calibrate, unless
 an artifact in FOLDER does, and windows of the validation split are held out. A library runs in the Python that is given
@@ -12,8 +12,8 @@ for it (envs/peers-*.txt), with coolbits beside it, and hands back dequantized w
 - the largest difference, in percent of the largest weight of its row;
 - the proxy loss of theirs over ours under the unquantized model's Hessians, the geometric mean of the layers and the
   range; none for AWQ, whose weights are scaled;
-- cross-entropy of the held-out tokens, nats a token. Models of bitsandbytes and hqq run as they are, in the library; of
-  others the dequantized weights do. Last, the difference as a share of what our quantization costs.
+- cross-entropy of the held-out tokens, nats a token. Models of bitsandbytes, hqq and torchao run as they are, in the
+  library; of others the dequantized weights do. Last, the difference as a share of what our quantization costs.
 """
 
 import argparse
@@ -71,6 +71,7 @@ class Contest:
     method: dict[str, Any]
     library: str
     name: str
+    activations: dict[str, Any] | None = None
 
 
 CONTESTS = (
@@ -94,6 +95,11 @@ CONTESTS = (
     Contest("FP4", {"kind": "fp4"}, "bitsandbytes", "fp4"),
     Contest("LLM.int8()", {"kind": "int8"}, "bitsandbytes", "int8"),
     Contest("HQQ", {"kind": "hqq", "grid": GRID | {"symmetric": False}}, "hqq", "hqq"),
+    Contest("RTN", {"kind": "rtn", "grid": GRID}, "torchao", "symmetric"),
+    Contest("RTN, asymmetric", {"kind": "rtn", "grid": GRID | {"symmetric": False}}, "torchao", "asymmetric"),
+    Contest(
+        "RTN, 8 bits a row, tokens of 8 bits", {"kind": "rtn", "grid": {"bits": 8}}, "torchao", "w8a8", {"bits": 8}
+    ),
 )
 
 
@@ -163,7 +169,7 @@ class Referee:
     def line(self, contest: Contest, theirs: Weights) -> tuple[str, ...]:
         """Quantize by our recipe, and return the cells of the contest."""
 
-        recipe = Quantized.read({"method": contest.method})
+        recipe = Quantized.read({"method": contest.method, "activations": contest.activations})
         (made,) = quantize_model([Request(recipe, self.calibration)], self.model)
         layers = {name: result.layer for name, result in made.results.items()}
         ours = {name: layer.weight() for name, layer in layers.items()}

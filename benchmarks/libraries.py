@@ -159,9 +159,30 @@ def by_hqq(model: Path, _calibration: Path, _name: str) -> Theirs:
     return weights, loaded
 
 
+def by_torchao(model: Path, _calibration: Path, name: str) -> Theirs:
+    """Quantize by torchao: integers of 4 bits in groups, or of 8 bits a row with tokens of 8 bits."""
+    from torchao.quantization import (
+        Int8DynamicActivationInt8WeightConfig,
+        IntxWeightOnlyConfig,
+        MappingType,
+        PerGroup,
+        quantize_,
+    )
+
+    mapping = MappingType.ASYMMETRIC if name == "asymmetric" else MappingType.SYMMETRIC
+    config = IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP), mapping_type=mapping)
+    if name == "w8a8":
+        config = Int8DynamicActivationInt8WeightConfig(version=2)
+    loaded = load_model(model)
+    linears = decoder_linears(loaded)
+    quantize_(loaded, config, lambda module, _name: module in linears.values())
+    return {f"{key}.weight": module.weight.dequantize() for key, module in linears.items()}, loaded
+
+
 WORKERS = {
     "llmcompressor": by_llmcompressor,
     "gptqmodel": by_gptqmodel,
     "bitsandbytes": by_bitsandbytes,
     "hqq": by_hqq,
+    "torchao": by_torchao,
 }

@@ -212,10 +212,10 @@ def _spans(signed: bool) -> Tensor:
     """Return how a magnitude becomes a code without a look-up in cells, as int32 [5 * 16].
 
     A span is the entry 0 alone, the entries of a power of ten, or 1 alone; between two spans is an edge, the middle of
-    their neighbours. The n entries of a power end the n equal parts' first halves of 0.1..1 times it: a magnitude x has
-    the place n * u, rounded down, with u = x / (0.9 * power) + 8 / 9, if those of all lower powers count n. A span's
-    number is how far a float32 u is turned to the left to have that place as its last bits (its exponent's last bit is
-    the 1 before the point): 9 and the logarithm of n.
+    their neighbours. The n entries of a power are the middles of n equal parts of 0.1..1 times it, and n is also how
+    many entries all lower powers have, with one for 0 (two if unsigned). So a magnitude x has the place n * u, rounded
+    down, with u = x / (0.9 * power) + 8 / 9, from 1 to 2. A span's number is how far a float32 u is turned to the left
+    to have that place as its last bits (its exponent's last bit is the 1 before the point): 9 and the logarithm of n.
 
     Magnitudes are looked up times 379 / 256, as in `_cells`. By span modulo 16, the edge above it (inf: none). By a
     float's exponent modulo 32, the span that its octave begins in; an octave has one edge at most, not near its ends.
