@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from coolbits.data.batches import NO_BATCHES, roll_digest
 from coolbits.finetuning.examples import Examples
 from coolbits.finetuning.loss import accumulate_gradient, validate
-from coolbits.loops.divergence import LossHistory, has_diverged
+from coolbits.loops.divergence import LossHistory, diverged_since
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
 from coolbits.study.recipes.finetuning import Finetuned
@@ -37,13 +37,12 @@ class Memory:
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as plain JSON values; one that diverged is not saved, so all numbers are finite."""
-        return vars(self) | {"history": {"first": self.history.first, "recent": self.history.recent}}
+        return vars(self) | {"history": self.history.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Read back what `to_json` gave."""
-        history = LossHistory(value["history"]["first"], tuple(value["history"]["recent"]))
-        return cls(**value | {"history": history})
+        return cls(**value | {"history": LossHistory.from_json(value["history"])})
 
 
 @dataclass
@@ -83,9 +82,9 @@ class Finetuning:
         number = memory.step + 1
         memory.tokens += int(batch.attended.sum())
         memory.data_digest = roll_digest(memory.data_digest, batch.tokens)
-        memory.history = memory.history.after(loss, recipe.divergence.window_steps)
-        if has_diverged(recipe.divergence, memory.history, grad_norm):
-            memory.diverged_step = number
+        memory.history = memory.history.after(loss, recipe.divergence)
+        if (updates := diverged_since(recipe.divergence, memory.history, grad_norm)) is not None:
+            memory.diverged_step = number + 1 - updates
         else:
             self.optimizer.step(lr)
             memory.step = number

@@ -1,33 +1,61 @@
-"""When a trajectory counts as diverged."""
+"""When a trajectory counts as diverged, and since when."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from coolbits.study.recipes.training import Divergence
 
 
 @dataclass(frozen=True)
 class LossHistory:
-    """The loss of the first update and those of the last few: what the rule of divergence looks at."""
+    """What the rule of divergence looks at.
+
+    That is the loss of the first update, those of the last few, and the lowest mean of `relapse_steps` losses so far.
+    """
 
     first: float | None = None
     recent: tuple[float, ...] = ()
+    lowest: float = math.inf
 
-    def after(self, loss: float, window: int) -> "LossHistory":
-        """Return the history with one more loss, the last `window` of them kept."""
+    def after(self, loss: float, rule: Divergence) -> "LossHistory":
+        """Return the history with one more loss; as many of the last are kept as the rule looks at."""
         first = loss if self.first is None else self.first
-        return LossHistory(first, (*self.recent, loss)[-window:])
+        recent = (*self.recent, loss)[-max(rule.window_steps, rule.relapse_steps) :]
+        return LossHistory(first, recent, min(self.lowest, _mean(recent, rule.relapse_steps)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        lowest = self.lowest if math.isfinite(self.lowest) else None
+        return {"first_loss": self.first, "recent_losses": self.recent, "lowest_mean": lowest}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read back what `to_json` gave; other keys are left alone."""
+        lowest = math.inf if value["lowest_mean"] is None else value["lowest_mean"]
+        return cls(value["first_loss"], tuple(value["recent_losses"]), lowest)
 
 
-def has_diverged(rule: Divergence, history: LossHistory, grad_norm: float) -> bool:
-    """Say whether the update that `history` ends with diverged.
+def diverged_since(rule: Divergence, history: LossHistory, grad_norm: float) -> int | None:
+    """Return for how many updates the training that `history` ends with has diverged, the last one included, or None.
 
-    It did if its loss or its gradient is not finite, or if the mean of the last `window_steps` losses exceeds
-    `loss_factor` times the first one. A window that is not yet full decides nothing: one high loss is a spike.
+    It diverged if the last loss or its gradient is not finite: for one update. Or if the mean of the last
+    `window_steps` losses exceeds `loss_factor` times the first one, or that of the last `relapse_steps` so many times
+    the lowest it ever was: since the first of them that is above that limit. Windows that are not yet full decide
+    nothing: one high loss is a spike.
     """
-    if not history.recent:
-        return False
+    if not history.recent or history.first is None:
+        return None
     if not math.isfinite(history.recent[-1]) or not math.isfinite(grad_norm):
-        return True
-    full = len(history.recent) == rule.window_steps
-    return full and math.fsum(history.recent) / rule.window_steps > rule.loss_factor * (history.first or math.inf)
+        return 1
+    for steps, level in ((rule.window_steps, history.first), (rule.relapse_steps, history.lowest)):
+        limit, window = rule.loss_factor * level, history.recent[-steps:]
+        if math.inf > _mean(window, steps) > limit:
+            return steps - next(index for index, loss in enumerate(window) if loss > limit)
+    return None
+
+
+def _mean(losses: Sequence[float], steps: int) -> float:
+    """Return the mean of the last `steps` losses; inf as long as there are fewer."""
+    return math.fsum(losses[-steps:]) / steps if len(losses) >= steps else math.inf

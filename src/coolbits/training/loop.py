@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from coolbits.data.batches import Batches, roll_digest
-from coolbits.loops.divergence import has_diverged
+from coolbits.loops.divergence import diverged_since
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
 from coolbits.study.recipes.training import Trajectory
@@ -75,9 +75,9 @@ class Training:
         values = torch.stack([pair for _, pair in self._unread]).tolist()  # [updates, 2]
         for (update, _), (loss, grad_norm) in zip(self._unread, values, strict=True):
             memory.last = update(loss=loss, grad_norm=grad_norm)
-            memory.history = memory.history.after(loss, rule.window_steps)
-            if has_diverged(rule, memory.history, grad_norm):
-                memory.diverged_step = memory.last.step
+            memory.history = memory.history.after(loss, rule)
+            if (updates := diverged_since(rule, memory.history, grad_norm)) is not None:
+                memory.diverged_step = memory.last.step + 1 - updates
                 break
         self._unread.clear()
 

@@ -39,7 +39,8 @@ class Memory:
     """Where a trajectory stands.
 
     `step` counts updates done, `data_digest` rolls over the batches used. `rows` are the metrics of the logged updates
-    since the trajectory's start, `paces` their tokens a second. `diverged_step` is the update that diverged, if any.
+    since the trajectory's start, `paces` their tokens a second. `diverged_step` is the update since which the training
+    has diverged, if it has.
     """
 
     step: int = 0
@@ -55,15 +56,13 @@ class Memory:
         return {
             "step": self.step,
             "data_digest": self.data_digest,
-            "first_loss": self.history.first,
-            "recent_losses": self.history.recent,
             "last_update": None if self.last is None else asdict(self.last),
-        }
+        } | self.history.to_json()
 
     @classmethod
     def from_json(cls, value: dict[str, Any], rows: list[dict[str, Any]], paces: list[Row]) -> Self:
         """Read back what `to_json` gave, with metrics and pace of the logged updates."""
-        history = LossHistory(value["first_loss"], tuple(value["recent_losses"]))
+        history = LossHistory.from_json(value)
         last = None if value["last_update"] is None else Update(**value["last_update"])
         return cls(value["step"], value["data_digest"], history, last, rows, paces)
 

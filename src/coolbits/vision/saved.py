@@ -41,8 +41,7 @@ def write_state(training: Training, out: Path) -> None:
     memory = training.memory
     _write_tensors(training.model.state_dict(), out / _WEIGHTS)
     _write_tensors(training.optimizer.state_tensors(), out / _OPTIMIZER)
-    history = {"first_loss": memory.history.first, "recent_losses": memory.history.recent}
-    write_json(out / _MEMORY, {"step": memory.step} | history)
+    write_json(out / _MEMORY, {"step": memory.step} | memory.history.to_json())
     write_tables(memory, out)
 
 
@@ -62,10 +61,9 @@ def read_state(training: Training, directory: Path) -> None:
         reason = " ".join(str(error).split())
         raise CoolbitsError(f"{directory}: not readable ({reason}); delete it to train again") from None
     training.optimizer.load_state_tensors(states)
-    history = LossHistory(state["first_loss"], tuple(state["recent_losses"]))
     rows: list[Any] = metrics.to_dict("records")
     evaluated: list[Any] = evaluations.to_dict("records")
-    training.memory = Memory(state["step"], history, rows, evaluated)
+    training.memory = Memory(state["step"], LossHistory.from_json(state), rows, evaluated)
 
 
 def _tables(memory: Memory) -> tuple[tuple[str, list[dict[str, Any]], dict[str, str]], ...]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from coolbits.loops.divergence import LossHistory, has_diverged
+from coolbits.loops.divergence import LossHistory, diverged_since
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
 from coolbits.study.recipes.training import Constant, Cosine, Linear, Schedule
@@ -24,7 +24,7 @@ EVALUATION_TYPES = {"step": "int64", "epoch": "int64", "split": "str", "loss": "
 class Memory:
     """Where a training stands, beside weights and optimizer: updates done, losses, rows of metrics and evaluations.
 
-    `diverged_step` is the update that diverged, if one did.
+    `diverged_step` is the update since which the training has diverged, if it has.
     """
 
     step: int = 0
@@ -65,15 +65,15 @@ class Training:
             loss.backward()
             clip = torch.inf if recipe.clip_norm is None else recipe.clip_norm
             grad_norm = nn.utils.clip_grad_norm_(parameters, clip).item()
-            memory.history = memory.history.after(loss.item(), recipe.divergence.window_steps)
+            memory.history = memory.history.after(loss.item(), recipe.divergence)
             lr = learning_rate(schedule, recipe.peak_lr, memory.step)
-            lost = has_diverged(recipe.divergence, memory.history, grad_norm)
-            if lost or number % recipe.log_steps == 0 or number == self.total_steps:
+            lost = diverged_since(recipe.divergence, memory.history, grad_norm)
+            if lost is not None or number % recipe.log_steps == 0 or number == self.total_steps:
                 images = number * recipe.batch_images
                 row = {"step": number, "images": images, "loss": loss.item(), "lr": lr, "grad_norm": grad_norm}
                 memory.metrics.append(row)
-            if lost:
-                memory.diverged_step = number
+            if lost is not None:
+                memory.diverged_step = number + 1 - lost
                 return
             self.optimizer.step(lr)
             memory.step = number

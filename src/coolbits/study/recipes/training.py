@@ -151,12 +151,18 @@ Schedule = Annotated[Constant | Cosine | Linear | WSD | Cooldown, Field(discrimi
 
 
 class Divergence(Recipe):
-    """When a trajectory is called diverged: a non-finite loss, or a running loss far above the one at the start."""
+    """When a trajectory is called diverged: a non-finite loss, or a running one far above the first or the best."""
 
     loss_factor: float = Field(
         1.5, gt=1, description="diverged when the smoothed loss exceeds the first loss times this"
     )
     window_steps: int = Field(20, gt=0, description="steps over which the loss is averaged")
+    relapse_steps: int = Field(
+        100,
+        gt=0,
+        description="also diverged when the loss averaged over so many steps exceeds `loss_factor` times the lowest "
+        "such average before",
+    )
 
 
 class Telemetry(Recipe):
