@@ -21,7 +21,14 @@ from coolbits.study.recipes import training as recipes
 
 NAMES = [
     *(f"{rule}-{states}" for rule in ("AdamW", "Muon", "SGDM") for states in ("32", "8L", "8D")),
-    *("AdamC-8D", "AdamW-8D-b256", "Muon-8L+AdamW-8D", "Muon-8D+AdamW-8L-b256"),
+    *(
+        "AdamC-8D",
+        "AdamW-8D-b256",
+        "Muon-8L+AdamW-8D",
+        "Muon-8D+AdamW-8L-b256",
+        "AdamW-8L-min0",
+        "Muon-8L-b256-min0+AdamW-8D-min1024",
+    ),
 ]
 EVERY_NAME = pytest.mark.parametrize("name", NAMES)
 LR = 3e-3
@@ -90,7 +97,7 @@ class TestTraining:
     def test_codes_of_one_kind_are_not_loaded_as_another_s(self) -> None:
         """Second moments have the same type and shape either way."""
         saved = build("AdamW-8L", tiny()).state_tensors()
-        with pytest.raises(CoolbitsError, match=r"missing .*\.dynamic\.codes.*; unknown .*\.linear\.codes"):
+        with pytest.raises(CoolbitsError, match=r"missing .*\.dynamic-2048\.codes.*; unknown .*\.linear-2048\.codes"):
             build("AdamW-8D", tiny()).load_state_tensors(saved)
 
     @EVERY_NAME
@@ -123,8 +130,8 @@ class TestStorage:
                 storage = getattr(recipe.states, state)
                 if storage.codec == "float32":
                     assert codec == Float32()
-                elif tensor.numel() < 4096:
-                    assert codec == Float32(below=4096) and roles[parameter] == "vector"
+                elif tensor.numel() < storage.smallest:
+                    assert codec == Float32(below=storage.smallest) and roles[parameter] == "vector"
                 else:
                     assert codec == Blockwise(storage.codec, state != "exp_avg_sq", storage.block_size)
 
@@ -153,7 +160,7 @@ class TestStorage:
         names = build("Muon-8L", tiny()).state_tensors().keys()
         assert {"gpt_neox.embed_in.weight.exp_avg", "lm_head.weight.exp_avg_sq"} < names
         matrix = "gpt_neox.layers.0.mlp.dense_h_to_4h.weight.momentum"
-        assert {f"{matrix}.linear.codes", f"{matrix}.linear.scales"} < names and matrix not in names
+        assert {f"{matrix}.linear-2048.codes", f"{matrix}.linear-2048.scales"} < names and matrix not in names
 
     def test_one_line_says_what_is_stored_how(self) -> None:
         line = describe_states(build("AdamW-8L", tiny()).stored_states())
@@ -169,7 +176,7 @@ class TestQueries:
         train(model, optimizer, range(2))
         states, stored = optimizer.states_of("lm_head.weight"), optimizer.state_tensors()
         assert set(states) == {"exp_avg", "exp_avg_sq"}
-        parts = {part: stored[f"lm_head.weight.exp_avg.dynamic.{part}"] for part in ("codes", "scales")}
+        parts = {part: stored[f"lm_head.weight.exp_avg.dynamic-2048.{part}"] for part in ("codes", "scales")}
         assert torch.equal(states["exp_avg"], Blockwise("dynamic", True).decode(parts))
         assert states["exp_avg_sq"].shape == model.lm_head.weight.shape and states["exp_avg_sq"].min() >= 0
 
@@ -179,6 +186,10 @@ class TestQueries:
         assert optimizer.rule_of(matrix).states == ("momentum",)
         assert optimizer.codecs_of(matrix) == {"momentum": Blockwise("linear", True)}
         assert optimizer.codecs_of("lm_head.weight") == {"exp_avg": Float32(), "exp_avg_sq": Float32()}
+
+    def test_parameters_of_another_dtype_are_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"is torch\.bfloat16; optimizers update float32 parameters"):
+            build("AdamW-8L", tiny().bfloat16())
 
     def test_states_of_different_codecs_are_updated_too(self) -> None:
         """First moments in 8 bits beside second ones in float32: no fused update, the same rule."""

@@ -26,7 +26,7 @@ needs_compiler = pytest.mark.skipif(not compiled.available(), reason="no C++ com
 class Halves:
     """A codec of two parts: bfloat16, and what it lost, in bfloat16."""
 
-    label, kind = "two halves", "halves"
+    label, layout = "two halves", "halves"
 
     def zeros(self, like: Tensor) -> dict[str, Tensor]:
         return self.encode(torch.zeros_like(like))
@@ -192,7 +192,7 @@ class TestShards:
         """The momentum can stay in shards; Newton-Schulz mixes all rows."""
         (whole,) = self.updated(RULES["muon"], "linear", reference, (sum(self.ROWS),))
         shards = self.updated(RULES["muon"], "linear", reference, self.ROWS)
-        for part in ("w.momentum.linear.codes", "w.momentum.linear.scales"):
+        for part in ("w.momentum.linear-24.codes", "w.momentum.linear-24.scales"):
             assert torch.equal(torch.cat([shard[part] for shard in shards]), whole[part])
         assert not torch.allclose(torch.cat([shard["weight"] for shard in shards]), whole["weight"], atol=1e-2)
 
@@ -203,6 +203,30 @@ class TestErrors:
         optimizer = build(RULES["sgd"], parameters)
         with pytest.raises(ValueError, match="the parameter a has no gradient"):
             optimizer.step(0.1)
+
+    def test_a_missing_gradient_in_any_group_leaves_all_as_it_was(self) -> None:
+        parameters = weights()
+        groups = [Group(RULES["sgd"], {name: parameters[name]}, {"momentum": Float32()}) for name in "abc"]
+        optimizer, before = Optimizer(groups), {name: tensor.detach().clone() for name, tensor in parameters.items()}
+        for name in "ab":
+            parameters[name].grad = torch.ones_like(parameters[name])
+        with pytest.raises(ValueError, match="the parameter c has no gradient"):
+            optimizer.step(0.1)
+        assert same(before, parameters) and not any(tensor.any() for tensor in optimizer.state_tensors().values())
+
+    def test_no_parameters_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="without a parameter"):
+            Optimizer([])
+
+    @pytest.mark.parametrize("other", [Blockwise("linear", True, 50), Blockwise("dynamic", True, 48)])
+    def test_codes_of_another_layout_are_refused_though_they_have_the_same_shapes(self, other: Blockwise) -> None:
+        """Blocks of 48 or 50 elements: 96 have two scales either way."""
+        own, given = (
+            Optimizer([Group(RULES["sgd"], {"a": weights()["a"]}, {"momentum": codec})])
+            for codec in (Blockwise("linear", True, 48), other)
+        )
+        with pytest.raises(CoolbitsError, match=r"missing a\.momentum\.linear-48\.codes"):
+            own.load_state_tensors(given.state_tensors())
 
     def test_zero_grad_drops_gradients(self) -> None:
         parameters = weights()

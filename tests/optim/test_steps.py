@@ -188,6 +188,14 @@ class TestCompiled:
         near, far = cells & 255, cells >> 8 & 255
         assert (near != far).sum() == 255 and (near - far).abs().max() == 1
 
+    def test_other_signs_than_those_of_moments_are_refused(self) -> None:
+        weight, codecs = torch.zeros(8), [Blockwise("linear", signed) for signed in (True, False)]
+        signed, unsigned = ([codec.encode(weight)] for codec in codecs)
+        with pytest.raises(ValueError, match="a signed first moment and an unsigned second one"):
+            compiled.adam_step([weight], [weight], signed, signed, (codecs[0], codecs[0]), ADAM, torch.tensor(1.0), LR)
+        with pytest.raises(ValueError, match="take a signed momentum"):
+            compiled.momentum_step([weight], unsigned, codecs[1], 0.9, False)
+
     @pytest.mark.parametrize("run", [run_sgd, run_momentum])
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("nesterov", [False, True])

@@ -36,7 +36,17 @@ def build_optimizer(
     matrix products: pass the trajectory's. Without `compiled` PyTorch updates 8-bit states on a CPU, to the same bits.
 
     A state with fewer elements than its `Storage.smallest` is stored as float32, and its label says so.
+
+    Raises:
+        ValueError: if a parameter is not float32.
     """
+    narrow = [
+        f"{name} is {parameter.dtype}"
+        for name, parameter in model.named_parameters()
+        if parameter.dtype != torch.float32
+    ]
+    if narrow:
+        raise ValueError(f"{narrow[0]}; optimizers update float32 parameters (load the model with dtype=torch.float32)")
     transposed = transposed_parameters(model)
     parameters = dict(model.named_parameters())
     steps = choose_steps(next(model.parameters()).device.type, compiled)

@@ -21,7 +21,7 @@ class StateCodec(Protocol):
     """Stores one float32 state tensor as named parts.
 
     `decode(encode(x))` has the shape of `x` and is close to it. Names are stable: in a saved state a part is called
-    "<parameter>.<state>.<kind>.<part>", so that one codec's parts are not read as another's; without kind and part,
+    "<parameter>.<state>.<layout>.<part>", so that one codec's parts are not read as another's; without layout and part,
     both "", it is the state itself. `label` says to a reader how the state is stored.
     """
 
@@ -29,7 +29,7 @@ class StateCodec(Protocol):
     def label(self) -> str: ...
 
     @property
-    def kind(self) -> str: ...
+    def layout(self) -> str: ...
 
     def zeros(self, like: Tensor) -> dict[str, Tensor]:
         """Return the parts that store a state of zeros, of the shape and on the device of `like`."""
@@ -56,7 +56,7 @@ class Float32:
         return "float32" if self.below is None else f"float32 (under {self.below:,} elements)"
 
     @property
-    def kind(self) -> str:
+    def layout(self) -> str:
         """Nothing, for its one part is the state itself."""
         return ""
 
@@ -91,6 +91,11 @@ class Blockwise:
     def label(self) -> str:
         """How the state is stored."""
         return f"8-bit {self.kind} (block {self.block_size:,})"
+
+    @property
+    def layout(self) -> str:
+        """All that decides what a part means: `linear-2048`, `dynamic-unsigned-256`."""
+        return f"{self.kind}{'' if self.signed else '-unsigned'}-{self.block_size}"
 
     @property
     def levels(self) -> int:

@@ -47,9 +47,12 @@ def adam_step(
     """Make one update of `rule` in place of weights, codes and scales; `step` is its number, from 1.
 
     Raises:
-        ValueError: if the codecs' block sizes differ, or a tensor does not fit (see `_require`).
+        ValueError: if the codecs' block sizes differ, the first one is not signed or the second one is, or a tensor
+            does not fit (see `_require`).
     """
     first, second = codecs
+    if (first.signed, second.signed) != (True, False):
+        raise ValueError("the compiled updates take a signed first moment and an unsigned second one")
     if first.block_size != second.block_size:
         raise ValueError(f"one pass has one block size, not {first.block_size} and {second.block_size}")
     shrink, size, inverse_root = adam_factors(rule, step, lr)
@@ -101,6 +104,8 @@ def _momentum(
     update: bool,
     numbers: tuple[float, float, float],
 ) -> None:
+    if not codec.signed:
+        raise ValueError("the compiled updates take a signed momentum")
     sizes = _sizes(outputs)
     rows = [
         _require("weights", outputs, torch.float32, sizes),

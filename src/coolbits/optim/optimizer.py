@@ -73,13 +73,8 @@ class Group:
 
     def step(self, step: Tensor, lr: float) -> None:
         """Update weights and states; the weights get the new states as they are before they are encoded."""
-        weights: list[Tensor] = []
-        gradients: list[Tensor] = []
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                raise ValueError(f"the parameter {name} has no gradient")
-            weights.append(parameter)
-            gradients.append(parameter.grad)
+        weights: list[Tensor] = list(self.parameters.values())
+        gradients = self.gradients()
         blockwise = {state: codec for state, codec in self.codecs.items() if isinstance(codec, Blockwise)}
         one_size = len({codec.block_size for codec in blockwise.values()}) == 1
         if len(blockwise) == len(self.codecs) and one_size and isinstance(self.rule, Adam | SGD | Muon):
@@ -87,6 +82,19 @@ class Group:
             update(self._steps, self.rule, weights, gradients, stored, blockwise, step, lr)
         else:
             self._step_decoded(weights, gradients, step, lr)
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients of all parameters.
+
+        Raises:
+            ValueError: if one has none.
+        """
+        gradients = []
+        for name, parameter in self.parameters.items():
+            if parameter.grad is None:
+                raise ValueError(f"the parameter {name} has no gradient")
+            gradients.append(parameter.grad)
+        return gradients
 
     def _step_decoded(self, weights: list[Tensor], gradients: list[Tensor], step: Tensor, lr: float) -> None:
         decoded = {
@@ -113,11 +121,11 @@ class Group:
                 yield StoredState(name, state, self.codecs[state].label, self.parameters[name].numel(), size)
 
     def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the stored parts, named "<parameter>.<state>" or "<parameter>.<state>.<kind>.<part>"."""
+        """Yield the stored parts, named "<parameter>.<state>" or "<parameter>.<state>.<layout>.<part>"."""
         for state, stored in self._stored.items():
             for name, parts in stored.items():
                 for part, tensor in parts.items():
-                    yield ".".join(filter(None, (name, state, self.codecs[state].kind, part))), tensor
+                    yield ".".join(filter(None, (name, state, self.codecs[state].layout, part))), tensor
 
 
 class Optimizer:
@@ -125,16 +133,20 @@ class Optimizer:
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self.groups = tuple(groups)
-        device = next(parameter.device for group in groups for parameter in group.parameters.values())
-        self._step = torch.zeros((), dtype=torch.float32, device=device)
+        devices = [parameter.device for group in groups for parameter in group.parameters.values()]
+        if not devices:
+            raise ValueError("an optimizer without a parameter has nothing to update")
+        self._step = torch.zeros((), dtype=torch.float32, device=devices[0])
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Make one update at the learning rate `lr`.
 
         Raises:
-            ValueError: if a parameter has no gradient.
+            ValueError: if a parameter has no gradient; then nothing has changed.
         """
+        for group in self.groups:
+            group.gradients()
         self._step += 1
         for group in self.groups:
             group.step(self._step, lr)

@@ -10,28 +10,30 @@ _NAMES = {"adamw": "AdamW", "adamc": "AdamC", "sgd": "SGDM", "muon": "Muon"}
 _KINDS = {name: kind for kind, name in _NAMES.items()}
 _CODECS = {"32": "float32", "8L": "linear", "8D": "dynamic"}
 _LETTERS = {codec: letters for letters, codec in _CODECS.items()}
-_BLOCK = 2048
-_STATES = r"(32|8L|8D)(?:-b([1-9]\d*))?"
+_BLOCK, _SMALLEST = 2048, 4096
+_STATES = r"(32|8L|8D)(?:-b([1-9]\d*))?(?:-min(0|[1-9]\d*))?"
 _PATTERN = re.compile(rf"(AdamW|AdamC|SGDM|Muon)-{_STATES}(?:\+AdamW-{_STATES})?")
 
 
 def optimizer_preset(name: str) -> dict[str, Any]:
     """Return the keys of the optimizer that `name` stands for, all others left to their defaults.
 
-    `8L` is linear and `8D` dynamic, in blocks of 2,048 or as `-b256` says; of Muon it is the momentum, and `+AdamW-8D`
-    stores the moments of the AdamW beside it, which are float32 otherwise.
+    `8L` is linear and `8D` dynamic, in blocks of 2,048 or as `-b256` says, for tensors with 4,096 elements and more
+    or as `-min0` says; of Muon it is the momentum, and `+AdamW-8D` stores the moments of the AdamW beside it, which are
+    float32 otherwise.
 
     Raises:
         CoolbitsError: if `name` is no such name.
     """
     match = _PATTERN.fullmatch(name)
-    if match is None or (match[4] and match[1] != "Muon"):
+    if match is None or (match[5] and match[1] != "Muon"):
         raise CoolbitsError(
             f"optimizer: no {name!r}; allowed are AdamW, AdamC, SGDM or Muon with -32, -8L or -8D, with "
-            "-b256 behind it for blocks other than 2,048, and Muon with an AdamW beside it: Muon-8L+AdamW-8D"
+            "-b256 behind it for blocks other than 2,048, -min0 behind that for a smallest tensor other than 4,096, "
+            "and Muon with an AdamW beside it: Muon-8L+AdamW-8D"
         )
-    kind, own = _KINDS[match[1]], _storage(match[2], match[3])
-    beside = _storage(match[4] or "32", match[5])
+    kind, own = _KINDS[match[1]], _storage(*match.group(2, 3, 4))
+    beside = _storage(*match.group(5, 6, 7))
     match kind:
         case "muon":
             states = {"momentum": own, "exp_avg": beside, "exp_avg_sq": beside}
@@ -42,12 +44,16 @@ def optimizer_preset(name: str) -> dict[str, Any]:
     return {"kind": kind, "states": states}
 
 
-def _storage(letters: str, block: str | None) -> dict[str, Any]:
-    return {"codec": _CODECS[letters], "block_size": int(block) if block else _BLOCK}
+def _storage(letters: str | None, block: str | None, smallest: str | None) -> dict[str, Any]:
+    return {
+        "codec": _CODECS[letters or "32"],
+        "block_size": int(block) if block else _BLOCK,
+        "smallest": int(smallest) if smallest else _SMALLEST,
+    }
 
 
 def states_label(optimizer: Optimizer) -> str:
-    """Return how the states are stored: `32`, `8L`, `8D-b256`, for Muon `8L+8D` with an AdamW that is not 32-bit.
+    """Return how the states are stored: `32`, `8L`, `8D-b256-min0`, for Muon `8L+8D` with an AdamW that is not 32-bit.
 
     Two moments stored differently are both named, first moment first: `8L/8D`.
     """
@@ -77,5 +83,8 @@ def _pair(first: Storage, second: Storage) -> str:
 
 
 def _letters(storage: Storage) -> str:
-    block = "" if storage.codec == "float32" or storage.block_size == _BLOCK else f"-b{storage.block_size}"
-    return _LETTERS[storage.codec] + block
+    if storage.codec == "float32":
+        return _LETTERS[storage.codec]
+    block = "" if storage.block_size == _BLOCK else f"-b{storage.block_size}"
+    smallest = "" if storage.smallest == _SMALLEST else f"-min{storage.smallest}"
+    return _LETTERS[storage.codec] + block + smallest
