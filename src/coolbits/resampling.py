@@ -28,6 +28,27 @@ def resampled_means(values: Floats, samples: int, seed: int) -> Floats:
     return np.concatenate([values @ weights.T for weights in _weights(values.shape[1], samples, seed)], axis=1)
 
 
+def mean_of_drawn(units: Floats, seed: int) -> Floats:
+    """Return the mean of units drawn with replacement, in each resample of what they share.
+
+    Drawing from k units understates their variance by (k - 1) / k: deviations between units are widened by
+    sqrt(k / (k - 1)) (Davison & Hinkley 1997, section 2.3). One unit is itself.
+
+    Args:
+        units: [units, samples], of each unit its resamples
+        seed: of the draws
+
+    Returns: [samples]
+    """
+    count, samples = units.shape
+    centre = units.mean(axis=0)
+    if count == 1:
+        return centre
+    picks = np.random.default_rng(seed).integers(count, size=(count, samples))
+    means = np.take_along_axis(units, picks, axis=0).mean(axis=0)
+    return centre + np.sqrt(count / (count - 1)) * (means - centre)
+
+
 def percentiles(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:
     """Return the ends of the percentile interval along the last axis; draws that are not finite are left out."""
     levels = [(1 - confidence) / 2, (1 + confidence) / 2]

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from docutils.core import publish_doctree
 from jinja2 import Template
+from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
@@ -19,7 +21,10 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
-from coolbits.figures import stage, style
+from coolbits.claims.evidence import FULL, gather
+from coolbits.claims.states import loss_increase
+from coolbits.claims.verdict import judge
+from coolbits.figures import crosses, stage, style
 from coolbits.figures.names import FIGURES
 from coolbits.figures.registry import PLOTS, plot
 from coolbits.figures.style import DOUBLE, theme
@@ -192,10 +197,14 @@ def test_a_variant_that_always_diverged_is_shown_where_it_did(tables: Tables) ->
         relative, *_ = plot("states").draw(tables, {}).axes
     seeds = tables["loss"].seed.nunique()
     texts = [text.get_text() for text in relative.texts]
-    assert f"× {seeds} of {seeds} diverged, step {DIVERGED_STEP}" in texts
+    assert f"× {2 * seeds} of {2 * seeds} runs diverged, step {DIVERGED_STEP}" in texts  # at both rates
     crosses = [line for line in curves.lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [pytest.approx(DIVERGED_STEP * BATCH, rel=1e-3)]
     assert curves.get_ylim()[1] < 5
+    for name in ("optimizers", "states"):
+        text = plot(name).caption(tables, {}, SCALE)
+        assert f"Runs that diverged, of all tried: AdamW-32 {seeds} of {4 * seeds}, AdamW-8L {2 * seeds} of" in text
+        assert "AdamW-8L at 0.03, where it lasted longest; Muon-32 at 0.01;" in text
 
 
 def test_at_equal_loss_a_run_is_pale_before_its_decay(make_tables: Callable[[int], Tables]) -> None:
@@ -231,6 +240,77 @@ def test_losses_are_relative_to_the_same_optimizer_in_32_bits(make_tables: Calla
     place = [label.get_text() for label in relative.get_yticklabels()].index("Muon-8L")
     (mean,) = [line.get_xdata()[0] for line in relative.lines if list(line.get_ydata()) == [place]]
     assert mean == pytest.approx((100 * (low.base_loss / muon.base_loss - 1)).mean())
+
+
+def test_a_bar_is_the_interval_on_which_the_claim_rests(tables: Tables) -> None:
+    losses = tables["loss"]
+    evidence = gather(losses, tables["documents"], FULL, samples=losses.attrs["bootstrap_samples"], seed=0)
+    with theme():
+        relative, *_ = plot("states").draw(tables, {}).axes
+    variants = (("Muon-8L", "muon", "8L"), ("Muon-8L+AdamW-8D", "muon", "8L+8D"), ("AdamW-8D", "adamw", "8D"))
+    for label, optimizer, states in variants:
+        effect = loss_increase((optimizer, "32"), (optimizer, states), evidence)
+        assert effect is not None
+        judged = judge(effect, "equivalence", confidence=0.95, seed=0)
+        assert _bars(relative)[label][:2] == pytest.approx((judged.low, judged.high), rel=1e-6)
+
+
+def test_two_seeds_lie_within_the_bar_and_a_variant_with_fewer_says_so(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(3)
+    losses = tables["loss"].copy()
+    lacking = (losses.seed == 2) | ((losses.states == "8L+8D") & (losses.seed > 0))
+    losses.loc[lacking, "quantizer"] = "none of these"  # in its place, since documents are found by place
+    two = tables | {"loss": losses}
+    with theme():
+        relative, *_ = plot("states").draw(two, {}).axes
+    seeds = [line for line in relative.lines if line.get_markersize() == 2 and len(set(line.get_xdata())) > 1]
+    bars = sorted(_bars(relative).values(), key=lambda bar: bar[2])
+    bars = [bar for bar in bars if bar[0] < bar[1] and bar[3]]
+    assert len(seeds) == len(bars) == 5
+    for line, (low, high, place, _) in zip(seeds, bars, strict=True):
+        assert round(line.get_ydata()[0]) == place and low < min(line.get_xdata()) and max(line.get_xdata()) < high
+    assert not _bars(relative)["Muon-8L+AdamW-8D"][3]  # dotted: documents alone
+    assert [text.get_text() for text in relative.texts if "n =" in text.get_text()] == ["2.628, n = 1"]
+    text = plot("states").caption(two, {}, SCALE)
+    assert "large marks: mean over 2 seeds (Muon-8L+AdamW-8D: 1), small marks" in text
+    assert "over seeds and documents, as claims take it; dotted, of one seed, over documents;" in text
+
+
+def test_crosses_of_several_variants_do_not_hide_each_other(make_tables: Callable[[int], Tables]) -> None:
+    losses = make_tables(1)["loss"]
+    hot = losses[losses.run == "hot"]
+    figure = Canvas()
+    axes = figure.subplots()
+    axes.set_yscale("log")
+    axes.plot([1e5, 5e6], [1, 100])
+    for color in ("blue", "orange", "red"):
+        crosses.diverged(axes, hot, style.Look(color, color))
+        crosses.diverged(axes, hot[hot.outcome == "complete"], style.Look("none lost", color))
+    crosses.make_room(axes)
+    heights = [line.get_transform().transform(line.get_xydata())[0, 1] for line in axes.lines[1:]]
+    assert len(heights) == crosses.count(axes) == 3
+    points = np.diff(heights) * 72 / figure.dpi
+    assert points == pytest.approx([-6, -6])  # and a cross is 5 high
+    assert axes.transData.transform((1, 100))[1] < heights[-1] - 2.5 * figure.dpi / 72
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (5, 3, 2), (7, 3, 3)]
+)
+def test_panels_stand_in_rows_of_three_and_four_in_two_rows(count: int, columns: int, rows: int) -> None:
+    figure, axes, across = style.grid(count, height=2.0, above=0.5)
+    assert len(axes) == len(figure.axes) == count and across == columns
+    assert figure.get_figheight() == 2.0 * rows + 0.5
+
+
+def _bars(panel: Axes) -> dict[str, tuple[float, float, int, bool]]:
+    """Return the ends of each variant's bar, its row and whether it is solid."""
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    found = {}
+    for bar in panel.collections:
+        ((low, row), (high, _)) = bar.get_segments()[0]
+        found[names[int(row)]] = (low, high, int(row), bar.get_linestyle()[0][1] is None)
+    return found
 
 
 def _legend(figure: Canvas) -> list[str]:

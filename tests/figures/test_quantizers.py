@@ -33,11 +33,15 @@ def losses(*runs: str) -> pd.DataFrame:
 
 def tasks(*runs: str) -> pd.DataFrame:
     return pd.DataFrame(
-        row(run, name, task=task, metric=metric, relative_drop=drop, samples=200, fallbacks=0)
+        row(run, name, task=task, metric=metric, samples=200, fallbacks=0, **bounds(drop))
         for run in runs
         for name in ERRORS
         for task, metric, drop in (("piqa", "acc", 0.2), ("sciq", "acc", -0.05), ("piqa", "acc_norm", 0.9))
     )
+
+
+def bounds(drop: float) -> dict[str, float]:
+    return {"relative_drop": drop, "relative_drop_low": drop - 0.1, "relative_drop_high": drop + 0.15}
 
 
 def panels(tables: dict[str, pd.DataFrame], **options: Any) -> list[Any]:
@@ -59,9 +63,31 @@ def test_one_model_has_a_line_a_quantizer_in_the_order_of_the_study() -> None:
 
 def test_tasks_stand_beside_the_loss_where_the_study_asks_them() -> None:
     (_, drop) = panels({"loss": losses("smol"), "tasks": tasks("smol")})
-    assert marks(drop) == [(place, pytest.approx(20)) for place in range(len(ERRORS))]
+    assert marks(drop) == [(pytest.approx(place - 0.2), pytest.approx(20)) for place in range(len(ERRORS))]
     means = [line.get_xdata()[0] for line in drop.lines if line.get_marker() == "|"]
     assert means == [pytest.approx(7.5)] * len(ERRORS)
+
+
+def test_tasks_of_a_quantizer_stand_above_each_other_in_its_row_with_their_intervals() -> None:
+    (_, drop) = panels({"loss": losses("smol"), "tasks": tasks("smol")})
+    bars = [segment.tolist() for bar in drop.collections for segment in bar.get_segments()]
+    assert len(bars) == 2 * len(ERRORS)
+    for place in range(len(ERRORS)):
+        for middle, height in ((20, place - 0.2), (-5, place + 0.2)):
+            assert [pytest.approx([middle - 10, height]), pytest.approx([middle + 15, height])] in bars
+    assert "by task, bars: the same over samples" in quantizers.caption(
+        {"loss": losses("smol"), "tasks": tasks("smol")}, {}, "tiny"
+    )
+
+
+def test_where_the_axis_turns_logarithmic_is_to_be_seen() -> None:
+    (panel,) = panels({"loss": losses("smol")})
+    assert panel.get_xlabel() == "Quantization error (%), logarithmic above 1"
+    (shade,) = panel.patches
+    assert (shade.get_x(), shade.get_x() + shade.get_width()) == (-1, 1)
+    assert -1 < panel.get_xlim()[0] < -0.11  # errors are there, and the shade moves no limit
+    minor = panel.xaxis.get_minorticklocs()
+    assert {2, 9, 20, 90} <= set(minor.round(6)) and not ((minor > 0.1) & (minor < 1)).any()
 
 
 def test_a_quantizer_that_fell_back_is_hollow_in_both_panels(hollow_in: Callable[[Any], int]) -> None:
@@ -79,6 +105,7 @@ def test_each_model_has_a_column() -> None:
     found = panels({"loss": losses("smol", "other"), "tasks": tasks("smol", "other")})
     assert len(found) == 4
     assert [panel.get_title() for panel in found] == ["smol", "other", "", ""]
+    assert [panel.get_title() for panel in panels({"loss": losses("smol"), "tasks": tasks("smol")})] == ["smol"] * 2
 
 
 def test_options_choose_models_and_quantizers() -> None:

@@ -24,6 +24,7 @@ CODECS = {"32": "float32", "8L": "linear", "8D": "dynamic"}
 ROUNDED = {"linear": 0.01, "dynamic": 0.014}
 ZEROS = {"linear": 0.25, "dynamic": 0.002}
 LOST = ("adamw", "8L")
+WOULD_BE = "float32, if it were 8L"
 DIVERGED_STEP = 30
 
 
@@ -85,7 +86,7 @@ def test_every_variant_is_drawn_in_the_optimizers_colour_with_a_line_for_its_sta
     with theme():
         figure = draw(tables, {})
     assert len(figure.axes) == 6
-    assert labels(figure) == ["AdamW-32", "AdamW-8D", "AdamW-8L", "Muon-32", "Muon-8D", "Muon-8L", "diverged"]
+    assert labels(figure) == ["AdamW-32", "AdamW-8D", "AdamW-8L", "Muon-32", "Muon-8D", "Muon-8L", WOULD_BE, "diverged"]
     adamw, muon = figure.legends[0].get_lines()[:3], figure.legends[0].get_lines()[3:6]
     for lines in (adamw, muon):
         assert len({line.get_linestyle() for line in lines}) == 3
@@ -107,6 +108,39 @@ def test_the_first_panel_shows_the_median_share_of_zeros_with_what_linear_codes_
     for line, (states, column) in zip(drawn, columns.items(), strict=True):
         expected = adamw[adamw.states == states].groupby("step")[column].median() * 100
         assert line == pytest.approx(expected.to_numpy())
+
+
+def test_what_linear_codes_would_do_to_float32_is_thin_and_named_in_the_legend(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    with theme():
+        figure = draw(tables, {})
+        layers = by_layer.draw(tables, {"optimizers": ["Muon-32", "Muon-8L"]})
+    zeros, *_, condition, _, newton_schulz = figure.axes
+    for panel, thin in ((zeros, [0]), (newton_schulz, [0, 3]), (condition, [])):  # 32-bit AdamW, and Muon
+        widths = [line.get_linewidth() for line in panel.lines if line.get_marker() == "None"]
+        assert [place for place, width in enumerate(widths) if width < 1] == thin
+    thin, kept = layers.axes
+    assert max(line.get_linewidth() for line in thin.lines) < min(line.get_linewidth() for line in kept.lines)
+    assert WOULD_BE in labels(figure) and WOULD_BE in labels(layers)
+    with theme():
+        assert WOULD_BE not in labels(draw(tables, {"measures": "sigma_max"}))
+        low = {"telemetry": tables["telemetry"].query("states == '8L'")}
+        assert WOULD_BE not in labels(draw(low, {}))
+
+
+def test_of_many_variants_only_those_in_32_bits_have_bands_of_quartiles(tables: dict[str, pd.DataFrame]) -> None:
+    rows = tables["telemetry"]
+    few = {"telemetry": rows[rows.optimizer == "muon"]}
+    for table, count, words in ((tables, 2, "bands, of 32-bit states alone: their"), (few, 3, "seeds; bands: their")):
+        with theme():
+            panel = draw(table, {"measures": "stable_rank"}).axes[0]
+        assert len(panel.collections) == count
+        assert f"{words} quartiles" in caption(table, {}, "micro")
+    first = rows[(rows.optimizer == "muon") & (rows.states == "32") & (rows.step == 1)].stable_rank
+    vertices = panel.collections[0].get_paths()[0].vertices
+    ends = vertices[vertices[:, 0] == BATCH][:, 1]
+    assert (ends.min(), ends.max()) == pytest.approx(tuple(first.quantile([0.25, 0.75])))
 
 
 MEASURES = ["block_max", "sigma_max", "sigma_min"]
@@ -212,7 +246,7 @@ def test_the_caption_of_the_layers_says_measure_tensors_and_runs(tables: dict[st
     seeds = tables["telemetry"].seed.nunique()
     text = by_layer.caption(tables, {"optimizers": ["Muon-32", "Muon-8L"]}, "micro")
     assert "relative change of Newton-Schulz' result when a momentum is rounded once" in text
-    assert "32-bit states show what linear codes would do to them" in text and "a:" not in text
+    assert "32-bit states show, by thin lines, what linear codes would do to them" in text and "a:" not in text
     assert f"n = {2 * seeds} runs from {seeds} seed" in text and "1 tensor a layer" in text
 
 

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import t as student
 
-from coolbits.resampling import Floats, percentiles
+from coolbits.resampling import Floats, mean_of_drawn, percentiles
 
 SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
@@ -137,19 +137,8 @@ def _student(estimates: Floats, confidence: float) -> tuple[float, float] | None
 
 
 def _percentiles(units: Floats, confidence: float, seed: int) -> tuple[float, float]:
-    low, high = percentiles(_draw_units(units[:, 1:], seed), confidence)
+    low, high = percentiles(mean_of_drawn(units[:, 1:], seed), confidence)
     return float(low), float(high)
-
-
-def _draw_units(units: Floats, seed: int) -> Floats:
-    """Return the mean over units in each resample: [units, samples] -> [samples]."""
-    count, samples = units.shape
-    centre = units.mean(axis=0)
-    if count == 1:
-        return centre
-    picks = np.random.default_rng(seed).integers(count, size=(count, samples))
-    means = np.take_along_axis(units, picks, axis=0).mean(axis=0)
-    return centre + np.sqrt(count / (count - 1)) * (means - centre)
 
 
 def _equivalence(low: float, high: float, margin: float) -> str:

@@ -1,4 +1,4 @@
-"""Marks shared by the figures: curves and points with seeds or intervals, learning rates, diverged runs.
+"""Marks shared by the figures: curves and points with seeds or intervals, learning rates.
 
 With one seed the uncertainty shown is the bootstrap interval over documents; with several it is the seeds themselves,
 one thin line or small mark each, and their mean. A hollow mark has a module whose quantization fell back; nothing else
@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from coolbits.figures import crosses
 from coolbits.figures.marks import gathered, stand_for
 from coolbits.figures.style import ERROR, GREY, LOSS, Look, token_axis
 
@@ -51,7 +52,7 @@ def views(
         for look, rows in drawn:
             (mark or run_curves)(panel, rows, view, look)
             if view.x == "tokens":
-                diverged(panel, rows, look)
+                crosses.diverged(panel, rows, look)
         panel.set_ylabel(names[view.y])
         if view.x == "tokens":
             token_axis(panel)
@@ -152,18 +153,6 @@ def rates(axes: Axes, rows: pd.DataFrame) -> None:
     axes.patch.set_visible(False)
 
 
-def diverged(axes: Axes, rows: pd.DataFrame, look: Look) -> bool:
-    """Put a cross where each diverged trajectory of `rows` diverged, at the top of the panel; say if there was one."""
-    lost = rows[rows.outcome == "diverged"].drop_duplicates("family")
-    if lost.empty:
-        return False
-    tokens = (lost.diverged_step * lost.tokens / lost.step).astype(float)
-    height = axes.get_xaxis_transform()
-    cross = {"color": look.color, "transform": height, "markersize": 5, "markeredgewidth": 1.3}
-    stand_for(axes.plot(tokens, [0.96] * len(lost), "x", **cross), lost)
-    return True
-
-
 def diagonal(axes: Axes) -> None:
     """Draw y = x, where a quantizer without error would be."""
     low = max(axes.get_xlim()[0], axes.get_ylim()[0])
@@ -187,13 +176,7 @@ def handles(looks: Iterable[Look], marked: bool = True) -> list[Artist]:
 def notes(rows: pd.DataFrame, rate: bool = False) -> list[Artist]:
     """Return legend entries for the learning rate, fallbacks and diverged runs, as far as `rows` have them."""
     dotted = Line2D([], [], color=GREY, linestyle=(0, (1, 1.6)), linewidth=0.9, label="learning rate")
-    return [*([dotted] if rate else []), *fallback_entry(rows), *diverged_entry(rows)]
-
-
-def diverged_entry(rows: pd.DataFrame) -> list[Artist]:
-    """Return the legend entry for crosses; none if no run of `rows` diverged."""
-    cross = Line2D([], [], color=GREY, marker="x", markeredgewidth=1.3, linestyle="", label="diverged")
-    return [cross] if (rows.outcome == "diverged").any() else []
+    return [*([dotted] if rate else []), *fallback_entry(rows), *crosses.entry(rows)]
 
 
 def fallback_entry(rows: pd.DataFrame, marker: str = "o") -> list[Artist]:

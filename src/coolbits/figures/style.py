@@ -10,6 +10,7 @@ Text is drawn as outlines (`svg.fonttype` "path"): a reader without the font see
 and nothing shifts; what can be searched and copied is the caption beside it.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from coolbits.study.units import si
 
 DOUBLE = 6.9  # inches: two columns of a printed page
 _PIXELS_PER_INCH = 300
+_COLUMNS = 3  # panels side by side on a page
 _ENTRY, _LETTER = 0.44, 0.058  # inches of a legend: handle and spaces of an entry, a letter
 ERROR, LOSS = "Quantization error (%)", "Loss (nats per token)"
 _RC = {
@@ -108,6 +110,7 @@ _STATES: dict[str, tuple[Line, str]] = {
     "8L+8L": ((0, (5, 1, 1, 1, 1, 1)), "v"),
 }
 _OTHER_STATES: tuple[Line, str] = ((0, (8, 2)), "P")
+_CHANGES = re.compile(r"-(b|min)\d+")
 _OPTIMIZERS = {"adamw": ("AdamW", 0), "muon": ("Muon", 1), "adamc": ("AdamC", 2), "sgd": ("SGD", 3)}
 GREY = "0.55"
 _PALE = 0.4  # of a colour's distance from white
@@ -133,10 +136,13 @@ def optimizer_look(kind: str, others: Sequence[str]) -> Look:
 def variant_look(label: str, optimizer: Look, states: str) -> Look:
     """Return the look of an optimizer whose states are stored so: its colour, and a line and a mark for the states.
 
-    32 bits are solid, dynamic codes dashed, linear ones dotted, mixtures dashed and dotted.
+    32 bits are solid, dynamic codes dashed, linear ones dotted, mixtures dashed and dotted. Other blocks or another
+    smallest tensor than the default (`8L-b256`, `8D-min0`) make the colour pale.
     """
-    line, marker = _STATES.get(states, _OTHER_STATES)
-    return replace(optimizer, label=label, line=line, marker=marker)
+    usual = _CHANGES.sub("", states)
+    line, marker = _STATES.get(usual, _OTHER_STATES)
+    look = replace(optimizer, label=label, line=line, marker=marker)
+    return look if usual == states else pale(look)
 
 
 def pale(look: Look) -> Look:
@@ -163,6 +169,19 @@ def panels(columns: int, height: float = 2.4, width: float = DOUBLE, rows: int =
     for letter, panel in zip("abcdef", axes, strict=False):
         panel.set_title(letter, loc="left", fontweight="bold", fontsize=9)
     return figure, axes
+
+
+def grid(count: int, height: float, above: float) -> tuple[Figure, list[Axes], int]:
+    """Return a figure of `count` panels in rows of at most three, four in two rows of two; and how many stand in a row.
+
+    `height` is that of a row, `above` what the legend needs, in inches.
+    """
+    columns = 2 if count == 4 else min(_COLUMNS, count)
+    rows = ceil(count / columns)
+    figure, axes = panels(columns, height=rows * height + above, rows=rows)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count], columns
 
 
 def token_axis(axes: Axes, label: str = "Training tokens", logarithmic: bool = False) -> None:

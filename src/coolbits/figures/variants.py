@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from coolbits.figures.selection import demand, rate_label
+from coolbits.figures.selection import demand, of_variant, rate_label, variant_looks
 from coolbits.rows import HORIZON, TUNED, VARIANT, best_settings, largest_group, of_setting, runs
-from coolbits.study.optimizer_names import display_name
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,25 @@ class Compared:
         return self.shown[self.shown.final.astype(bool)]
 
     def rates(self) -> str:
-        """Say each variant's peak rate: `AdamW-32 at 0.01, ...`."""
-        best = self.ends.drop_duplicates(list(VARIANT)).sort_values(list(VARIANT))
-        columns = zip(best.optimizer, best.states, best.peak_lr, strict=True)
-        return ", ".join(f"{display_name(kind, states)} at {rate_label(rate)}" for kind, states, rate in columns)
+        """Say each variant's peak rate: `AdamW-32 at 0.01, ...`; where it always diverged, that it lasted longest."""
+        found = []
+        for variant, look in variant_looks(self.ends).items():
+            rows = of_variant(self.ends, variant)
+            lost = ", where it lasted longest" if (rows.outcome == "diverged").all() else ""
+            found.append(f"{look.label} at {rate_label(rows.peak_lr.iloc[0])}{lost}")
+        return "; ".join(found)
 
-    def others_lost(self) -> str:
-        """Say how many of the runs that are not shown diverged, as a sentence after a space; nothing if none did."""
-        lost = self.tried[(self.tried.outcome == "diverged") & ~self.tried.path.isin(self.shown.path)]
-        count = lost.path.nunique()
-        return f" {count} further run{'s' * (count > 1)} at other settings diverged." if count else ""
+    def lost(self) -> str:
+        """Say how many of each variant's runs diverged, shown or not, as a sentence after a space; nothing if none did.
+
+        All settings and seeds tried count.
+        """
+        counts = []
+        for variant, look in variant_looks(self.tried).items():
+            lost = of_variant(self.tried, variant).outcome == "diverged"
+            if lost.any():
+                counts.append(f"{look.label} {lost.sum()} of {len(lost)}")
+        return f" Runs that diverged, of all tried: {', '.join(counts)}." if counts else ""
 
 
 def compared(figure: str, rows: pd.DataFrame) -> Compared:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import crosses, drawing, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.plots.averages import draw_average, of_each_kind
 from coolbits.figures.selection import Options, Tables, check_options
@@ -47,9 +47,9 @@ def draw(tables: Tables, options: Options) -> Figure:
             panel.yaxis.set_minor_formatter(NullFormatter())
         if place < 5:
             style.token_axis(panel)
-            drawing.diverged(panel, main if place < 3 else rates, style.TRUNK)
+            crosses.diverged(panel, main if place < 3 else rates, style.TRUNK)
     shown = [style.TRUNK, style.DECAY, *(look for look, _ in averaged), *looks.values()]
-    style.legend(figure, [*drawing.handles(shown), *drawing.diverged_entry(pd.concat([main, rates]))])
+    style.legend(figure, [*drawing.handles(shown), *crosses.entry(pd.concat([main, rates]))])
     return figure
 
 

@@ -1,13 +1,10 @@
 """Supervised fine-tuning with each optimizer: the loss on held-out answers, along training and at its end (paper B)."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Transform
 
-from coolbits.figures import drawing, style
+from coolbits.figures import crosses, drawing, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label
 from coolbits.study.optimizer_names import display_name
@@ -36,7 +33,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     along.set(xlabel="Updates", ylabel=f"L{_LOSS}\n{_UNIT}", xlim=(0, None))
     end.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     end.set(xlabel=f"Final l{_LOSS} {_UNIT}", ylim=(len(looks) - 0.5, -0.5))
-    style.legend(figure, drawing.handles(looks.values()) + drawing.diverged_entry(rows))
+    style.legend(figure, drawing.handles(looks.values()) + crosses.entry(rows))
     return figure
 
 
@@ -99,8 +96,8 @@ def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: style.Loo
     axes.plot(mean.index.astype(float), mean, **line)
     marks = axes.plot(mean.index.astype(float), mean, look.marker, color=look.color, markersize=3.2)
     stand_for(marks, whole, by="step")
-    steps = lost.drop_duplicates("trajectory").diverged_step.astype(float).tolist()
-    _crosses(axes, steps, [0.96] * len(steps), look, axes.get_xaxis_transform())
+    ends = lost.drop_duplicates("trajectory")
+    crosses.cross(axes, ends.diverged_step.astype(float), ends, look)
 
 
 def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: style.Look, place: int) -> None:
@@ -110,8 +107,6 @@ def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: style.Look, 
     if len(last):
         mean = axes.plot(last.loss.mean(), place, look.marker, color=look.color, markersize=5)
         stand_for(mean, last, together=True)
-    _crosses(axes, [0.97] * min(1, len(lost)), [place] * min(1, len(lost)), look, axes.get_yaxis_transform())
-
-
-def _crosses(axes: Axes, x: Sequence[float], y: Sequence[float], look: style.Look, transform: Transform) -> None:
-    axes.plot(x, y, "x", color=look.color, transform=transform, markersize=5, markeredgewidth=1.3)
+    if len(lost):
+        beside = axes.get_yaxis_transform()
+        axes.plot(0.97, place, "x", color=look.color, transform=beside, markersize=5, markeredgewidth=1.3)

@@ -32,10 +32,8 @@ def draw(tables: Tables, options: Options) -> Figure:
     """
     table = _rows(tables, options)
     models = table.drop_duplicates(_MODEL)
-    columns = 2 if len(models) == 4 else min(3, len(models))
-    lines = -(-len(models) // columns)
-    figure, axes = style.panels(columns, height=0.5 + 2.2 * lines, rows=lines)
-    for panel, (_, model) in zip(axes, models.iterrows(), strict=False):
+    figure, axes, columns = style.grid(len(models), height=2.2, above=0.5)
+    for panel, (_, model) in zip(axes, models.iterrows(), strict=True):
         grid = table[(table.trajectory == model.trajectory) & (table.step == model.step)]
         _contours(panel, grid)
         _points(panel, grid)
@@ -44,8 +42,6 @@ def draw(tables: Tables, options: Options) -> Figure:
         panel.set_xlabel("To the previous checkpoint")
     for panel in axes[::columns]:
         panel.set_ylabel("To the quantized weights")
-    for panel in axes[len(models) :]:
-        panel.set_visible(False)
     scale = ScalarMappable(_norm(), _COLORS)
     bar = figure.colorbar(scale, ax=axes, label="Loss increase (nats per token)", format="{x:g}")
     bar.ax.minorticks_off()

@@ -1,7 +1,5 @@
 """Bytes of optimizer states by model and optimizer, and what 8-bit states save (paper B's memory footprint)."""
 
-import math
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +14,7 @@ NAME = "memory"
 _GIB = 2**30
 _CODED = 0.45  # opacity of what is stored in codes
 _LEAST = 0.001  # share; a smaller saving is none
-_COLUMNS, _MOST = 3, 5
+_MOST = 5
 _BAR = ["model", "optimizer"]
 
 
@@ -24,16 +22,12 @@ def draw(tables: Tables, options: Options) -> Figure:
     """Draw stacked bars, a panel a model and a bar an optimizer, and last what each optimizer saves by model size."""
     table = _rows(tables, options)
     models, optimizers = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.optimizer))
-    rows = math.ceil((len(models) + 1) / _COLUMNS)
-    height = 0.35 + rows * (0.6 + 0.15 * len(optimizers))
-    figure, panels = style.panels(_COLUMNS, height=height, rows=rows)
-    for place, (panel, model) in enumerate(zip(panels, models, strict=False)):
+    figure, (*panels, savings), columns = style.grid(len(models) + 1, 0.6 + 0.15 * len(optimizers), above=0.35)
+    for place, (panel, model) in enumerate(zip(panels, models, strict=True)):
         _bars(panel, table[table.model == model], optimizers)
         panel.set_title(model)
-        panel.tick_params(labelleft=place % _COLUMNS == 0)
-    _savings(panels[len(models)], table)
-    for panel in panels[len(models) + 1 :]:
-        panel.remove()
+        panel.tick_params(labelleft=place % columns == 0)
+    _savings(savings, table)
     patches = [Patch(color=look.color, label=look.label) for look in style.PLACES.values()]
     style.legend(figure, [*patches, Patch(color=style.GREY, alpha=_CODED, label="stored in 8 bits")])
     return figure

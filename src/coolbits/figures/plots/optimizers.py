@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style, variants
+from coolbits.figures import crosses, drawing, selection, style, variants
 from coolbits.figures.selection import Options, Tables
 from coolbits.study.units import si
 
@@ -27,7 +27,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         drawing.curve(
             curves, selection.of_variant(training, variant), "loss", look, marked=False, seeds=len(looks) <= _CROWD
         )
-        drawing.diverged(curves, selection.of_variant(rows, variant), look)
+        crosses.diverged(curves, selection.of_variant(rows, variant), look)
     shown = (drawing.ERROR_ALONG, drawing.ERROR_AT_LOSS)
     drawing.views(errors, shown, groups, selection.quantizer_label(rows), _runs)
     started = training[training.tokens > 0.05 * training.tokens.max()].loss
@@ -49,7 +49,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"{rows.model.iloc[0]}, runs of {si(int(rows.tokens.max()))} tokens, each at the setting with the lowest "
         f"full-precision loss among those tried ({compared.rates()}). a: training loss, smoothed over 1 % "
         "of the steps. b: relative quantization error along training. c: the same error against full-precision loss "
-        f"(better to the right), each run{pale}, its end with the large mark.{compared.others_lost()} "
+        f"(better to the right), each run{pale}, its end with the large mark.{compared.lost()} "
         f"{selection.evidence(rows, tables['loss'])} {scale}."
     )
 

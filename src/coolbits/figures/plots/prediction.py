@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import crosses, drawing, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.figures.style import Look
 from coolbits.rows import averages, decays, main_rows, runs, trunks
@@ -35,7 +35,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     curvature.set(yscale="log", ylabel="Curvature along the error dW")
     for panel in (length, curvature):
         style.token_axis(panel)
-        drawing.diverged(panel, main, style.TRUNK)
+        crosses.diverged(panel, main, style.TRUNK)
     random = Look("random error", style.GREY, "", ":")
     looks = {look.label: look for looks in shown for look in looks}
     kinds = [
@@ -43,7 +43,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         for rows, size in zip(chosen, _SIZES, strict=False)
     ]
     others = [*drawing.handles([random], marked=False), *drawing.fallback_entry(_measured(chosen))]
-    entries = [*drawing.handles(looks.values()), *kinds, *others, *drawing.diverged_entry(main)]
+    entries = [*drawing.handles(looks.values()), *kinds, *others, *crosses.entry(main)]
     style.legend(figure, entries)
     return figure
 

@@ -14,6 +14,9 @@ from coolbits.study.units import si
 NAME = "quantizers"
 _LINEAR = 1.0  # percent: errors below, which may be negative, are drawn to scale, those above by their logarithm
 _MEAN = Look("mean of the tasks", "black", "|", "")
+_ROW, _TASK_ROW = 0.17, 0.065  # inches of a quantizer's row, of each task in it
+_EDGE = "0.85"
+_SPREAD = 0.8  # of a row, over which its tasks stand
 
 
 def draw(tables: Tables, options: Options) -> Figure:
@@ -22,20 +25,22 @@ def draw(tables: Tables, options: Options) -> Figure:
     models, names = list(dict.fromkeys(errors.run)), list(dict.fromkeys(errors.quantizer))
     kinds = 1 if drops is None else 2
     columns, rows = (kinds, 1) if len(models) == 1 else (len(models), kinds)
-    figure, panels = style.panels(columns, rows=rows, height=rows * (0.7 + 0.17 * len(names)))
+    tasks = {} if drops is None else _looks(drops)
+    figure, panels = style.panels(columns, rows=rows, height=rows * (0.7 + len(names) * _row_height(len(tasks))))
     for place, model in enumerate(models):
-        panel = panels[place]
-        _loss(panel, errors[errors.run == model], names)
-        if len(models) > 1:
-            panel.set_title(model)
+        _loss(panels[place], errors[errors.run == model], names)
         if drops is not None:
-            _accuracy(panels[place + len(models)], drops[drops.run == model], names, _looks(drops))
+            _accuracy(panels[place + len(models)], drops[drops.run == model], names, tasks)
+    for panel, model in zip(panels, models * (columns // len(models)), strict=False):
+        panel.set_title(model)
     for number, panel in enumerate(panels):
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)
-        panel.axvline(0, color=style.GREY, linewidth=0.7)
         panel.tick_params(labelleft=number % columns == 0)
-    looks = [] if drops is None else [*_looks(drops).values(), _MEAN]
+        panel.grid(visible=False, axis="y")
+        for edge in range(len(names) - 1):
+            panel.axhline(edge + 0.5, color=_EDGE, linewidth=0.5)
+    looks = [*tasks.values(), _MEAN] if tasks else []
     hollow = drawing.fallback_entry(errors if drops is None else pd.concat([errors, drops]))
     if looks or hollow:
         style.legend(
@@ -56,12 +61,15 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     parts = [
         f"What each quantizer costs: {named}.",
         f"Relative quantization error of the cross-entropy on {int(errors.documents.max())} held-out documents, "
-        f"CE(q) / CE - 1, to scale below {_LINEAR:g} % and logarithmic above; bars: {confidence} bootstrap interval "
-        "over documents, base and quantized model paired.",
+        f"CE(q) / CE - 1, to scale below {_LINEAR:g} % (shaded) and logarithmic above; bars: {confidence} bootstrap "
+        "interval over documents, base and quantized model paired.",
     ]
     if drops is not None:
         sizes = ", ".join(f"{task} {int(count)}" for task, count in drops.groupby("task").samples.max().items())
-        parts.append(f"Relative accuracy drop (acc - acc_q) / (1 - acc) by task and its mean. Samples: {sizes}.")
+        parts.append(
+            "Relative accuracy drop (acc - acc_q) / (1 - acc) by task, bars: the same over samples; and its mean. "
+            f"Samples: {sizes}."
+        )
     parts[-1] += fallback_note(errors if drops is None else pd.concat([errors, drops]))
     if lost := sorted(set(errors[errors.relative_error.isna()].quantizer)):
         parts.append(f"No mark, since the loss is not finite: {', '.join(lost)}.")
@@ -103,19 +111,37 @@ def _loss(panel: Axes, rows: pd.DataFrame, names: list[str]) -> None:
             stand_for(mark, part)
     panel.set_xscale("symlog", linthresh=_LINEAR)
     panel.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=_LINEAR))
+    panel.xaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=_LINEAR, subs=range(2, 10)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    panel.set_xlabel(style.ERROR)
+    panel.axvline(0, color=style.GREY, linewidth=0.7)
+    limits = panel.get_xlim()
+    panel.axvspan(-_LINEAR, _LINEAR, color=_EDGE, alpha=0.4, linewidth=0, zorder=0)
+    panel.set(xlim=limits)
+    panel.set_xlabel(f"{style.ERROR}, logarithmic above {_LINEAR:g}")
+
+
+def _row_height(tasks: int) -> float:
+    """Return the inches of a quantizer's row, in which so many tasks stand above each other."""
+    return max(_ROW, _TASK_ROW * tasks)
 
 
 def _accuracy(panel: Axes, rows: pd.DataFrame, names: list[str], looks: dict[str, Look]) -> None:
+    tall = _SPREAD * 72 * _row_height(len(looks))
     for place, name in enumerate(names):
         own = rows[rows.quantizer == name]
-        for task, of_task in own.groupby("task"):
-            look, drop = looks[str(task)], of_task.relative_drop.mean()
-            face = "white" if drawing.fell_back(of_task).any() else look.color
-            mark = panel.plot(100 * drop, place, look.marker, color=look.color, markerfacecolor=face, alpha=0.8)
-            stand_for(mark, of_task, together=True)
-        mean = 100 * own.relative_drop.mean()
-        mark = panel.plot(mean, place, _MEAN.marker, color=_MEAN.color, markersize=9, zorder=3)
+        mark = panel.plot(100 * own.relative_drop.mean(), place, _MEAN.marker, color=_MEAN.color, markersize=tall)
         stand_for(mark, own, together=True)
+        for number, (task, look) in enumerate(looks.items()):
+            _drop(panel, own[own.task == task], place + _SPREAD * ((number + 0.5) / len(looks) - 0.5), look)
+    panel.axvline(0, color=style.GREY, linewidth=0.7, zorder=1)
     panel.set_xlabel("Relative accuracy drop (%)")
+
+
+def _drop(panel: Axes, rows: pd.DataFrame, height: float, look: Look) -> None:
+    """Draw the drop of one task, and its interval."""
+    if rows.empty:
+        return
+    panel.hlines(height, 100 * rows.relative_drop_low, 100 * rows.relative_drop_high, color=look.color, linewidth=0.9)
+    face = "white" if drawing.fell_back(rows).any() else look.color
+    mark = panel.plot(100 * rows.relative_drop.mean(), height, look.marker, color=look.color, markerfacecolor=face)
+    stand_for(mark, rows, together=True)

@@ -1,5 +1,6 @@
 """What the precision of the states does to the loss: final losses against the 32-bit form, and the sweep of rates."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -8,17 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from coolbits.figures import drawing, selection, style, variants
+from coolbits.figures import crosses, drawing, selection, style, variants
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
-from coolbits.resampling import Floats, percentiles, resampled_means
+from coolbits.resampling import Floats, mean_of_drawn, percentiles, resampled_means
 from coolbits.rows import FULL_STATES, full_precision, of_setting
+from coolbits.study.optimizer_names import display_name
 from coolbits.study.units import si
 
 NAME = "states"
 Align = Literal["left", "center", "right"]
 _FAR = 5.0  # percent: a variant that lost more stands at the edge of the panel, its number beside it
 _BELOW = 0.28  # of a row: single seeds stand below their mean
+_ALONE: style.Line = (0, (1, 1))  # the bar of one seed among variants of several
 _HIGH = 1.3  # a final loss above this times the lowest stands at the top of its panel
 
 
@@ -28,13 +31,18 @@ def draw(tables: Tables, options: Options) -> Figure:
     Option: `model`, of several.
     """
     compared = _compared(tables, options)
-    looks = selection.variant_looks(compared.tried)
+    looks, pairs = selection.variant_looks(compared.tried), _pairs(compared)
+    most = max(map(len, pairs.values()))
     figure, (relative, sweep) = style.panels(2, height=1.5 + 0.17 * len(looks))
     for place, (variant, look) in enumerate(looks.items()):
-        own = selection.of_variant(compared.ends, variant)
-        reference = selection.of_variant(compared.ends, (variant[0], FULL_STATES))
-        pairs = _paired(own, reference)
-        _final_losses(relative, own, pairs, _increases(pairs, tables), place, look)
+        if len(own := pairs[variant]):
+            drawn = _increases(own, tables)
+            bar = replace(look, line=_ALONE if len(own) == 1 < most else "-")
+            _relative_loss(relative, own, drawn[:, 0], _interval(drawn, tables), place, bar)
+            fewer = f", n = {len(own)}" if len(own) < most else ""
+            _say(relative, f"{own.base_loss.mean():.3f}{fewer}", 1, place, 5, "left", look)
+        else:
+            _say_lost(relative, selection.of_variant(compared.tried, variant), place, look)
     relative.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     relative.set_ylim(len(looks) - 0.5, -0.5)
     relative.grid(visible=False, axis="y")
@@ -48,15 +56,23 @@ def draw(tables: Tables, options: Options) -> Figure:
 def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     compared = _compared(tables, options)
-    ends, seeds = compared.ends, compared.ends.seed.nunique()
-    marks = f"; large marks: mean over {seeds} seeds, small marks: single seeds" if seeds > 1 else ""
+    ends, pairs = compared.ends, _pairs(compared)
+    seeds = max(map(len, pairs.values()))
+    fewer = [f"{display_name(*variant)}: {len(own)}" for variant, own in pairs.items() if 0 < len(own) < seeds]
+    but = f" ({', '.join(fewer)})" if fewer else ""
+    marks = f"; large marks: mean over {seeds} seeds{but}, small marks: single seeds" if seeds > 1 else ""
+    alone = "; dotted, of one seed, over documents" if any(len(own) == 1 < seeds for own in pairs.values()) else ""
+    over = f"seeds and documents, as claims take it{alone}" if seeds > 1 else "documents"
+    dashes = ", dashes: single seeds" if seeds > 1 else ""
+    every = ends.seed.nunique()
     return (
         f"Full-precision loss by optimizer and precision of its states, {ends.model.iloc[0]}, runs of "
         f"{si(int(ends.tokens.max()))} tokens. a: final loss relative to that of the same optimizer with 32-bit "
         f"states, paired by seed, each at the setting of lowest loss among those tried ({compared.rates()}); "
-        f"at the right the loss itself{marks}; bars: 95 % bootstrap interval over documents; beyond {_FAR:g} % at the "
-        f"edge. b: final loss against the peak rate; above {_HIGH:g} times the lowest, at the top; crosses: diverged."
-        f"{compared.others_lost()} n = {len(ends)} models from {seeds} seed{'s' * (seeds > 1)}, scored on "
+        f"at the right the loss itself{marks}; bars: {100 * _confidence(tables):g} % bootstrap interval over {over}; "
+        f"beyond {_FAR:g} % at the edge; × where no run came to its end. b: final loss against the peak rate{dashes}; "
+        f"above {_HIGH:g} times the lowest, at the top; crosses: diverged.{compared.lost()} n = "
+        f"{sum(map(len, pairs.values()))} models in a from {every} seed{'s' * (every > 1)}, scored on "
         f"{int(ends.documents.max())} held-out documents. {scale}."
     )
 
@@ -67,10 +83,18 @@ def _compared(tables: Tables, options: Options) -> variants.Compared:
     return variants.compared(NAME, selection.of_model(NAME, rows, options))
 
 
-def _paired(own: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that did not diverge, each with the place of the reference's row; without seeds either lacks."""
-    complete = [rows[rows.outcome == "complete"] for rows in (own, reference)]
-    return complete[0].merge(complete[1][["seed", "position"]], on="seed", suffixes=("", "_reference"))
+def _pairs(compared: variants.Compared) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return each variant's runs that came to their end, with the place of the 32-bit form's row of the same seed.
+
+    Seeds that either lacks are left out.
+    """
+    ends = compared.ends[compared.ends.outcome == "complete"]
+    pairs = {}
+    for optimizer, states in selection.variant_looks(compared.tried):
+        reference = selection.of_variant(ends, (optimizer, FULL_STATES))[["seed", "position"]]
+        own = selection.of_variant(ends, (optimizer, states))
+        pairs[optimizer, states] = own.merge(reference, on="seed", suffixes=("", "_reference"))
+    return pairs
 
 
 def _increases(both: pd.DataFrame, tables: Tables) -> Floats:
@@ -78,8 +102,6 @@ def _increases(both: pd.DataFrame, tables: Tables) -> Floats:
 
     The first is the estimate, the others are resamples of the documents.
     """
-    if both.empty:
-        return np.empty((0, 1))
     nats = tables["documents"].set_index("row").nats
     samples = tables["loss"].attrs.get("bootstrap_samples", 1000)
     tested, beside = (np.stack([nats[row] for row in both[name]]) for name in ("position", "position_reference"))
@@ -90,28 +112,56 @@ def _increases(both: pd.DataFrame, tables: Tables) -> Floats:
     return 100 * (np.concatenate(ratios, axis=1) - 1)
 
 
-def _final_losses(
-    axes: style.Axes, own: pd.DataFrame, pairs: pd.DataFrame, increases: Floats, place: int, look: style.Look
+def _confidence(tables: Tables) -> float:
+    return float(tables["loss"].attrs.get("confidence", 0.95))
+
+
+def _interval(increases: Floats, tables: Tables) -> tuple[float, float]:
+    """Return the interval of the mean increase, over seeds and documents; of one seed over documents alone."""
+    low, high = percentiles(mean_of_drawn(increases[:, 1:], seed=0), _confidence(tables))
+    return float(low), float(high)
+
+
+def _relative_loss(
+    axes: style.Axes,
+    own: pd.DataFrame,
+    increases: Floats,
+    interval: tuple[float, float],
+    place: int,
+    look: style.Look,
 ) -> None:
-    """Draw one variant's row: seeds, mean and interval, the loss itself, and where its runs diverged."""
-    lost = own[own.outcome == "diverged"]
-    if len(increases):
-        mean, low, high = increases[:, 0].mean(), *percentiles(increases[:, 1:].mean(axis=0), 0.95)
-        if abs(mean) > _FAR:
-            side = 1 if mean > 0 else 0
-            mark = axes.plot(side, place, "<>"[side], color=look.color, transform=axes.get_yaxis_transform())
-            stand_for(mark, pairs, together=True)
-            _say(axes, f"{mean:+.0f} %", side, place, 8 - 16 * side, "right" if side else "left", look)
-        else:
-            axes.hlines(place, low, high, color=look.color, linewidth=1.0)
-            stand_for(axes.plot(mean, place, look.marker, color=look.color, markersize=4.6), pairs, together=True)
-            seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
-            stand_for(axes.plot(increases[:, 0], [place + _BELOW] * len(increases), look.marker, **seeds), pairs)
-        _say(axes, f"{own.base_loss.mean():.3f}", 1, place, 5, "left", look)
-    if len(lost):
-        steps = "–".join(str(step) for step in sorted({lost.diverged_step.min(), lost.diverged_step.max()}))
-        said = _say(axes, f"× {len(lost)} of {len(own)} diverged, step {steps}", 0.5, place, 0, "center", look)
-        said.set_in_layout(False)  # what stands inside the panel must not push its neighbour away
+    """Draw one variant's row: the mean over its seeds and their interval, and single seeds if there are several."""
+    mean = float(increases.mean())
+    if abs(mean) > _FAR:
+        side = 1 if mean > 0 else 0
+        mark = axes.plot(side, place, "<>"[side], color=look.color, transform=axes.get_yaxis_transform())
+        stand_for(mark, own, together=True)
+        _say(axes, f"{mean:+.0f} %", side, place, 8 - 16 * side, "right" if side else "left", look)
+        return
+    axes.hlines(place, *interval, color=look.color, linewidth=1.0, linestyle=look.line)
+    stand_for(axes.plot(mean, place, look.marker, color=look.color, markersize=4.6), own, together=True)
+    if len(own) > 1:
+        seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
+        stand_for(axes.plot(increases, [place + _BELOW] * len(increases), look.marker, **seeds), own)
+
+
+def _say_lost(axes: style.Axes, tried: pd.DataFrame, place: int, look: style.Look) -> None:
+    """Write in a variant's row, which has no mark, how many of its runs at all settings diverged, and when."""
+    lost = tried[tried.outcome == "diverged"]
+    if lost.empty:
+        return
+    steps = sorted({lost.diverged_step.min(), lost.diverged_step.max()})
+    when = f"step{'s' * (len(steps) > 1)} {'–'.join(map(str, steps))}"
+    said = _say(
+        axes,
+        f"× {len(lost)} of {len(tried)} run{'s' * (len(tried) > 1)} diverged, {when}",
+        0.5,
+        place,
+        0,
+        "center",
+        look,
+    )
+    said.set_in_layout(False)  # what stands inside the panel must not push its neighbour away
 
 
 def _say(
@@ -136,7 +186,6 @@ def _sweep(axes: style.Axes, compared: variants.Compared, looks: dict[tuple[str,
     """Draw the final loss against the peak rate, a line a variant, at its best weight decay and beta2."""
     lowest = float(compared.tried.base_loss.min())
     top = min(float(compared.tried.base_loss.max()) + 0.02 * lowest, _HIGH * lowest)
-    crossed = 0
     for variant, look in looks.items():
         tuned = selection.of_variant(compared.ends, variant).iloc[0][["weight_decay", "beta2"]]
         own = of_setting(selection.of_variant(compared.tried, variant), dict(tuned))
@@ -147,14 +196,12 @@ def _sweep(axes: style.Axes, compared: variants.Compared, looks: dict[tuple[str,
         if own.seed.nunique() > 1:
             dashes = axes.plot(own.peak_lr, own.base_loss.clip(upper=top), "_", color=look.color, markersize=4)
             stand_for(dashes, own)
-        lost = own.loc[own.outcome == "diverged", "peak_lr"].unique()
-        if len(lost):
-            height = [0.97 - 0.05 * crossed] * len(lost)
-            axes.plot(lost, height, "x", color=look.color, transform=axes.get_xaxis_transform(), markeredgewidth=1.3)
-            crossed += 1
+        lost = own[own.outcome == "diverged"]
+        crosses.cross(axes, lost.peak_lr, lost, look)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sorted(compared.tried.peak_lr.unique())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: selection.rate_label(rate)))
-    axes.set_ylim(top=top + (0.05 + 0.06 * crossed) * (top - lowest))
+    axes.set_ylim(top=top + 0.05 * (top - lowest))
+    crosses.make_room(axes)
     axes.set(xlabel="Peak learning rate", ylabel=f"Final full-precision {style.LOSS.lower()}")

@@ -7,9 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.figures import drawing, style
+from coolbits.figures import crosses, drawing, style
 from coolbits.figures.marks import stand_for
-from coolbits.figures.plots.telemetry_panels import LETTERS, Panel, descriptions, panels_of, scale_axes, values_of
+from coolbits.figures.plots.telemetry_panels import (
+    LETTERS,
+    Panel,
+    descriptions,
+    line_style,
+    panels_of,
+    scale_axes,
+    values_of,
+    would_be_entry,
+)
 from coolbits.figures.plots.telemetry_rows import rates, variant_rows
 from coolbits.figures.selection import Options, Tables, demand, names_in, of_variant, variant_looks
 from coolbits.figures.style import Look
@@ -18,7 +27,6 @@ NAME = "telemetry-layers"
 _MEASURE = "newton_schulz_error"
 _OUTSIDE = -1  # the layer of embeddings and head
 _NAMED = 6  # layers of a deep model that the legend names
-_COLUMNS = 3
 
 
 def draw(tables: Tables, options: Options) -> Figure:
@@ -29,26 +37,24 @@ def draw(tables: Tables, options: Options) -> Figure:
     """
     rows, shown = _rows(tables, options)
     looks, variants = _looks(rows), variant_looks(rows)
-    columns = min(_COLUMNS, len(variants))
-    lines = -(-len(variants) // columns)
-    figure, axes = style.panels(columns, height=2.1 * lines + (0.5 if lines == 1 else 0.2), rows=lines)
-    for place, (panel, (variant, look)) in enumerate(zip(axes, variants.items(), strict=False)):
+    figure, axes, columns = style.grid(len(variants), height=2.1, above=0.4)
+    for place, (panel, (variant, look)) in enumerate(zip(axes, variants.items(), strict=True)):
         own = of_variant(rows, variant)
         for layer, layer_look in looks.items():
-            _line(panel, own[own.layer == layer], layer_look)
-        drawing.diverged(panel, own, Look(look.label, style.GREY))
+            _line(panel, own[own.layer == layer], shown, layer_look)
+        crosses.diverged(panel, own, Look(look.label, style.GREY))
         scale_axes(panel, shown)
+        crosses.make_room(panel)
         panel.set_title(look.label)
         if place % columns:
             panel.set_ylabel("")
             panel.tick_params(labelleft=False)
     for name in ("xlim", "ylim"):
-        lows, highs = zip(*(getattr(panel, f"get_{name}")() for panel in axes[: len(variants)]), strict=True)
-        for panel in axes[: len(variants)]:
+        lows, highs = zip(*(getattr(panel, f"get_{name}")() for panel in axes), strict=True)
+        for panel in axes:
             panel.set(**{name: (min(lows), max(highs))})
-    for panel in axes[len(variants) :]:
-        panel.set_visible(False)
-    style.legend(figure, [*drawing.handles(_named(looks), marked=False), *drawing.diverged_entry(rows)])
+    notes = [*would_be_entry(rows, [shown]), *crosses.entry(rows)]
+    style.legend(figure, [*drawing.handles(_named(looks), marked=False), *notes])
     return figure
 
 
@@ -101,8 +107,8 @@ def _named(looks: Mapping[int, Look]) -> list[Look]:
     return chosen + [look for layer, look in looks.items() if layer == _OUTSIDE]
 
 
-def _line(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+def _line(axes: Axes, rows: pd.DataFrame, panel: Panel, look: Look) -> None:
     if rows.empty:
         return
     middle = rows.groupby(rows.tokens.astype(float)).drawn.median()
-    stand_for(axes.plot(middle.index, middle, color=look.color, linestyle=look.line), rows, by="tokens")
+    stand_for(axes.plot(middle.index, middle, **line_style(rows, panel, look)), rows, by="tokens")

@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.figures.style import token_axis
+from coolbits.figures.style import GREY, Look, token_axis
 
 SECOND = ("exp_avg_sq",)
 MOMENTA = ("momentum", "exp_avg")
+_FLOAT32 = "float32"
 DEFAULT = ("zero_share", "shadow_error", "condition", "stable_rank", "newton_schulz_error")
+_THIN = 0.6  # points: lines of states that are not stored so
 LETTERS = "abcdef"  # of a figure's panels, no more than these
 
 
@@ -41,12 +46,12 @@ def _both(measure: str, label: str, percent: bool = False, by_codec: bool = Fals
 
 
 _PANELS: dict[str, tuple[Panel, ...]] = {
-    "zero_share": (Panel("zero_share", SECOND, "Second moments stored as 0 (%)", True, False, by_codec=True),),
-    "shadow_error": _both("shadow_error", "Error of {} (%)", True),
-    "rounding_error": _both("rounding_error", "Rounding of {} (%)", True, by_codec=True),
-    "block_min": _both("block_min", "Least scale of {}"),
-    "block_median": _both("block_median", "Median scale of {}"),
-    "block_max": _both("block_max", "Largest scale of {}"),
+    "zero_share": (Panel("zero_share", SECOND, "Second moments\nstored as 0 (%)", True, False, by_codec=True),),
+    "shadow_error": _both("shadow_error", "Error of\n{} (%)", True),
+    "rounding_error": _both("rounding_error", "Rounding of\n{} (%)", True, by_codec=True),
+    "block_min": _both("block_min", "Least scale of\n{}"),
+    "block_median": _both("block_median", "Median scale of\n{}"),
+    "block_max": _both("block_max", "Largest scale of\n{}"),
     "sigma_max": (Panel("sigma_max", MOMENTA, "Largest singular value"),),
     "sigma_min": (Panel("sigma_min", MOMENTA, "Smallest singular value"),),
     "condition": (Panel("condition", MOMENTA, "Condition number"),),
@@ -92,6 +97,23 @@ def values_of(rows: pd.DataFrame, panel: Panel) -> pd.Series:
     return values[np.isfinite(values) & ((values > 0) | (not panel.logarithmic))]
 
 
+def line_style(rows: pd.DataFrame, panel: Panel, look: Look) -> dict[str, Any]:
+    """Return how the line of `rows` is drawn: thin where it shows what linear codes would do to float32 states."""
+    style = {"color": look.color, "linestyle": look.line}
+    return style | ({"linewidth": _THIN} if _would_be(rows, panel) else {})
+
+
+def would_be_entry(rows: pd.DataFrame, panels: Sequence[Panel]) -> list[Artist]:
+    """Return the legend entry for thin lines; none if no panel shows any."""
+    thin = Line2D([], [], color=GREY, linewidth=_THIN, label="float32, if it were 8L")
+    shown = (rows[rows.state.isin(panel.states)] for panel in panels if panel.by_codec)
+    return [thin] if any((own.codec == _FLOAT32).any() for own in shown) else []
+
+
+def _would_be(rows: pd.DataFrame, panel: Panel) -> bool:
+    return panel.by_codec and bool((rows.codec == _FLOAT32).all())
+
+
 def scale_axes(axes: Axes, panel: Panel) -> None:
     """Label and scale the axes of a panel: the measure against training tokens."""
     axes.set(ylabel=panel.label, yscale="log" if panel.logarithmic else "linear")
@@ -107,7 +129,7 @@ def descriptions(panels: Sequence[Panel]) -> str:
     names = dict.fromkeys(panel.measure for panel in panels)
     sentences = [f"{letters_of(panels, measure=name)}: {_SAYS[name]}." for name in names]
     if codes := letters_of(panels, by_codec=True):
-        sentences.append(f"In {codes} 32-bit states show what linear codes would do to them.")
+        sentences.append(f"In {codes} 32-bit states show, by thin lines, what linear codes would do to them.")
     return " ".join(sentences)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import crosses, drawing, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import decays, main_rows, runs, trunks
 
@@ -31,7 +31,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     axes[-1].set_ylabel(style.LOSS)
     for panel in axes:
         style.token_axis(panel)
-        drawing.diverged(panel, per_quantizer[0], style.TRUNK)
+        crosses.diverged(panel, per_quantizer[0], style.TRUNK)
     entries = drawing.handles([style.TRUNK, *looks.values()]) + drawing.handles([full, quantized], marked=False)
     style.legend(figure, entries + drawing.notes(pd.concat(per_quantizer), rate=True))
     return figure

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, style
+from coolbits.figures import crosses, drawing, style
 from coolbits.figures.marks import gathered, stand_for
 from coolbits.figures.selection import (
     Options,
@@ -42,7 +42,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     accuracies.set(ylabel="Held-out accuracy (%)")
     ends.set(ylabel="Final held-out accuracy (%)", xlim=(-0.6, len(looks) - 0.4))
     ends.set_xticks(range(len(looks)), [look.label for look in looks.values()], rotation=40, ha="right")
-    style.legend(figure, [*drawing.handles(looks.values(), marked=False), *drawing.diverged_entry(rows)])
+    style.legend(figure, [*drawing.handles(looks.values(), marked=False), *crosses.entry(rows)])
     return figure
 
 
@@ -104,10 +104,8 @@ def _curves(axes: Axes, rows: pd.DataFrame, y: str, look: Look) -> None:
 
 def _crosses(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     """Put a cross where each run diverged, at the top of the panel."""
-    lost = rows[(rows.outcome == "diverged") & (rows.step == rows.diverged_step)].drop_duplicates("trajectory")
-    place = axes.get_xaxis_transform()
-    cross = {"color": look.color, "transform": place, "markersize": 5, "markeredgewidth": 1.3}
-    stand_for(axes.plot(lost.epoch, [0.96] * len(lost), "x", **cross), lost)
+    lost = rows[rows.outcome == "diverged"].sort_values("step").drop_duplicates("trajectory", keep="last")
+    crosses.cross(axes, lost.epoch * lost.diverged_step / lost.step, lost, look)
 
 
 def _ends(axes: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
