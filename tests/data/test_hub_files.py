@@ -1,7 +1,10 @@
-"""Files of a dataset's repository by name."""
+"""Files of a dataset's repository by name, and the commit that they are read at."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import huggingface_hub
 import pytest
 
@@ -44,3 +47,44 @@ def test_a_corpus_is_made_of_them_alone(repository: str, tmp_path: Path) -> None
     source = HubSource(id=repository, files=("en/second.jsonl", "en/third.jsonl"))
     summary = build_corpus(Corpus(source=source, validation_fraction=0.5, salt="both"), [], tmp_path)
     assert summary["documents"] == 6
+
+
+COMMITS = ("0123456789" * 4, "9876543210" * 4)
+
+
+class PlayedBuilder:
+    """What `datasets.load_dataset_builder` gives, and its stream, as far as they are looked at: rows of one commit."""
+
+    info = SimpleNamespace(splits={})
+
+    def __init__(self, commit: str) -> None:
+        self.hash = commit
+
+    def as_streaming_dataset(self, _split: str) -> "PlayedBuilder":
+        return self
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        return ({"text": f"{number} of {self.hash}"} for number in range(12))
+
+
+def test_the_commit_that_a_branch_named_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Corpus(source=HubSource(id="a/b"), validation_fraction=0.5)
+    for commit in COMMITS:
+        monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, commit=commit, **__: PlayedBuilder(commit))
+        out = tmp_path / commit
+        out.mkdir()
+        assert build_corpus(recipe, [], out)["commit"] == commit
+
+
+def test_a_commit_that_no_one_knows_is_null(repository: str, tmp_path: Path) -> None:
+    source = HubSource(id=repository, files=("en/second.jsonl", "en/third.jsonl"))
+    summary = build_corpus(Corpus(source=source, validation_fraction=0.5, salt="both"), [], tmp_path)
+    assert "commit" in summary and summary["commit"] is None
+
+
+def test_another_commit_than_the_one_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of the hub's reach, the library gives what it prepared last."""
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: PlayedBuilder(COMMITS[1]))
+    with pytest.raises(CoolbitsError, match=f"no copy is cached of {COMMITS[0]}, only of {COMMITS[1]}"):
+        open_documents(HubSource(id="a/b", revision=COMMITS[0]), [])
+    assert texts(HubSource(id="a/b", revision=COMMITS[1]))[0] == f"0 of {COMMITS[1]}"

@@ -197,7 +197,7 @@ def test_a_missing_dataset_and_a_missing_revision_are_told_apart(monkeypatch, sa
     def refuse(*_, **__):
         raise datasets.exceptions.DatasetNotFoundError(said)
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     with pytest.raises(CoolbitsError, match=complaint):
         open_documents(HubSource(id="a/b", revision="old"), [])
 

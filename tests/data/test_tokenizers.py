@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
@@ -107,8 +108,17 @@ def test_a_tokenizer_without_an_end_of_text_token_is_refused(tokenizer, tmp_path
 
 def test_a_hub_tokenizer_is_saved_like_any_other(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "download_tokenizer", lambda recipe: tokenizer)
-    build_tokenizer(HubTokenizer(id="EleutherAI/gpt-neox-20b"), None, None, tmp_path)
+    summary = build_tokenizer(HubTokenizer(id="EleutherAI/gpt-neox-20b"), None, None, tmp_path)
+    assert summary["commit"] is None  # a folder, but of no snapshot
     assert load_tokenizer(tmp_path).get_vocab() == load_tokenizer(tokenizer).get_vocab()
+
+
+def test_the_commit_of_a_hub_tokenizer_is_kept(tokenizer, tmp_path, monkeypatch):
+    snapshot = shutil.copytree(tokenizer, tmp_path / "snapshots" / ("0123456789" * 4))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
+    (tmp_path / "out").mkdir()
+    summary = build_tokenizer(HubTokenizer(id="EleutherAI/gpt-neox-20b"), None, None, tmp_path / "out")
+    assert summary["commit"] == snapshot.name
 
 
 def test_the_vocabulary_reaches_to_the_largest_id_where_ids_have_gaps(tmp_path: Path):

@@ -16,10 +16,12 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.node import make_node
 from coolbits.artifacts.store import Store
+from coolbits.data.formats import Row
+from coolbits.data.hub import Opened
 from coolbits.finetuning.conversations import Smallest, build_conversations, run
 from coolbits.finetuning.examples import read_examples
 from coolbits.finetuning.sources import Conversation
-from coolbits.study.recipes.finetuning import Conversations, FileConversations
+from coolbits.study.recipes.finetuning import Conversations, FileConversations, HubConversations
 
 Chat = Callable[..., list[dict[str, str]]]
 
@@ -111,3 +113,16 @@ def test_the_first_in_the_random_order_are_kept_whatever_comes_first() -> None:
             kept.add(conversation)
         assert [conversation.order for conversation in kept.in_order()] == [1, 3, 5]
         assert len(kept) == 3
+
+
+@pytest.mark.parametrize("commit", ["0123456789" * 4, None])
+def test_the_commit_of_conversations_of_the_hub_is_kept(
+    commit: str | None, opened: Path, tmp_path: Path, conversation: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [conversation(("user", f"is it {number}?"), ("assistant", "yes")) for number in range(50)]
+    rows = (Row(f"row {number}", {"messages": messages}, number) for number, messages in enumerate(said, start=1))
+    monkeypatch.setattr("coolbits.finetuning.sources.open_dataset", lambda _: Opened(50, rows, commit))
+    source = HubConversations(id="a/b", split="train", revision="main", examples=20, validation_fraction=0.2, seed=0)
+    wanted = Conversations(source=source, template="plain", loss_on="last", sequence_length=40)
+    (tmp_path / "out").mkdir()
+    assert build_conversations(wanted, opened, None, [], tmp_path / "out")["commit"] == commit

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,40 @@ def test_an_exploding_loss_is_a_result(lab: Any, finetuned: Recipe) -> None:
     assert pd.read_parquet(place / "metrics.parquet").step.iloc[-1] == summary["diverged_step"]
     assert pd.read_parquet(place / "validation.parquet").step.iloc[0] == 0
     assert not (place / "model.safetensors").exists()
+
+
+def test_a_training_goes_on_from_the_commit_that_it_began_with(
+    lab: Any, finetuned: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coolbits.artifacts.node import make_node
+
+    commits, asked = ("0123456789" * 4, "9876543210" * 4), []
+
+    def download(_name: str, revision: str) -> Path:
+        asked.append(revision)
+        commit = commits[len(asked) - 1] if revision == "main" else revision
+        snapshot = lab.store.root.parent / "snapshots" / commit
+        if not snapshot.exists():
+            shutil.copytree(lab.start.directory(lab.store.root), snapshot)
+        return snapshot
+
+    def killed(*_: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(stage, "download_model", download)
+    tokenizer = make_node("tokenizer", "hub", {}, {})
+    lab.store.ensure(tokenizer, lambda out: lab._tokenizer.save_pretrained(out) and {})
+    size = AutoModelForCausalLM.from_pretrained(lab.start.directory(lab.store.root)).num_parameters()
+    recipe = finetuned(hub=HubModel(id="someone/some", revision="main", parameters=size), steps=2)
+    node = make_node(
+        "finetuned", "hub", recipe.identity(), {"tokenizer": tokenizer.ref, "conversations": lab.conversations}
+    )
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(stage, "_train", killed)
+        lab.tune(node)
+    assert read_manifest(lab.tune(node)).summary["commit"] == commits[0]
+    assert asked == ["main", commits[0]]
+    assert not list(lab.store.work_directory(node).glob("commit"))
 
 
 def test_a_model_of_the_hub_takes_its_tokenizer_from_its_parent_and_must_have_the_size_it_is_said_to_have(

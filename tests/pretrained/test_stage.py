@@ -1,6 +1,7 @@
 """Whatever a pretrained model comes as, it leaves as a plain directory with the same function."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,10 @@ def test_a_model_of_the_hub_is_read_from_its_snapshot(
     directory: Path, model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(stage, "download_model", lambda *names, **knobs: asked.append((names, knobs)) or directory)
+    snapshot = shutil.copytree(directory, tmp_path / "snapshots" / ("0123456789" * 4))
+    monkeypatch.setattr(stage, "download_model", lambda *names, **knobs: asked.append((names, knobs)) or snapshot)
     recipe = Pretrained(source=HubWeights(id="someone/some", revision="abc"), parameters=parameters(model))
-    build_pretrained(recipe, None, tmp_path / "out")
+    assert build_pretrained(recipe, None, tmp_path / "out")["commit"] == snapshot.name
     assert asked == [(("someone/some", "abc"), {"tokenizer": True})]
     assert torch.equal(logits(load_model(tmp_path / "out")), logits(model))
 

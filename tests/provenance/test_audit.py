@@ -441,6 +441,20 @@ def test_a_corpus_read_from_the_hub_is_a_note(empty):
     )
 
 
+@pytest.mark.parametrize(
+    ("commit", "said"),
+    [
+        ("9876543210" * 4, f"at {'9876543210' * 4}, which main named then; not compared with it"),
+        (None, "at main, whose commit is unknown: what it names may change; not compared with it"),
+    ],
+)
+def test_the_commit_that_a_summary_keeps_is_told(empty, commit, said):
+    source = {"kind": "hub", "id": "owner/set", "revision": "main"}
+    node = empty.shared("corpus", "own", {"source": source}, {}, summary={"commit": commit})
+    (finding,) = empty.findings(key=("corpus", node.name))
+    assert finding.said == f"read from the hub's owner/set {said}"
+
+
 @pytest.mark.parametrize("content", ["as it was", "as it is now", None])
 def test_a_corpus_read_from_files_is_compared_with_them_where_they_lie(empty, tmp_path, content):
     path = tmp_path / "text.jsonl"

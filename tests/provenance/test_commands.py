@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,8 @@ def test_gc_removes_nothing_while_a_training_holds_its_lock(run, lab, tmp_path):
     with alone_in(folder):
         status, said, complaint = run("gc", study, "--results", lab.root, "--yes")
         assert (status, said) == (2, "")
-        assert complaint == f"coolbits: {folder}/lock: process {os.getpid()} works here now; wait for it, or stop it\n"
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        assert complaint == f"coolbits: {folder}/lock: {holder} works here now; wait for it, or stop it\n"
         assert set(before) <= set(lab.root.rglob("*"))
     status, said, _ = run("gc", study, "--results", lab.root, "--yes")
     assert status == 0

@@ -25,6 +25,9 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST, read_manifest
 from coolbits.artifacts.node import make_node
 from coolbits.artifacts.store import Store
+from coolbits.data.formats import Row
+from coolbits.data.hub import Opened
+from coolbits.data.sources import open_documents
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.ptq import calibration_set
 from coolbits.ptq.calibration import gather_hessian, gather_hessians
@@ -33,7 +36,7 @@ from coolbits.ptq.documents import draw_tokens, first_documents
 from coolbits.ptq.tokens import Tokens, read_tokens
 from coolbits.ptq.tracing import trace_model
 from coolbits.study.recipes.calibration import CalibrationSet, Documents, RandomTokens
-from coolbits.study.recipes.data import FileSource
+from coolbits.study.recipes.data import FileSource, HubSource
 
 WORDS = ["<s>", "<end>", *(f"w{number}" for number in range(94))]
 TEXTS = ["w0 w1 w2 w3 w4", "  \n", "w5", "", "w6 w7 w8", "w9 w10"]
@@ -63,7 +66,8 @@ def write(tmp_path: Path) -> Write:
 
 def documents(write: Write, leading: bool = False, **knobs: Any) -> Tokens:
     source, files = write(TEXTS)
-    return first_documents(word_tokenizer(leading), Documents(kind="documents", source=source, **knobs), files)
+    recipe = Documents(kind="documents", source=source, **knobs)
+    return first_documents(word_tokenizer(leading), recipe, open_documents(source, files).items)
 
 
 def test_each_document_is_a_sequence_cut_and_padded_on_the_right(write: Write) -> None:
@@ -85,11 +89,12 @@ def test_a_document_begins_as_the_tokenizer_begins_a_text_and_does_not_end(write
     assert tokens.lengths.tolist() == [4, 2]
 
 
-def test_a_file_that_changed_is_refused(write: Write) -> None:
+def test_a_file_that_changed_is_refused(write: Write, tmp_path: Path) -> None:
     source, files = write(TEXTS)
     files[0].write_text(json.dumps({"text": "w1"}))
     with pytest.raises(CoolbitsError, match=r"texts\.jsonl: its SHA-256 is"):
-        first_documents(word_tokenizer(), Documents(kind="documents", source=source, sequences=1), files)
+        recipe = CalibrationSet(calibration=Documents(kind="documents", source=source, sequences=1))
+        build_calibration(recipe, {}, tmp_path, files)
 
 
 def test_random_tokens_are_even_over_all_but_the_special_ones() -> None:
@@ -131,6 +136,18 @@ def test_the_stage_makes_both_kinds_from_a_tokenizer(kind: str, write: Write, tm
     manifest = read_manifest(node.directory(store.root))
     assert manifest.summary == {"outcome": "complete", "sequences": 3, "tokens": made.count}
     assert (node.directory(store.root) / MANIFEST).is_file()
+
+
+@pytest.mark.parametrize("commit", ["0123456789" * 4, None])
+def test_the_commit_of_documents_of_the_hub_is_kept(
+    commit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = iter([Row("row 1", {"text": TEXTS[0]}, 1)])
+    monkeypatch.setattr("coolbits.data.sources.open_dataset", lambda _: Opened(1, rows, commit))
+    word_tokenizer().save_pretrained(tmp_path / "words")
+    recipe = CalibrationSet(calibration=Documents(kind="documents", source=HubSource(id="a/b"), sequences=1))
+    summary = build_calibration(recipe, {"tokenizer": tmp_path / "words"}, tmp_path)
+    assert summary == {"sequences": 1, "tokens": 5, "commit": commit}
 
 
 def test_documents_whose_files_no_one_located_are_refused(write: Write, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data.formats import Row
+from coolbits.data.hub import Opened
 from coolbits.study.recipes.vision import Digits, HubImages, ImageFolder, Images
 from coolbits.vision import sources
 from coolbits.vision.arrays import open_images
@@ -141,8 +142,17 @@ def test_the_square_is_the_centre_with_the_shorter_side_scaled():
     assert found[:, :, 1:4].min() == 255  # bilinear: only the border knows of the black beside it
 
 
-def hub(rows):
-    return lambda source: (2 * len(rows), iter(Row(f"dataset {source.id}, row 1", row, 1) for row in rows))
+def hub(rows, commits=("a" * 40, "b" * 40), asked=None):
+    """Play a hub whose branch moves between the two openings."""
+    now = iter(commits)
+
+    def opened(source):
+        if asked is not None:
+            asked.append((source.split, source.revision))
+        items = (Row(f"dataset {source.id}, row 1", row, 1) for row in rows)
+        return Opened(2 * len(rows), items, next(now))
+
+    return opened
 
 
 def test_a_dataset_of_the_hub_is_streamed(monkeypatch, tmp_path):
@@ -151,6 +161,15 @@ def test_a_dataset_of_the_hub_is_streamed(monkeypatch, tmp_path):
     summary, out = made(Images(source=HubImages(id="some/images", size=4)), [], tmp_path)
     assert summary["classes"] == 3
     assert open_images(out, "test").pixels[2, :, 1, 1].tolist() == [80, 80, 80]
+
+
+@pytest.mark.parametrize("commit", ["a" * 40, None])
+def test_both_splits_are_read_at_the_commit_that_the_summary_keeps(monkeypatch, tmp_path, commit):
+    rows, asked = [{"image": Image.new("L", (4, 4)), "label": 0}], []
+    monkeypatch.setattr(sources, "open_dataset", hub(rows, (commit, "b" * 40), asked))
+    summary, _ = made(Images(source=HubImages(id="some/images", size=4)), [], tmp_path)
+    assert summary["commit"] == commit
+    assert asked == [("train", "main"), ("validation", commit or "main")]
 
 
 @pytest.mark.parametrize(

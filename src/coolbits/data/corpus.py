@@ -68,7 +68,7 @@ def build_corpus(recipe: Corpus, locations: list[str], out: Path) -> dict[str, A
                 f"is in {split}; take another fraction or salt, or more documents"
             )
     names = ("documents", "train_documents", "validation_documents", "bytes", "duplicates", "blank")
-    return {name: tally[name] for name in names}
+    return {name: tally[name] for name in names} | documents.origin
 
 
 def split_of(text: bytes, salt: str, validation_fraction: float) -> Split:

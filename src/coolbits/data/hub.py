@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data.formats import Row
+from coolbits.models.hub import as_commit
 from coolbits.study.recipes.data import HubSource, HubTokenizer
 
 _TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -14,27 +15,43 @@ _NOT_TOKENIZERS = ["*.index.json", "*/*"]
 _UNREACHABLE = "the Hugging Face hub cannot be reached (no network, or HF_HUB_OFFLINE is set) and no copy is cached"
 
 
-def open_dataset(source: HubSource) -> tuple[int, Iterator[Row]]:
-    """Open a dataset as a stream; return how many documents it will give (0 if unknown) and its rows.
+class Opened(NamedTuple):
+    """A dataset as a stream: how many documents it will give (0 if unknown), its rows, and the commit that they are of.
+
+    The commit is None if unknown, as of a folder that is read like a dataset.
+    """
+
+    total: int
+    rows: Iterator[Row]
+    commit: str | None
+
+
+def open_dataset(source: HubSource) -> Opened:
+    """Open a dataset as a stream, all of it of the one commit that its revision names now.
 
     Raises:
-        CoolbitsError: if the hub is out of reach, there is no such dataset, configuration, split or revision, or the
-            stream breaks off.
+        CoolbitsError: if the hub is out of reach, there is no such dataset, configuration, split or revision, what the
+            cache has is of another commit than the one asked for, or the stream breaks off.
     """
     # Two seconds of imports that only this source needs.
     import datasets
 
     files = {source.split: list(source.files)} if source.files else None
     try:
-        dataset = datasets.load_dataset(
-            source.id, source.config, split=source.split, revision=source.revision, data_files=files, streaming=True
-        )
+        builder = datasets.load_dataset_builder(source.id, source.config, revision=source.revision, data_files=files)
+        dataset = builder.as_streaming_dataset(source.split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise CoolbitsError(_why_no_dataset(source, error)) from error
+    # The library resolves a revision once, reads all files at that commit, and calls the builder's hash after it.
+    commit = as_commit(builder.hash)
+    # Out of the hub's reach it takes what it prepared last, of whatever revision.
+    if commit and as_commit(source.revision) not in (None, commit):
+        raise CoolbitsError(f"dataset {source.id}: {_UNREACHABLE} of {source.revision}, only of {commit}")
     # The repository tells the documents of a whole split.
     splits = {} if source.files else dataset.info.splits or {}
     known = splits[source.split].num_examples if source.split in splits else None
-    return min((number for number in (known, source.documents) if number), default=0), _rows(dataset, source)
+    total = min((number for number in (known, source.documents) if number), default=0)
+    return Opened(total, _rows(dataset, source), commit)
 
 
 def _why_no_dataset(source: HubSource, error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Sources: the documents of a recipe, one at a time, wherever they lie."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +24,15 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a source; `total` (0 if unknown) is the last `Document.reached`, counted in `unit`."""
+    """The documents of a source; `total` (0 if unknown) is the last `Document.reached`, counted in `unit`.
+
+    `origin`, for the summary of what is made of them: of the hub, the `commit` that is read, None if unknown.
+    """
 
     items: Iterator[Document]
     total: int
     unit: str
+    origin: dict[str, str | None] = field(default_factory=dict)
 
 
 def open_documents(source: Source, locations: list[Path]) -> Documents:
@@ -47,9 +51,9 @@ def open_documents(source: Source, locations: list[Path]) -> Documents:
         for path, digest in zip(locations, source.sha256, strict=True):
             _check_digest(path, digest)
         return Documents(_files(source, locations), sum(path.stat().st_size for path in locations), "bytes")
-    total, rows = open_dataset(source)
-    items = (Document(source.id, text_of(row, source.text_field), row.reached) for row in rows)
-    return Documents(items, total, "documents")
+    opened = open_dataset(source)
+    items = (Document(source.id, text_of(row, source.text_field), row.reached) for row in opened.rows)
+    return Documents(items, opened.total, "documents", {"commit": opened.commit})
 
 
 def _check_digest(path: Path, expected: str) -> None:

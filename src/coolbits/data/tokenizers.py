@@ -16,6 +16,7 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.data.documents import read_rows, text_bytes
 from coolbits.data.hub import download_tokenizer
+from coolbits.models.hub import commit_of
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.data import (
     HubTokenizer,
@@ -59,14 +60,20 @@ def build_tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | Non
         CoolbitsError: if the hub refuses, the local directory is not the one named by digest, the training text is
             too short for the vocabulary, or the tokenizer has no end-of-text token, or not the one asked for.
     """
-    tokenizer = _tokenizer(recipe, corpus, location)
+    origin = {}
+    if isinstance(recipe, HubTokenizer):
+        snapshot = download_tokenizer(recipe)
+        origin = {"commit": commit_of(snapshot)}
+        tokenizer = load_tokenizer(snapshot)
+    else:
+        tokenizer = _tokenizer(recipe, corpus, location)
     if tokenizer.eos_token_id is None:
         if isinstance(recipe, PretrainedTokenizer):
             raise CoolbitsError("pretrained: the model's tokenizer names no end-of-text token; give `end_of_text`")
         remedy = "give `eos_token` in its tokenizer_config.json"
         raise CoolbitsError(f"data.tokenizer: the {recipe.kind} tokenizer names no end-of-text token; {remedy}")
     tokenizer.save_pretrained(out)
-    return {"vocabulary_size": vocabulary_size(tokenizer), "end_of_text_id": tokenizer.eos_token_id}
+    return {"vocabulary_size": vocabulary_size(tokenizer), "end_of_text_id": tokenizer.eos_token_id} | origin
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
@@ -93,9 +100,9 @@ def vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def _tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | None) -> PreTrainedTokenizerFast:
-    if isinstance(recipe, HubTokenizer):
-        return load_tokenizer(download_tokenizer(recipe))
+def _tokenizer(
+    recipe: TrainedTokenizer | LocalTokenizer | PretrainedTokenizer, corpus: Path | None, location: Path | None
+) -> PreTrainedTokenizerFast:
     if isinstance(recipe, LocalTokenizer):
         return load_tokenizer(_checked(location, recipe))
     if isinstance(recipe, PretrainedTokenizer):

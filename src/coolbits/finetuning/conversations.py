@@ -55,10 +55,11 @@ def build_conversations(
     encoder = Encoder(opened, template, recipe.loss_on, recipe.sequence_length)
     source = recipe.source
     chosen = {"train": Smallest(_SPARE * source.examples), "validation": Smallest(_most(source.validation_examples))}
-    for conversation in _followed(find_conversations(source, corpus, files)):
+    found = find_conversations(source, corpus, files)
+    for conversation in _followed(found):
         chosen[conversation.split].add(conversation)
     wanted: dict[Split, int | None] = {"train": source.examples, "validation": source.validation_examples}
-    summary: dict[str, Any] = {}
+    summary: dict[str, Any] = dict(found.origin)
     for split, count in wanted.items():
         examples = _encode(encoder, chosen[split].in_order(), count, split)
         if not examples or (split == "train" and len(examples) < source.examples):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
@@ -38,11 +38,15 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """The conversations of a source; `total` (0 if unknown) is the last `Conversation.reached`, counted in `unit`."""
+    """The conversations of a source; `total` (0 if unknown) is the last `Conversation.reached`, counted in `unit`.
+
+    `origin`, for the summary: of the hub, the `commit` that is read, None if unknown.
+    """
 
     items: Iterator[Conversation]
     total: int
     unit: str
+    origin: dict[str, str | None] = field(default_factory=dict)
 
 
 def find_conversations(source: ConversationSource, corpus: Path | None, files: Sequence[Path]) -> Found:
@@ -65,8 +69,9 @@ def find_conversations(source: ConversationSource, corpus: Path | None, files: S
             return Found(_of_files(source, files), sum(path.stat().st_size for path in files), "bytes")
         case HubConversations():
             fields = {"id": source.id, "config": source.config, "split": source.split, "revision": source.revision}
-            total, rows = open_dataset(HubSource(**fields, text_field=MESSAGES))
-            return Found((_conversation(row, source, row.reached) for row in rows), total, "conversations")
+            opened = open_dataset(HubSource(**fields, text_field=MESSAGES))
+            items = (_conversation(row, source, row.reached) for row in opened.rows)
+            return Found(items, opened.total, "conversations", {"commit": opened.commit})
         case _:
             assert_never(source)
 

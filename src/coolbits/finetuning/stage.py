@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import write_text
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
@@ -20,13 +21,14 @@ from coolbits.loops.guards import hearing_signals, make_reproducible
 from coolbits.loops.locks import alone_in
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
-from coolbits.models.hub import download_model
+from coolbits.models.hub import commit_of, download_model
 from coolbits.optim.build import build_optimizer
 from coolbits.optim.optimizer import describe_states
 from coolbits.study.execution import Execution
-from coolbits.study.recipes.finetuning import Finetuned
+from coolbits.study.recipes.finetuning import Finetuned, HubModel
 
 _LOG = logging.getLogger(__name__)
+_COMMIT = "commit"  # in the work folder: a branch may move while a training is down
 
 
 def run(job: Job, store: Store) -> int:
@@ -46,6 +48,7 @@ def run(job: Job, store: Store) -> int:
         with alone_in(states.work):
             made += store.ensure(node, partial(_build, states, execution))
             states.clear()
+            (states.work / _COMMIT).unlink(missing_ok=True)
     return made
 
 
@@ -84,12 +87,24 @@ def _build(states: States, execution: Execution, out: Path) -> dict[str, Any]:
         return {"outcome": "diverged", "diverged_step": parent.summary["diverged_step"]}
     conversations = node.parent_directory(store.root, "conversations")
     hub = recipe.hub
-    start = node.parent_directory(store.root, "start") if hub is None else download_model(hub.id, hub.revision)
+    start = node.parent_directory(store.root, "start") if hub is None else _downloaded(hub, states.work)
     tokenizer = start if hub is None else node.parent_directory(store.root, "tokenizer")
     training = start_finetuning(recipe, start, conversations, execution)
     states.read(training)
     _train(training, states, tokenizer, execution.state_every_seconds)
-    return write_finetuned(training, tokenizer, conversations, out)
+    return write_finetuned(training, tokenizer, conversations, out) | (
+        {} if hub is None else {"commit": commit_of(start)}
+    )
+
+
+def _downloaded(hub: HubModel, work: Path) -> Path:
+    """Return the directory of a hub's model, of the commit that this training began from if it began before."""
+    kept = work / _COMMIT
+    begun = kept.read_text() if kept.is_file() else None
+    start = download_model(hub.id, begun or hub.revision)
+    if begun is None and (commit := commit_of(start)):
+        write_text(kept, commit)
+    return start
 
 
 def _train(training: Finetuning, states: States, tokenizer: Path, every_seconds: float) -> None:

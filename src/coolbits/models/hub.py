@@ -1,5 +1,6 @@
 """Pretrained models of the Hugging Face hub."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import errors, snapshot_download
@@ -9,6 +10,20 @@ from coolbits.models.tokenizer_files import TOKENIZER_FILES
 
 _FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 _FOLDERS = ["*/*"]  # the same weights in other formats
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+def as_commit(name: str | None) -> str | None:
+    """Return a name if it is that of a commit, in full; else None."""
+    return name if name and _COMMIT.fullmatch(name) else None
+
+
+def commit_of(snapshot: Path) -> str | None:
+    """Return the commit that a downloaded directory holds the files of, as the cache names it; None if unknown.
+
+    A snapshot is of one commit, to which its revision was resolved once, by the hub or, out of its reach, by the cache.
+    """
+    return as_commit(snapshot.name)
 
 
 def download_model(model_id: str, revision: str, tokenizer: bool = False, code: bool = False) -> Path:

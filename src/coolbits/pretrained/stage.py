@@ -16,7 +16,7 @@ from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.data.tokenizers import load_tokenizer, vocabulary_size
 from coolbits.models.files import load_model, save_model
-from coolbits.models.hub import download_model
+from coolbits.models.hub import commit_of, download_model
 from coolbits.pretrained.gguf import read_gguf
 from coolbits.study.recipes.pretrained import DirectoryWeights, GGUFWeights, HubWeights, Pretrained
 
@@ -46,6 +46,7 @@ def build_pretrained(recipe: Pretrained, place: Path | None, out: Path) -> dict[
             model has not as many parameters as the recipe says, or fewer embeddings than its tokenizer has tokens.
     """
     dtype = getattr(torch, recipe.dtype)
+    origin: dict[str, str | None] = {}
     with TemporaryDirectory() as folder:
         match recipe.source:
             case GGUFWeights(sha256=digest):
@@ -61,6 +62,7 @@ def build_pretrained(recipe: Pretrained, place: Path | None, out: Path) -> dict[
                 model = load_model(tokenizer, dtype=dtype)
             case HubWeights(id=name, revision=revision):
                 tokenizer = download_model(name, revision, tokenizer=True)
+                origin = {"commit": commit_of(tokenizer)}
                 model = load_model(tokenizer, dtype=dtype)
         parameters = _check(recipe, model, tokenizer)
         save_model(model, tokenizer, out)
@@ -68,6 +70,7 @@ def build_pretrained(recipe: Pretrained, place: Path | None, out: Path) -> dict[
         "parameters": parameters,
         "vocabulary_size": model.config.vocab_size,
         "architecture": model.config.model_type,
+        **origin,
     }
 
 

@@ -66,13 +66,22 @@ def _check(artifact: Artifact, source: dict[str, Any]) -> Iterator[Finding]:
             said = "its digits came with scikit-learn, whose version the record has; not compared with them"
             yield Finding("source", (artifact.label,), said, information=True)
         case {"id": str(name), "revision": str(revision)}:
-            commit = len(revision) == _COMMIT_DIGITS
-            moving = "" if commit else ", which is no commit: what it names may change"
-            said = f"read from the hub's {name} at {revision}{moving}; not compared with it"
+            said = f"read from the hub's {name} at {_revision(artifact, revision)}; not compared with it"
             yield Finding("source", (artifact.label,), said, information=True)
         case _:
             said = f"its source of kind {source.get('kind')!r} is none that the audit knows; not compared with it"
             yield Finding("source", (artifact.label,), said, information=True)
+
+
+def _revision(artifact: Artifact, revision: str) -> str:
+    """Say which commit was read: the revision, if it is one, else what the summary says; or that it is unknown."""
+    summary = artifact.manifest.summary if artifact.manifest else {}
+    if len(revision) == _COMMIT_DIGITS:
+        return revision
+    if commit := summary.get("commit"):
+        return f"{commit}, which {revision} named then"
+    kind = "whose commit is unknown" if "commit" in summary else "which is no commit"
+    return f"{revision}, {kind}: what it names may change"
 
 
 def _pictures(artifact: Artifact, digest: str, splits: tuple[str, str]) -> Iterator[Finding]:

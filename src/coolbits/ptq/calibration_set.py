@@ -13,6 +13,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.data.shards import TokenStream, open_stream
+from coolbits.data.sources import open_documents
 from coolbits.data.tokenizers import load_tokenizer
 from coolbits.ptq.documents import draw_tokens, first_documents
 from coolbits.ptq.tokens import Tokens, write_tokens
@@ -41,7 +42,7 @@ def _files(recipe: CalibrationSet, locations: Mapping[str, list[str]]) -> list[P
 def build_calibration(
     recipe: CalibrationSet, parents: Mapping[str, Path], out: Path, files: Sequence[Path] = ()
 ) -> dict[str, Any]:
-    """Write the tokens of a calibration to `out`; return the summary {sequences, tokens}.
+    """Write the tokens of a calibration to `out`; return the summary: sequences, tokens, and a hub's commit.
 
     `parents` has `shards` for windows of training tokens, `tokenizer` for the others; `files` are those that documents
     are read from, in the order of the source's names.
@@ -49,19 +50,18 @@ def build_calibration(
     Raises:
         CoolbitsError: if there are too few tokens or documents, or a file is not the one that the recipe names.
     """
-    calibration = _tokens(recipe, parents, files)
-    write_tokens(calibration, out)
-    return {"sequences": len(calibration.tokens), "tokens": calibration.count}
-
-
-def _tokens(recipe: CalibrationSet, parents: Mapping[str, Path], files: Sequence[Path]) -> Tokens:
+    origin: dict[str, str | None] = {}
     match recipe.calibration:
         case Windows() as windows:
-            return draw_windows(open_stream(parents["shards"], "train"), windows)
+            calibration = draw_windows(open_stream(parents["shards"], "train"), windows)
         case Documents() as documents:
-            return first_documents(load_tokenizer(parents["tokenizer"]), documents, files)
+            found = open_documents(documents.source, list(files))
+            origin = found.origin
+            calibration = first_documents(load_tokenizer(parents["tokenizer"]), documents, found.items)
         case RandomTokens() as drawn:
-            return draw_tokens(load_tokenizer(parents["tokenizer"]), drawn)
+            calibration = draw_tokens(load_tokenizer(parents["tokenizer"]), drawn)
+    write_tokens(calibration, out)
+    return {"sequences": len(calibration.tokens), "tokens": calibration.count} | origin
 
 
 def draw_windows(stream: TokenStream, recipe: Windows) -> Tokens:

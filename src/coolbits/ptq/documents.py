@@ -1,8 +1,7 @@
 """Calibration without a study's shards: documents that the tokenizer reads here, and tokens that no one wrote."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,24 +10,23 @@ from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.progress import Progress
-from coolbits.data.sources import open_documents
+from coolbits.data.sources import Document
 from coolbits.ptq.tokens import Tokens
 from coolbits.study.recipes.calibration import Documents, RandomTokens
 
 _HALF = np.uint64(32)
 
 
-def first_documents(tokenizer: PreTrainedTokenizerFast, recipe: Documents, files: Sequence[Path]) -> Tokens:
-    """Return the first documents of a source, each a sequence cut at the recipe's length and padded on the right.
+def first_documents(tokenizer: PreTrainedTokenizerFast, recipe: Documents, found: Iterable[Document]) -> Tokens:
+    """Return the first of the documents `found`, each a sequence cut at the recipe's length and padded on the right.
 
     A document is encoded as the tokenizer encodes a text by itself: with the special tokens that it adds of its own
     accord (Llama's at the beginning; GPT-NeoX adds none), and no end-of-text token. The text of a special token inside
     a document is read as plain text. Blank documents are left out.
 
     Raises:
-        CoolbitsError: if there are fewer documents than wanted, or the source cannot be read.
+        CoolbitsError: if there are fewer documents than wanted, or one cannot be read.
     """
-    found = open_documents(recipe.source, list(files)).items
     texts = (document.text for document in found if document.text.strip())
     sequences = list(islice(_encoded(tokenizer, texts, recipe), recipe.sequences))
     if len(sequences) < recipe.sequences:

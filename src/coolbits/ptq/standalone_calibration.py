@@ -98,7 +98,8 @@ def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | N
         case RandomTokens():
             return Calibrated(draw_tokens(load_tokenizer(tokenizer), recipe), "random", recipe)
         case Documents(source=HubSource(id=source)):
-            return Calibrated(first_documents(load_tokenizer(tokenizer), recipe, []), source, recipe)
+            found = open_documents(recipe.source, []).items
+            return Calibrated(first_documents(load_tokenizer(tokenizer), recipe, found), source, recipe)
         case Windows():
             text = _find_text(wish.source or "embedded")
             drawn = _draw_excerpts(text, load_tokenizer(tokenizer), recipe)

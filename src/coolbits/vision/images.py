@@ -50,4 +50,4 @@ def build_images(recipe: Images, locations: list[str], out: Path, threads: int =
 
         train = write_split(followed(source.splits["train"]), "train", out)
         test = write_split(followed(source.splits["test"]), "test", out)
-    return write_index(train, test, source.classes, out)
+    return write_index(train, test, source.classes, out) | source.origin

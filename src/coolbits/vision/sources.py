@@ -1,7 +1,7 @@
 """Sources: the labelled images of a recipe, one at a time, wherever they lie."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
@@ -11,7 +11,8 @@ import numpy as np
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.data.batches import permute
-from coolbits.data.hub import open_dataset
+from coolbits.data.formats import Row
+from coolbits.data.hub import Opened, open_dataset
 from coolbits.study.recipes.data import HubSource
 from coolbits.study.recipes.vision import IDX_FILES, Digits, HubImages, IdxFiles, ImageFolder, ImageSource
 from coolbits.vision import Split
@@ -35,12 +36,14 @@ class Labelled(NamedTuple):
 class Source:
     """The images of both splits; `classes` are their names, None if only the labels will tell how many there are.
 
-    `total` is how many images there are in all, 0 if unknown.
+    `total` is how many images there are in all, 0 if unknown. `origin`, for the summary: of the hub, the `commit` that
+    is read, None if unknown.
     """
 
     splits: dict[Split, Iterator[Labelled]]
     classes: tuple[str, ...] | None
     total: int
+    origin: dict[str, str | None] = field(default_factory=dict)
 
 
 def open_source(recipe: ImageSource, locations: list[Path], threads: int = 1) -> Source:
@@ -119,22 +122,22 @@ def _folder(recipe: ImageFolder, locations: list[Path], threads: int) -> Source:
 
 
 def _hub(recipe: HubImages, threads: int) -> Source:
-    def items(split: str) -> tuple[int, Iterator[Labelled]]:
-        total, rows = open_dataset(
-            HubSource(
-                id=recipe.id, config=recipe.config, split=split, revision=recipe.revision, documents=recipe.images
-            )
+    def opened(split: str, revision: str) -> Opened:
+        return open_dataset(
+            HubSource(id=recipe.id, config=recipe.config, split=split, revision=revision, documents=recipe.images)
         )
 
-        def labelled(row: Any) -> Labelled:
+    def items(rows: Iterator[Row]) -> Iterator[Labelled]:
+        def labelled(row: Row) -> Labelled:
             missing = [name for name in (recipe.image_field, recipe.label_field) if name not in row.fields]
             if missing:
                 raise CoolbitsError(f"{row.where}: no field {missing[0]!r}; there are {', '.join(row.fields)}")
             picture = as_picture(row.fields[recipe.image_field], f"{row.where}, {recipe.image_field}")
             return Labelled(square(picture, recipe.size), row.fields[recipe.label_field])
 
-        return total, side_by_side(labelled, rows, threads)
+        return side_by_side(labelled, rows, threads)
 
-    (train_total, train), (test_total, test) = items(recipe.train), items(recipe.test)
-    known = train_total + test_total if train_total and test_total else 0
-    return Source({"train": train, "test": test}, None, known)
+    train = opened(recipe.train, recipe.revision)
+    test = opened(recipe.test, train.commit or recipe.revision)  # a branch may have moved since
+    known = train.total + test.total if train.total and test.total else 0
+    return Source({"train": items(train.rows), "test": items(test.rows)}, None, known, {"commit": train.commit})
