@@ -52,7 +52,7 @@ def study(nodes: int) -> dict[str, Any]:
         },
         "runs": {
             "trunk": {
-                "schedule": {"kind": "constant", "warmup": 2048 * 5},
+                "schedule": {"kind": "wsd", "warmup": 2048 * 5, "decay": TOKENS // CHECKPOINTS},
                 "peak_lr": [0.001 * (number + 1) for number in range(RATES)],
                 "tokens": TOKENS,
                 "checkpoints": {"every": TOKENS // CHECKPOINTS},

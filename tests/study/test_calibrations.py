@@ -32,7 +32,7 @@ def test_documents_of_a_dataset_are_shown_in_place_of_the_methods_own(tiny: Any,
 def test_random_tokens_come_from_the_tokenizer(tiny: Any, planned: Any) -> None:
     tiny["quantizers"]["gptq-w4"]["calibration"] = {"kind": "random", "sequences": 9}
     (node,) = planned(tiny).of_kind("calibration")
-    assert node.name.startswith("random-9x128-") and set(node.parents) == {"tokenizer"}
+    assert node.name.startswith("random-9x16-") and set(node.parents) == {"tokenizer"}
 
 
 def test_a_preset_takes_other_documents(tiny: Any, planned: Any) -> None:

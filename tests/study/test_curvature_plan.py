@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.cost import job_seconds
+from coolbits.study.durations import job_seconds
 from coolbits.study.footprint import job_megabytes
 from coolbits.study.load import load_study
 from coolbits.study.measure_cost import kept_vectors
@@ -101,7 +101,7 @@ def test_thinning_changes_no_fingerprint_of_what_is_left(tiny, planned):
     ("kind", "key", "few", "many"),
     [
         ("curvature", "probes", 4, 400),
-        ("curvature", "iterations", 10, 1000),
+        ("curvature", "iterations", 20, 1000),
         ("prediction", "probes", 1, 100),
         ("landscape", "points", 3, 40),
         ("landscape", "windows", 4, 400),
@@ -118,7 +118,7 @@ def test_more_to_measure_takes_longer(tiny, planned, kind, key, few, many):
 def test_lanczos_vectors_are_counted_as_memory(tiny, planned):
     tiny["defaults"]["model"] = "gpt-162m"
     megabytes = []
-    for iterations in (10, 20):
+    for iterations in (20, 30):
         plan = planned(only(tiny, "curvature", {"iterations": iterations}))
         megabytes.append(job_megabytes(plan.jobs("evaluation")[0], plan))
     weights = 4 * plan.tracks[0].columns["parameters"] / 1e6

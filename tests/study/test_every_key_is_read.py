@@ -55,7 +55,10 @@ CALIBRATES = "the plan makes a parent of it: the set of tokens, whose recipe is 
 # What no study makes: parts that others have in common, and a schedule that a plan always makes from a trunk and a
 # branch; it is there for who calls the schedules themselves.
 NEVER_MADE = {evaluation.OnWindows, ptq.OnGrid, training.WSD}
-ESTIMATES = {f"coolbits.study.{name}" for name in ("cost", "fits", "footprint", "measure_cost", "quantization_memory")}
+ESTIMATES = {
+    f"coolbits.study.{name}"
+    for name in ("cost", "durations", "fits", "footprint", "measure_cost", "quantization_memory")
+}
 UNREAD = {
     (ptq.AWQ, "calibration"): CALIBRATES,
     (ptq.GPTQ, "calibration"): CALIBRATES,
@@ -303,12 +306,16 @@ def write_pictures(folder: Path) -> None:
 
 
 class PlayedDataset:
-    """What `datasets.load_dataset` gives, as far as it is looked at."""
+    """What `datasets.load_dataset_builder` gives, and the stream that it gives, as far as they are looked at."""
 
     info = SimpleNamespace(splits={})
+    hash = "0123456789" * 4
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
+
+    def as_streaming_dataset(self, _split: str) -> "PlayedDataset":
+        return self
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.name == "some/pictures":
@@ -353,7 +360,7 @@ def play_the_hub(patch: pytest.MonkeyPatch, folder: Path) -> None:
         model = folder / "model"
         return AutoModelForCausalLM.from_pretrained(model, dtype=dtype), AutoTokenizer.from_pretrained(model)
 
-    patch.setattr(datasets, "load_dataset", lambda name, *_, **__: PlayedDataset(folder, name))
+    patch.setattr(datasets, "load_dataset_builder", lambda name, *_, **__: PlayedDataset(folder, name))
     patch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder / "model"))
     patch.setattr(coolbits.models.hub, "snapshot_download", lambda *_, **__: str(folder / "model"))
     patch.setattr(coolbits.pretrained.stage, "read_gguf", gguf)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.cost import job_seconds, study_cost
+from coolbits.study.cost import study_cost
+from coolbits.study.durations import job_seconds
 from coolbits.study.footprint import job_megabytes
 from coolbits.study.load import parse_study
 from coolbits.study.plan import KINDS, Plan, resolve
@@ -76,7 +77,7 @@ def test_a_point_has_every_column_of_a_table(tuned: Any, planned: Any) -> None:
 
 def test_fine_tuned_models_are_quantized_and_scored_like_checkpoints(tuned: Any, planned: Any) -> None:
     tuned["evaluations"] = {"loss": tuned["evaluations"]["loss"] | {"runs": ["qa"]}}
-    plan = planned(tuned)
+    plan = planned(tuned | {"figures": {}})
     models = {node.parents["model"].kind for node in [*plan.of_kind("quantized"), *plan.of_kind("evaluation")]}
     assert models >= {"finetuned"}
     of_qa = [columns for columns in rows(plan, "loss") if columns["source"] == "finetuned"]

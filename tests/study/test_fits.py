@@ -1,4 +1,4 @@
-"""What a plan can tell before any job: groups and sequences that do not fit the models."""
+"""What a plan can tell before any job: measures that cannot be made, groups and sequences that do not fit."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_a_quantizer_that_no_evaluation_asks_for_may_fit_nothing(tiny, planned):
 def test_a_run_that_no_evaluation_looks_at_may_fit_nothing(tiny, planned):
     tiny["quantizers"]["rtn-w3"]["method"]["grid"]["group_size"] = 48
     tiny["evaluations"]["loss"] |= {"runs": [], "averages": "all", "quantizers": []}
-    assert planned(tiny)
+    assert planned(tiny | {"figures": {}})
 
 
 AWQ = {"method": {"kind": "awq", "grid": {"bits": 4, "group_size": 16}}}
@@ -96,3 +96,46 @@ def test_weights_are_not_compared_with_those_of_a_model_whose_head_is_untied(tin
             planned(study)
         study["evaluations"]["cost"]["quantizers"] = ["gptq-w4"]
         assert planned(study)
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        (
+            {"kind": "tasks", "tasks": ["lambada_openia"]},
+            r"measure\.tasks: no task or set 'lambada_openia'; there are the",
+        ),
+        (
+            {"kind": "tasks", "tasks": ["embedded", "paperb"]},
+            r"measure\.tasks: no task or set 'paperb'; .* paper-b, the",
+        ),
+        (
+            {"kind": "tasks", "tasks": ["embedded"], "shots": 5},
+            r"measure\.shots: 5, but coolbits_cloze, coolbits_choice",
+        ),
+        (
+            {"kind": "curvature", "eigenvalues": 200, "sequence_length": 16},
+            r"measure\.eigenvalues: 200, but 100 `iterations` give at most as many",
+        ),
+    ],
+    ids=["no task", "no set", "shots", "eigenvalues"],
+)
+def test_a_measure_that_no_model_has_is_refused(tiny, planned, measure, said):
+    tiny["evaluations"]["late"] = {"measure": measure}
+    with pytest.raises(CoolbitsError, match=rf"^evaluations\.late\.{said}"):
+        planned(tiny)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        {"kind": "tasks", "tasks": ["embedded", "olmo"]},
+        {"kind": "tasks", "tasks": ["paper-a", "lambada_openai"], "shots": 5},
+        {"kind": "tasks", "tasks": ["gpqa", "lambada_standard"]},
+        {"kind": "curvature", "eigenvalues": 100, "sequence_length": 16},
+    ],
+    ids=["sets", "shots", "lm-eval's", "eigenvalues"],
+)
+def test_a_measure_that_models_have_is_planned(tiny, planned, measure):
+    tiny["evaluations"]["late"] = {"measure": measure}
+    assert planned(tiny)

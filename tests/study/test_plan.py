@@ -153,7 +153,7 @@ def test_extending_a_trunk_keeps_its_identity_and_adds_checkpoints(tiny, planned
 
 def test_a_cosine_run_depends_on_its_horizon(tiny, planned):
     tiny["runs"] = {"cosine": {"schedule": {"kind": "cosine", "warmup": 64}, "tokens": [640, 1280]}}
-    tiny["averages"] = {}
+    tiny |= {"averages": {}, "figures": {}}
     assert len({track.name for track in planned(tiny).tracks}) == 2
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
-from coolbits.study.cost import job_seconds, study_cost
+from coolbits.study.cost import study_cost
+from coolbits.study.durations import job_seconds
 from coolbits.study.footprint import job_megabytes
 from coolbits.study.load import parse_study
 from coolbits.study.plan import KINDS, Plan, make_plan, resolve
@@ -93,7 +94,7 @@ def test_the_figure_of_quantizers_shows_tasks_where_the_study_asks_some(given: A
 
 
 def test_evaluations_choose_it_by_name(given: Any, tiny: Any, planned: Any) -> None:
-    both = tiny | {"pretrained": given["pretrained"]}
+    both = tiny | {"pretrained": given["pretrained"], "figures": {}}
     both["evaluations"]["loss"]["runs"] = ["some-3b"]
     assert {columns["run"] for columns in rows(planned(both), "loss") if columns["source"] != "average"} == {"some-3b"}
     both["evaluations"]["loss"]["runs"] = ["some-4b"]

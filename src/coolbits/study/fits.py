@@ -1,13 +1,14 @@
-"""What can be told before any job: whether groups, sequences and comparisons fit the models that they are for."""
+"""What can be told before any job: whether measures can be made at all, and fit the models that they are for."""
 
 from collections.abc import Iterator
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import canonical_json
+from coolbits.evaluation.task_names import BUILT, PACKAGED, TASK_SETS, expand_tasks, needs_hub, unknown_tasks
 from coolbits.models.shapes import Shape, shape_of
 from coolbits.study.measurements import chosen_quantizers
 from coolbits.study.recipes.comparison import beyond_weights
-from coolbits.study.recipes.evaluation import Comparison
+from coolbits.study.recipes.evaluation import Comparison, Curvature, Measure, Tasks
 from coolbits.study.recipes.ptq import CALIBRATED, OnGrid, Quantized
 from coolbits.study.recipes.training import Model
 from coolbits.study.schema import Study
@@ -18,10 +19,13 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
     """Refuse what each job would refuse only after the training.
 
     Raises:
-        CoolbitsError: if a group of weights does not divide a layer's inputs, a sequence is longer than the positions
-            that a model has learned, or a model is compared with one whose head is untied, or that differs by more than
-            its weights say; naming the key.
+        CoolbitsError: if there is no such task, or none that is asked with so many shots, more eigenvalues are wanted
+            than Lanczos vectors, a group of weights does not divide a layer's inputs, a sequence is longer than the
+            positions that a model has learned, or a model is compared with one whose head is untied, or that differs by
+            more than its weights say; naming the key.
     """
+    for name, choice in study.evaluations.items():
+        _check_measure(choice.measure, f"evaluations.{name}.measure")
     _check_comparisons(study, quantizers)
     for run, model in _models(tracks):
         shape = shape_of(model)
@@ -36,6 +40,28 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
                             f"evaluations.{name}.measure: {choice.measure.kind} compares a model with its quantized "
                             f"form weight by weight, and quantizers.{key}.head unties the head of run {run!r}"
                         )
+
+
+def _check_measure(measure: Measure, where: str) -> None:
+    """Refuse a measure that no model has."""
+    match measure:
+        case Tasks():
+            if unknown := unknown_tasks(measure.tasks):
+                raise CoolbitsError(
+                    f"{where}.tasks: no task or set {unknown[0]!r}; there are the sets {', '.join(TASK_SETS)}, "
+                    f"the tasks {', '.join((*BUILT, *PACKAGED))}, and those that `lm-eval ls tasks` lists"
+                )
+            local = [name for name in expand_tasks(measure.tasks) if not needs_hub(name)]
+            if local and measure.shots:
+                raise CoolbitsError(
+                    f"{where}.shots: {measure.shots}, but {', '.join(local)} can only be asked at 0; take 0, or other "
+                    "tasks"
+                )
+        case Curvature() if measure.eigenvalues > measure.iterations:
+            raise CoolbitsError(
+                f"{where}.eigenvalues: {measure.eigenvalues}, but {measure.iterations} `iterations` give at most as "
+                "many; lower the one or raise the other"
+            )
 
 
 def _check_comparisons(study: Study, quantizers: dict[str, Quantized]) -> None:

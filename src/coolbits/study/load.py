@@ -147,13 +147,23 @@ def _quantizer(choice: Any, where: str = "") -> Any:
     """A quantizer may be given by a preset's name alone, or by `preset` with other keys on top."""
     try:
         if isinstance(choice, str):
-            return quantizer_preset(choice).identity()
+            return _preset(choice)
         if isinstance(choice, dict) and isinstance(name := choice.get("preset"), str):
             own = {key: value for key, value in choice.items() if key != "preset"}
-            return merge(quantizer_preset(name).identity(), own)
+            return merge(_preset(name), own)
     except CoolbitsError as error:
         raise CoolbitsError(f"{where}: {str(error).removeprefix('quantizer ')}" if where else str(error)) from None
     return choice
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """Return a preset's quantizer as plain values, without the length of its calibration if it says none itself."""
+    quantizer = quantizer_preset(name)
+    values = quantizer.identity()
+    calibration = getattr(quantizer.method, "calibration", None)
+    if calibration is not None and "sequence_length" not in calibration.model_fields_set:
+        del values["method"]["calibration"]["sequence_length"]
+    return values
 
 
 def _with_preset(run: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from coolbits.study.averages import averages
 from coolbits.study.calibrations import quantizers
 from coolbits.study.finetuning import finetunings
 from coolbits.study.fits import check_fits
+from coolbits.study.lengths import with_lengths
 from coolbits.study.load import load_study
 from coolbits.study.measurements import Point, measure
 from coolbits.study.outcomes import outcomes
@@ -104,6 +105,7 @@ def make_plan(path: Path) -> Plan:
 
 def resolve(study: Study, folder: Path) -> Plan:
     """Resolve a study whose relative paths start at `folder`."""
+    study = with_lengths(study)
     data = data_nodes(study.data, folder) if study.data else DataNodes((), {}, 0)
     seen = vision(study, folder)
     found = [
@@ -130,6 +132,11 @@ def resolve(study: Study, folder: Path) -> Plan:
     pools = _pools(study, found, tuned.points)
     batches = {f"{node.kind}/{node.name}": pools(node.kind, owner) for node, owner in owned}
     results = outcomes(study, found, measured, _tokens(found), seen, tuned)
+    if study.figures:
+        # A second of imports that only figures need.
+        from coolbits.study.drawable import check_drawable
+
+        check_drawable(study, results)
     nodes = _unique([*nodes, *measured.nodes, *seen.nodes, *results])
     locations = data.locations | seen.locations | tuned.locations | given.locations | quantized.locations
     return Plan(study, tuple(_ordered(nodes)), tuple(found), batches | seen.batches, locations)

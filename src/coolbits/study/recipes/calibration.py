@@ -13,7 +13,7 @@ class Windows(Recipe):
 
     kind: Literal["windows"] = "windows"
     sequences: int = Field(128, gt=0)
-    sequence_length: int = Field(128, gt=1, description="tokens")
+    sequence_length: int = Field(128, gt=1, description="tokens; in a study with runs, by default theirs")
     seed: int = Field(0, ge=0, description="of the choice of sequences")
 
 
@@ -31,7 +31,7 @@ class RandomTokens(Recipe):
 
     kind: Literal["random"]
     sequences: int = Field(128, gt=0)
-    sequence_length: int = Field(128, gt=1, description="tokens")
+    sequence_length: int = Field(128, gt=1, description="tokens; in a study with runs, by default theirs")
     seed: int = Field(0, ge=0)
 
 

@@ -15,7 +15,7 @@ class Loss(Recipe):
 
     kind: Literal["loss"] = "loss"
     windows: int = Field(512, gt=0, description="windows scored; fewer if the validation set is smaller")
-    sequence_length: int = Field(128, gt=1)
+    sequence_length: int = Field(128, gt=1, description="tokens; in a study with runs, by default theirs")
     batch_size: int = Field(16, gt=0, description="identity: a batch's shape can move the last bits of a score")
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -38,7 +38,7 @@ class OnWindows(Recipe):
     """What is measured of the mean loss on windows of the validation tokens, in float32. Parent role `shards`."""
 
     windows: int = Field(100, gt=0, description="evenly spaced windows; fewer if the validation set is smaller")
-    sequence_length: int = Field(128, gt=1)
+    sequence_length: int = Field(128, gt=1, description="tokens; in a study with runs, by default theirs")
     batch_size: int = Field(16, gt=0, description="identity, as of loss; fewer windows take less memory")
 
 
