@@ -1,13 +1,26 @@
 import pytest
 
 from coolbits.models.counts import flops_per_token, parameter_counts
-from coolbits.study.cost import exists, job_seconds, plan_report, study_cost
+from coolbits.study.cost import exists, plan_report, study_cost
+from coolbits.study.durations import job_seconds
+from coolbits.study.finetuning import tuning_flops
+from coolbits.study.plan import KINDS
 
 BATCH = 64
 # Of the tiny study at rate 0.01: a trunk of 20 steps, two cooldowns of 5, a WSD decay of 5 that leaves the trunk at 15.
 # At rate 0.03: 15 steps and a decay of 5. Run separately: 20, 15 and 25, and twice 20.
 SHARED_STEPS = 20 + 2 * 5 + 5 + 15 + 5
 NAIVE_STEPS = 20 + 15 + 25 + 2 * 20
+
+TUNED = {
+    "start": {"run": "wsd"},
+    "data": {"kind": "embedded", "examples": 100},
+    "optimizer": {"kind": "adamw"},
+    "peak_lr": 1e-3,
+    "schedule": {"kind": "cosine"},
+    "batch_examples": 8,
+    "sequence_length": 16,
+}
 
 
 def finish(node, root):
@@ -30,7 +43,7 @@ def test_flops_are_tokens_times_those_of_a_token(tiny, planned, tmp_path):
 
 
 def test_one_run_alone_saves_nothing(tiny, planned, tmp_path):
-    tiny["averages"] = {}
+    tiny |= {"averages": {}, "figures": {}}
     tiny["runs"] = {"cosine": {"schedule": {"kind": "cosine", "warmup": 128}, "tokens": 1280}}
     cost = study_cost(planned(tiny), tmp_path)
     assert (cost.tokens, cost.naive_tokens, cost.saved) == (1280, 1280, 0)
@@ -53,6 +66,7 @@ def test_what_exists_is_not_to_be_trained_again(tiny, planned, tmp_path):
 def test_disk_is_weights_optimizer_states_and_packed_codes(tiny, planned, tmp_path):
     tiny["runs"] = {"trunk": {"schedule": {"kind": "constant", "warmup": 128}, "tokens": 1280}}
     tiny["averages"]["lawa"]["every"] = 640
+    tiny["figures"] = {}
     tiny["quantizers"] = {"rtn-w4": {"method": {"kind": "rtn", "grid": {"bits": 4, "group_size": 16}}}}
     plan = planned(tiny)
     weights = parameter_counts(plan.tracks[0].recipe.model).total
@@ -60,21 +74,32 @@ def test_disk_is_weights_optimizer_states_and_packed_codes(tiny, planned, tmp_pa
     assert study_cost(plan, tmp_path).bytes == weights * (2 * 3 * 4 + 4) + 2 * (weights * 4 // 8)
 
 
-def test_a_longer_training_takes_longer(tiny, planned):
-    short = planned(tiny)
-    tiny["runs"]["trunk"]["tokens"] = 128_000
-    long = planned(tiny)
-    seconds = [max(job_seconds(job, plan) for job in plan.jobs("checkpoint")) for plan in (short, long)]
-    assert seconds[0] < seconds[1]
+def test_fine_tunings_are_trained_too(tiny, planned, tmp_path):
+    before = study_cost(planned(tiny), tmp_path)
+    plan = planned(tiny | {"finetuning": {"qa": TUNED}})
+    cost = study_cost(plan, tmp_path)
+    tuned = plan.of_kind("finetuned")
+    # Two ends of the run: 13 steps of 8 conversations, each half of 16 tokens long.
+    assert len(tuned) == 2
+    assert cost.tokens - before.tokens == cost.tokens_left - before.tokens_left == 2 * 13 * 8 * 8
+    assert cost.naive_tokens - before.naive_tokens == 2 * 13 * 8 * 8
+    known = {node.name: node for node in plan.nodes}
+    flops = sum(tuning_flops(node, known) for node in tuned)
+    assert cost.flops - before.flops == pytest.approx(flops)
+    assert cost.naive_flops - before.naive_flops == pytest.approx(flops)
+    finish(tuned[0], tmp_path)
+    assert study_cost(plan, tmp_path).tokens_left == cost.tokens_left - 13 * 8 * 8
 
 
-@pytest.mark.parametrize("kind", ["quantized", "evaluation"])
-def test_more_quantizers_take_longer(tiny, planned, kind):
-    few = planned(tiny)
-    tiny["quantizers"]["rtn-w4"] = {"method": {"kind": "rtn", "grid": {"bits": 4}}}
-    many = planned(tiny)
-    seconds = [sum(job_seconds(job, plan) for job in plan.jobs(kind)) for plan in (few, many)]
-    assert seconds[0] < seconds[1]
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_hours_are_those_of_all_jobs(tiny, planned, tmp_path, device):
+    plan = planned(tiny | {"execution": {"device": device, "tokenizer_workers": 1}})
+    cost = study_cost(plan, tmp_path)
+    seconds = {job.name: job_seconds(job, plan) for kind in KINDS for job in plan.jobs(kind)}
+    assert cost.core_hours + cost.gpu_hours == pytest.approx(sum(seconds.values()) / 3600)
+    assert cost.longest_job_hours == max(seconds.values()) / 3600
+    assert (cost.gpu_hours > 0) == (device == "cuda")
+    assert cost.core_hours > 0
 
 
 def test_the_report_names_every_node_its_parents_and_whether_it_exists(tiny, planned, tmp_path):

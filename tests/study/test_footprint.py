@@ -27,6 +27,32 @@ def test_activations_are_on_the_host_only_if_it_trains(megabytes):
     assert megabytes("checkpoint", "gpt-162m", device="cpu") > megabytes("checkpoint", "gpt-162m", device="cuda")
 
 
+def test_what_a_measure_keeps_is_on_the_host_only_if_it_measures(tiny, planned):
+    study = tiny | {"figures": {}, "evaluations": {"curvature": {"measure": {"kind": "curvature"}, "quantizers": []}}}
+
+    def megabytes(device, **model):
+        plan = planned(study | model | {"execution": {"device": device}})
+        return max(job_megabytes(job, plan) for job in plan.jobs("evaluation")), plan
+
+    large = {"defaults": tiny["defaults"] | {"model": "gpt-1.4b"}}
+    asked, plan = megabytes("cuda", **large)
+    weights = 4 * parameter_counts(plan.tracks[0].recipe.model).total / 1e6
+    assert asked < 2500 + 4 * weights
+    # A hundred vectors of Lanczos.
+    assert megabytes("cpu", **large)[0] > 2500 + 100 * weights
+
+
+def test_scoring_a_pretrained_model_takes_no_logits_on_the_host_of_an_accelerator(tiny, planned):
+    given = {"source": {"kind": "hub", "id": "some/model"}, "parameters": 1000, "tokens": "1M"}
+    study = tiny | {"runs": {}, "averages": {}, "figures": {}, "pretrained": {"given": given}}
+
+    def megabytes(device):
+        plan = planned(study | {"execution": {"device": device}})
+        return max(job_megabytes(job, plan) for job in plan.jobs("evaluation"))
+
+    assert megabytes("cuda") == 2500 < megabytes("cpu")
+
+
 @pytest.mark.parametrize("kind", ["checkpoint", "average", "quantized", "evaluation"])
 def test_a_larger_model_asks_for_more(megabytes, kind):
     assert megabytes(kind, "gpt-1.4b") > megabytes(kind, "gpt-162m") >= 2500

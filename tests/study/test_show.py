@@ -1,6 +1,17 @@
+import re
+
 import pytest
 
 from coolbits.study.show import print_plan
+
+CLASSIFIER = {
+    "model": {"preset": "resnet-micro"},
+    "optimizer": {"kind": "sgd"},
+    "schedule": {"kind": "cosine", "warmup": "5%"},
+    "peak_lr": 0.01,
+    "epochs": 1,
+    "batch_images": 4,
+}
 
 
 @pytest.fixture
@@ -28,4 +39,35 @@ def test_the_totals_follow(lines, tiny, planned):
     assert "corpus 1 nodes in 1 jobs, 1 exist" in totals
     assert any(total.startswith("to train 3.52k of 3.52k tokens") for total in totals)
     assert any(total.startswith("sharing saves 45% of") and "(6.4k tokens)" in total for total in totals)
-    assert any(total.startswith("peak disk") for total in totals)
+    assert any(re.fullmatch(r"takes about [0-9.]+ core hours in all, its longest job \d+ s", total) for total in totals)
+    assert any(total.startswith("disk of models and images") for total in totals)
+
+
+def print_of(plan, tmp_path, capsys):
+    print_plan(plan, tmp_path)
+    return {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+
+
+def test_classifiers_have_flops_and_no_tokens(tiny, planned, tmp_path, capsys):
+    vision = {"study": "seen", "vision": {"digits": CLASSIFIER}}
+    (training,) = (line for line in print_of(planned(vision), tmp_path, capsys) if line.startswith("to train"))
+    assert re.fullmatch(r"to train \d\.\d\de\+\d+ FLOPs in all, on images", training)
+    (training,) = (
+        line
+        for line in print_of(planned(tiny | {"vision": vision["vision"]}), tmp_path, capsys)
+        if line.startswith("to train")
+    )
+    assert re.search(r"tokens, \d\.\d\de\+\d+ FLOPs in all, \d\.\d\de\+\d+ of them on images$", training)
+
+
+def test_gpu_hours_are_told_where_gpus_are_asked_for(tiny, planned, tmp_path, capsys):
+    lines = print_of(planned(tiny | {"execution": {"device": "cuda"}}), tmp_path, capsys)
+    assert any(re.match(r"takes about [0-9.]+ GPU hours and [0-9.]+ core hours in all, ", line) for line in lines)
+
+
+def test_a_study_that_trains_nothing_says_so(planned, tmp_path, capsys):
+    given = {"source": {"kind": "hub", "id": "some/model"}, "parameters": 1000, "tokens": "1M"}
+    study = {"study": "given", "data": {"corpus": {"kind": "embedded"}}, "pretrained": {"one": given}}
+    lines = print_of(planned(study), tmp_path, capsys)
+    assert "to train nothing" in lines
+    assert not any(line.startswith("sharing saves") for line in lines)

@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.cost import job_seconds, study_cost
+from coolbits.study.cost import study_cost
+from coolbits.study.durations import job_seconds
 from coolbits.study.load import parse_study
 from coolbits.study.plan import make_plan, resolve
 from coolbits.study.recipes.results import VISION_COLUMNS
@@ -168,7 +169,7 @@ def test_the_study_of_fashion_mnist_is_planned_from_its_files(tmp_path):
     (table,) = plan.of_kind("table")
     rows = [row["columns"] for row in table.recipe["rows"]]
     trained = Counter((row["optimizer"], row["states"], row["peak_lr"]) for row in rows)
-    assert set(trained.values()) == {3} and len(trained) == 2 * 3 * 2
+    assert set(trained.values()) == {3} and len(trained) == (2 * 3 + 2) * 2
     assert {row["images"] for row in rows} == {"fashion-mnist"}
     assert claims.parents == {"vision": table.ref}
     out = tmp_path / "images"

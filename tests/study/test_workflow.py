@@ -1,15 +1,17 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import sealed
 from coolbits.stages import STAGES
 from coolbits.study.plan import KINDS
-from coolbits.study.workflow import Workflow
+from coolbits.study.workflow import Workflow, chosen_study
 
 
 @pytest.fixture
@@ -97,6 +99,64 @@ def test_the_longest_task_has_the_highest_priority_and_enough_minutes(flow):
         assert task.priority == round(task.seconds)
         assert task.resources["runtime"] * 60 >= task.seconds
         assert task.resources["mem_mb"] > 0
+
+
+def test_only_what_computes_on_a_gpu_asks_for_one(flow, tiny):
+    def gpus(device):
+        workflow = flow(tiny | {"execution": {"device": device}})
+        return {task.job.kind: task.resources.get("gpu") for task in tasks(workflow)}
+
+    computing = {"checkpoint", "quantized", "evaluation"}
+    asked = gpus("cuda")
+    assert asked == {kind: 1 if kind in computing else None for kind in asked}
+    for device in ("cpu", "auto"):
+        assert set(gpus(device).values()) == {None}
+
+
+def lengthen(study):
+    """Let the trunk take an hour or so, with few checkpoints."""
+    study["runs"]["trunk"] |= {"tokens": 128_000_000, "checkpoints": {"every": 64_000_000}}
+    study["averages"] = {}
+
+
+def test_no_task_asks_for_more_time_than_the_study_says(flow, tiny):
+    def minutes(**execution):
+        return {task.name: task.resources["runtime"] for task in tasks(flow(tiny | {"execution": execution}))}
+
+    lengthen(tiny)
+    free = minutes()
+    assert max(free.values()) > 20 > 10 == min(free.values())
+    assert minutes(longest_minutes=20) == {name: min(20, count) for name, count in free.items()}
+    assert set(minutes(longest_minutes=7).values()) == {7}
+
+
+def test_a_trajectory_with_checkpoints_asks_for_the_rest_of_its_time_unless_other_code_made_them(flow, tiny):
+    lengthen(tiny)
+    workflow = flow(tiny)
+
+    def longest():
+        return max(workflow.tasks("checkpoint"), key=lambda task: len(task.job.nodes))
+
+    whole = longest()
+    *_, node = whole.job.nodes
+    directory = node.directory(workflow.root)
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_text("{}")
+    for code, seconds in (("other", whole.seconds), (code_slice(STAGES["checkpoint"]).digest, 10.0)):
+        record = {"code": {"digest": code}, "manifest": {"fingerprint": node.fingerprint}}
+        (directory / "record.json").write_text(json.dumps(sealed(record)))
+        assert longest().seconds == pytest.approx(seconds)
+
+
+def test_a_study_is_one_file_and_takes_no_keys_from_the_command_line(tmp_path):
+    assert chosen_study([], {}) == Path("config.yaml")
+    assert chosen_study([tmp_path / "a.yaml"], {}) == tmp_path / "a.yaml"
+    with pytest.raises(
+        CoolbitsError, match=r"^--config: a study takes no keys .* \(tokens, x\); write them into the st"
+    ):
+        chosen_study([tmp_path / "a.yaml"], {"tokens": 1, "x": 2})
+    with pytest.raises(CoolbitsError, match=r"^--configfile: a.yaml, b.yaml: a study is one file; call Snakemake once"):
+        chosen_study([Path("a.yaml"), Path("b.yaml")], {})
 
 
 def test_all_asks_for_pictures_and_pages_beside_manifests(flow, tiny, tmp_path):

@@ -81,3 +81,26 @@ def test_braces_in_the_path_of_the_folder_are_refused(fresh, tmp_path):
     assert done.returncode == 2
     assert done.stderr.endswith("{x}: braces in a path are placeholders to Snakemake; rename the folder\n")
     assert not odd.results.exists()
+
+
+@workflow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--config", "bootstrap_samples=7"),
+            "--config: a study takes no keys from the command line (bootstrap_samples); write them into the study file",
+        ),
+        (
+            ("--configfile", "config.yaml", "other.yaml"),
+            "other.yaml: a study is one file; call Snakemake once for each",
+        ),
+    ],
+)
+def test_what_would_change_a_study_beside_its_file_is_refused(fresh, arguments, message):
+    fresh.write_study(fresh.study(), "other.yaml")
+    done = fresh.run("snakemake", "--cores", "1", "--dry-run", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("coolbits: --config") == 1
+    assert message in done.stderr

@@ -1,11 +1,15 @@
 """The study, resolved once. `snakemake --configfile FILE` chooses another study than config.yaml."""
 
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from coolbits.arguments import refuse
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.workflow import Workflow
+from coolbits.study.workflow import Workflow, chosen_study
 
 for folder in (Path.cwd(), Path(workflow.basedir)):
     if set("{}") & set(str(folder)):
@@ -15,13 +19,28 @@ for folder in (Path.cwd(), Path(workflow.basedir)):
             )
         )
 try:
-    flow = Workflow.read(next(iter(workflow.overwrite_configfiles), "config.yaml"))
+    flow = Workflow.read(
+        chosen_study(workflow.overwrite_configfiles, workflow.config_settings.config)
+    )
     flow.settle()
 except CoolbitsError as error:
     sys.exit(refuse(str(error)))
 
 # Bars of several jobs would overwrite each other on one terminal.
 shell.prefix("export COOLBITS_PLAIN_PROGRESS=1; ")
+
+
+def warn_jobs(*_):
+    """Hand on a cluster's warning that time is nearly up: trainings save their states and stop."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "coolbits" in (Path(part).name for part in process.cmdline()[:2]):
+                process.terminate()
+
+
+# SLURM signals what srun started, which is a Snakemake that runs one job; it would keep SIGTERM to itself.
+if workflow.remote_exec:
+    signal.signal(signal.SIGUSR1, warn_jobs)
 
 
 onstart:

@@ -1,4 +1,4 @@
-"""Pretraining: one job a trajectory, all of its checkpoints; a branch waits for the checkpoint it leaves from."""
+"""Pretraining: one job a trajectory (or several, `execution.training_jobs`); a branch in another waits for all its trunk."""
 
 for task in flow.tasks("checkpoint"):
 

@@ -1,4 +1,4 @@
-"""What a study costs before it is paid: tokens, FLOPs, what sharing saves, disk, time left."""
+"""What a study costs before it is paid: tokens, FLOPs, hours, what sharing saves, disk."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,41 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
 from coolbits.artifacts.node import Node, Ref
 from coolbits.models.counts import flops_per_token, parameter_counts
-from coolbits.study.finetuning import tuning_flops, weights_of
-from coolbits.study.measure_cost import forward_tokens
+from coolbits.study.durations import asks_for_gpu, busy_cores, classifier_flops, first_step, job_seconds
+from coolbits.study.finetuning import tuning_flops
 from coolbits.study.plan import KINDS, Plan
-from coolbits.study.recipes.evaluation import Evaluation, Tasks
-from coolbits.study.recipes.ptq import CALIBRATED, Quantized
-from coolbits.study.recipes.training import Cooldown, Model, Trajectory
-from coolbits.study.vision import pictures_to_decode, training_flops, vision_bytes
+from coolbits.study.recipes.finetuning import Conversations, Finetuned
+from coolbits.study.recipes.ptq import Quantized
+from coolbits.study.recipes.training import Model, Trajectory
+from coolbits.study.vision import vision_bytes
 
-_START_SECONDS = {
-    "corpus": 6.0,
-    "pretrained": 20.0,
-    "tokenizer": 12.0,
-    "shards": 35.0,
-    "checkpoint": 10.0,
-    "average": 6.0,
-    "conversations": 12.0,
-    "finetuned": 10.0,
-    "calibration": 6.0,
-    "quantized": 10.0,
-    "evaluation": 10.0,
-    "analysis": 20.0,
-    "images": 6.0,
-    "classifier": 8.0,
-}
-_FLOPS_PER_SECOND = {"auto": 5e10, "cpu": 5e10, "cuda": 1e14}
-_QUANTIZE_SECONDS = 0.7
-_CALIBRATION_PASSES = 4  # what a calibrated method computes, in runs of the model over the tokens that it is shown
-_TASK_SECONDS = 4.0
-_TASK_QUESTIONS, _QUESTION_TOKENS = 2000, 200  # of a whole task; of a question with all of its choices
-_PICTURE_SECONDS = 0.01
-_CONVOLUTIONS_SLOWER = 2.0  # than matrix products, which the speeds above are of
 _BYTES_PER_WEIGHT = 4
 _STATES = {"adamw": 2, "adamc": 2, "sgd": 1, "muon": 1}
 
@@ -49,8 +25,9 @@ _STATES = {"adamw": 2, "adamc": 2, "sgd": 1, "muon": 1}
 class Cost:
     """Totals of a study.
 
-    `tokens` and `flops` are trained with trunks shared; the `naive` ones are what separate runs would train. `bytes`
-    is the disk that all models and sets of images take together.
+    `tokens` and `flops` are trained with trunks shared, fine-tunings included; the `naive` ones are what separate runs
+    would train. `image_flops` are those of `flops` that train image classifiers, which have no tokens. `bytes` is the
+    disk that all models and sets of images take together. `gpu_hours` is 0 where no accelerator is asked for.
     """
 
     nodes: int
@@ -60,8 +37,12 @@ class Cost:
     tokens_left: int
     naive_tokens: int
     flops: float
+    image_flops: float
     naive_flops: float
     bytes: int
+    core_hours: float
+    gpu_hours: float
+    longest_job_hours: float
 
     @property
     def saved(self) -> float:
@@ -89,34 +70,52 @@ def study_cost(plan: Plan, root: Path) -> Cost:
         if exists(node, root):
             name, _, step = node.name.partition("/step_")
             kept[name] = max(kept[name], int(step))
-    tokens = {name: (end - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, end) in ends.items()}
-    done = {name: max(0, kept[name] - _first_step(recipe)) * recipe.batch_tokens for name, (recipe, _) in ends.items()}
-    images = sum(_classifier_flops(node, plan) for node in plan.of_kind("classifier"))
-    flops = images + sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
+    tokens = {name: (end - first_step(recipe)) * recipe.batch_tokens for name, (recipe, end) in ends.items()}
+    done = {name: max(0, kept[name] - first_step(recipe)) * recipe.batch_tokens for name, (recipe, _) in ends.items()}
+    known = {node.name: node for node in plan.nodes}
+    tuned = {node.name: _tuning_tokens(node, known) for node in plan.of_kind("finetuned")}
+    images = sum(classifier_flops(node, plan) for node in plan.of_kind("classifier"))
+    unshared = images + sum(tuning_flops(node, known) for node in plan.of_kind("finetuned"))
+    flops = unshared + sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
     return Cost(
         nodes=len(plan.nodes),
         existing=sum(exists(node, root) for node in plan.nodes),
         jobs=sum(len(plan.jobs(kind)) for kind in KINDS),
-        tokens=sum(tokens.values()),
-        tokens_left=sum(max(0, tokens[name] - done[name]) for name in tokens),
-        naive_tokens=naive_tokens,
+        tokens=sum(tokens.values()) + sum(tuned.values()),
+        tokens_left=sum(max(0, tokens[name] - done[name]) for name in tokens)
+        + sum(tuned[node.name] for node in plan.of_kind("finetuned") if not exists(node, root)),
+        naive_tokens=naive_tokens + sum(tuned.values()),
         flops=flops,
-        naive_flops=naive_flops + images,
+        image_flops=images,
+        naive_flops=naive_flops + unshared,
         bytes=_model_bytes(plan.nodes),
+        **_hours(plan),
     )
 
 
-def _first_step(recipe: Trajectory) -> int:
-    return recipe.schedule.start_step if isinstance(recipe.schedule, Cooldown) else 0
+def _hours(plan: Plan) -> dict[str, float]:
+    """Estimate the hours of the whole study: of cores, of GPUs where they are asked for, of its longest job."""
+    cores, gpus, longest = 0.0, 0.0, 0.0
+    for kind in KINDS:
+        for job in plan.jobs(kind):
+            seconds = job_seconds(job, plan)
+            longest = max(longest, seconds)
+            if asks_for_gpu(kind, plan):
+                gpus += seconds
+            else:
+                cores += seconds * busy_cores(kind, plan)
+    return {"core_hours": cores / 3600, "gpu_hours": gpus / 3600, "longest_job_hours": longest / 3600}
+
+
+def _tuning_tokens(finetuned: Node, known: dict[str, Node]) -> int:
+    """Return the tokens of a fine-tuning, conversations taken to fill half of their length, as `tuning_flops` does."""
+    recipe = Finetuned.read(finetuned.recipe)
+    length = Conversations.read(known[finetuned.parents["conversations"].name].recipe).sequence_length
+    return recipe.steps * recipe.batch_examples * length // 2
 
 
 def _flops(recipe: Trajectory) -> float:
     return flops_per_token(recipe.model, recipe.sequence_length)
-
-
-def _classifier_flops(node: Node, plan: Plan) -> float:
-    images = node.parents["images"].name
-    return training_flops(node, next(parent for parent in plan.of_kind("images") if parent.name == images))
 
 
 def _model_bytes(nodes: Iterable[Node]) -> int:
@@ -155,54 +154,6 @@ def _model_bytes(nodes: Iterable[Node]) -> int:
 
 def _key(node: Node | Ref) -> tuple[str, str]:
     return node.kind, node.name
-
-
-def job_seconds(job: Job, plan: Plan) -> float:
-    """Estimate the seconds of one core that a job takes: to a factor of two, enough to say how much time is left."""
-    seconds = _START_SECONDS.get(job.kind, 4.0)
-    speed = _FLOPS_PER_SECOND[plan.study.execution.device]
-    if job.kind == "checkpoint":
-        last = {node.name.partition("/")[0]: node.recipe for node in sorted(job.nodes, key=lambda node: node.name)}
-        for end in last.values():
-            recipe = Trajectory.read(end["trajectory"])
-            steps = end["step"] - _first_step(recipe)
-            seconds += steps * recipe.batch_tokens * _flops(recipe) / speed
-    elif job.kind == "images":
-        seconds += sum(_PICTURE_SECONDS * pictures_to_decode(node) for node in job.nodes)
-    elif job.kind == "classifier":
-        seconds += _CONVOLUTIONS_SLOWER * sum(_classifier_flops(node, plan) for node in job.nodes) / speed
-    elif job.kind == "finetuned":
-        known = {node.name: node for node in plan.nodes}
-        seconds += sum(tuning_flops(node, known) for node in job.nodes) / speed
-    elif job.kind == "quantized":
-        seconds += _QUANTIZE_SECONDS * len(job.nodes)
-        read = _CALIBRATION_PASSES * sum(_calibration_tokens(node) for node in job.nodes)
-        seconds += 2 * _largest_model(plan) * read / speed
-    elif job.kind == "evaluation":
-        largest = _largest_model(plan)
-        for node in job.nodes:
-            measure = Evaluation.read(node.recipe).measure
-            if isinstance(measure, Tasks):
-                seconds += _TASK_SECONDS * len(measure.tasks)
-                read = len(measure.tasks) * (measure.limit or _TASK_QUESTIONS) * _QUESTION_TOKENS
-            else:
-                read = forward_tokens(measure)
-            seconds += 2 * largest * read / speed
-    return seconds
-
-
-def _largest_model(plan: Plan) -> int:
-    """Return the weights of the largest model of text."""
-    starts = {node.name: node for node in plan.of_kind("checkpoint")}
-    sizes = {int(track.columns["parameters"]) for track in plan.tracks}
-    sizes |= {weights_of(node, starts) for node in plan.of_kind("finetuned")}
-    return max(sizes | {int(node.recipe["parameters"]) for node in plan.of_kind("pretrained")})
-
-
-def _calibration_tokens(quantized: Node) -> int:
-    method = Quantized.read(quantized.recipe).method
-    shown = method.calibration if isinstance(method, CALIBRATED) else None
-    return shown.sequences * shown.sequence_length if shown else 0
 
 
 def plan_report(plan: Plan, root: Path) -> dict[str, Any]:

@@ -27,6 +27,12 @@ class Execution(Recipe):
     state_every_seconds: float = Field(
         60.0, gt=0, description="a resumable state is written this often between checkpoints"
     )
+    longest_minutes: int | None = Field(
+        None,
+        gt=0,
+        description="a cluster is asked for at most so much time for a job, which goes on when it is tried again; "
+        "null: three times the estimate, without a cap",
+    )
 
 
 class Threads(Recipe):

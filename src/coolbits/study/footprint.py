@@ -22,8 +22,9 @@ _GRAPH_COPIES = 6  # of activations, where the gradient is differentiated again,
 def job_megabytes(job: Job, plan: Plan) -> int:
     """Estimate the memory of the host that a job takes, in MB: that of its largest node.
 
-    Training on a CPU keeps weights, gradients, optimizer states and activations; on an accelerator the host only loads
-    and saves. A token's activations take 34 * width + 5 * heads * length bytes a layer (Korthikanti et al. 2022).
+    Training on a CPU keeps weights, gradients, optimizer states and activations, measuring its vectors and graph; with
+    an accelerator the host only loads and saves. A token's activations take 34 * width + 5 * heads * length bytes a
+    layer (Korthikanti et al. 2022).
     """
     if job.kind == "quantized":
         largest = max(_quantized_bytes(nodes, plan) for nodes in _by_model(job))
@@ -35,13 +36,12 @@ def job_megabytes(job: Job, plan: Plan) -> int:
 def _node_bytes(node: Node, known: dict[tuple[str, str], Node], plan: Plan) -> int:
     recipe = _trajectory_of(node, known)
     if recipe is None:
-        return _foreign_bytes(node, known)
+        return _foreign_bytes(node, known, plan)
     shape, weights = shape_of(recipe.model), _FLOAT32 * parameter_counts(recipe.model).total
     match node.kind:
         case "checkpoint" | "finetuned":
-            on_host = plan.study.execution.device != "cuda"
-            return 5 * weights + (_activation_bytes(recipe, plan) if on_host else 0)
-        case "evaluation":
+            return 5 * weights + (_activation_bytes(recipe, plan) if _on_host(plan) else 0)
+        case "evaluation" if _on_host(plan):
             measure = Evaluation.read(node.recipe).measure
             scored = measure.batch_size * recipe.sequence_length
             kept = (1 + kept_vectors(measure)) * weights + _LOGIT_COPIES * _FLOAT32 * scored * shape.vocabulary
@@ -62,19 +62,23 @@ def _by_model(job: Job) -> list[list[Node]]:
 def _quantized_bytes(nodes: list[Node], plan: Plan) -> int:
     recipe = _trajectory_of(nodes[0], plan.known)
     if recipe is None:
-        return _foreign_bytes(nodes[0], plan.known)
+        return _foreign_bytes(nodes[0], plan.known, plan)
     quantizers = [Quantized.read(node.recipe) for node in nodes]
-    on_accelerator = plan.study.execution.device == "cuda"
-    return peak_bytes(sizes_of(recipe.model), quantizers, _FLOAT32, on_accelerator).host
+    return peak_bytes(sizes_of(recipe.model), quantizers, _FLOAT32, not _on_host(plan)).host
 
 
-def _foreign_bytes(node: Node, known: dict[tuple[str, str], Node]) -> int:
+def _on_host(plan: Plan) -> bool:
+    """Whether jobs may compute in the memory of the host: `auto` does where there is no accelerator."""
+    return plan.study.execution.device != "cuda"
+
+
+def _foreign_bytes(node: Node, known: dict[tuple[str, str], Node], plan: Plan) -> int:
     """Estimate the same for a model that others trained, of which the plan knows the number of weights alone."""
     weights = _FLOAT32 * _foreign_parameters(node, known)
     match node.kind:
         case "finetuned":
             return 5 * weights
-        case "evaluation" if weights:
+        case "evaluation" if weights and _on_host(plan):
             measure = Evaluation.read(node.recipe).measure
             scored = measure.batch_size * getattr(measure, "sequence_length", _QUESTION_TOKENS)
             return 2 * weights + _LOGIT_COPIES * _FLOAT32 * scored * _VOCABULARY

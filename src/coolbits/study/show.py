@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from coolbits.study.cost import exists, study_cost
+from coolbits.artifacts.progress import duration
+from coolbits.study.cost import Cost, exists, study_cost
 from coolbits.study.plan import KINDS, Plan
 from coolbits.study.units import si
 
@@ -29,10 +30,32 @@ def print_plan(plan: Plan, root: Path) -> None:
         if count:
             made = sum(exists(node, root) for node in plan.of_kind(kind))
             totals.add_row(kind, f"{count} nodes in {len(plan.jobs(kind))} jobs, {made} exist")
-    totals.add_row("to train", f"{si(cost.tokens_left)} of {si(cost.tokens)} tokens, {cost.flops:.2e} FLOPs in all")
-    totals.add_row(
-        "sharing saves",
-        f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs",
-    )
-    totals.add_row("peak disk", f"{si(cost.bytes).replace('B', 'G')}B")
+    totals.add_row("to train", _training(cost))
+    if plan.tracks:
+        totals.add_row(
+            "sharing saves",
+            f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs",
+        )
+    totals.add_row("takes about", _hours(cost))
+    totals.add_row("disk of models and images", f"{si(cost.bytes).replace('B', 'G')}B")
     console.print(totals, soft_wrap=True)
+
+
+def _training(cost: Cost) -> str:
+    if not cost.flops:
+        return "nothing"
+    if not cost.tokens:
+        return f"{cost.flops:.2e} FLOPs in all, on images"
+    of_images = f", {cost.image_flops:.2e} of them on images" if cost.image_flops else ""
+    return f"{si(cost.tokens_left)} of {si(cost.tokens)} tokens, {cost.flops:.2e} FLOPs in all{of_images}"
+
+
+def _hours(cost: Cost) -> str:
+    """Say the cost of the whole study, to two digits: it is an estimate to a factor of two."""
+    gpus = [f"{_two_digits(cost.gpu_hours)} GPU hours"] * bool(cost.gpu_hours)
+    hours = " and ".join([*gpus, f"{_two_digits(cost.core_hours)} core hours"])
+    return f"{hours} in all, its longest job {duration(3600 * cost.longest_job_hours)}"
+
+
+def _two_digits(hours: float) -> str:
+    return f"{float(f'{hours:.2g}'):,g}"

@@ -1,11 +1,12 @@
 """What the rules ask of a plan: one task a rule, with paths, code slices and resources."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.job import Job
@@ -14,12 +15,13 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.stages import STAGES
 from coolbits.study.board import Board
-from coolbits.study.cost import job_seconds
+from coolbits.study.durations import asks_for_gpu, job_seconds
 from coolbits.study.footprint import job_megabytes
 from coolbits.study.plan import KINDS, Plan, make_plan
 from coolbits.study.times import bring_back, put_in_order, put_pages_in_order
 
-_MARGIN = 3
+_MARGIN = 3  # the estimate is good to a factor of two
+_LEAST_MINUTES = 10
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Task:
     threads: int
     seconds: float
     megabytes: int
+    gpus: int = 0
+    longest_minutes: int | None = None
 
     @property
     def name(self) -> str:
@@ -97,8 +101,10 @@ class Task:
 
     @property
     def resources(self) -> dict[str, int]:
-        """Memory in MB and minutes, for a cluster."""
-        return {"mem_mb": self.megabytes, "runtime": max(10, round(_MARGIN * self.seconds / 60))}
+        """Memory in MB, minutes and, where the job computes on one, a GPU: for a cluster."""
+        wanted = max(_LEAST_MINUTES, round(_MARGIN * self.seconds / 60))
+        minutes = min(wanted, self.longest_minutes or wanted)
+        return {"mem_mb": self.megabytes, "runtime": minutes} | ({"gpu": self.gpus} if self.gpus else {})
 
     @property
     def priority(self) -> int:
@@ -134,11 +140,20 @@ class Workflow:
         return {kind: Store(self.root, code_slice(STAGES[kind])) for kind in KINDS}
 
     def tasks(self, kind: str) -> Iterator[Task]:
-        """Yield the tasks of one kind."""
-        code = self._stores[kind].code.digest[:16]
+        """Yield the tasks of one kind; what a job need not make again takes it no time."""
+        store, gpus = self._stores[kind], int(asks_for_gpu(kind, self.plan))
         for job in self.plan.jobs(kind):
-            seconds, megabytes = job_seconds(job, self.plan), job_megabytes(job, self.plan)
-            yield Task(job, self.root, code, self._threads.get(kind, 1), seconds, megabytes)
+            made = {node.name for node in job.nodes if store.seems_current(node)}
+            yield Task(
+                job,
+                self.root,
+                code=store.code.digest[:16],
+                threads=self._threads.get(kind, 1),
+                seconds=job_seconds(job, self.plan, made),
+                megabytes=job_megabytes(job, self.plan),
+                gpus=gpus,
+                longest_minutes=self.plan.study.execution.longest_minutes,
+            )
 
     def targets(self) -> list[str]:
         """Return the files that `all` asks for: manifests of what no other node needs, and what people look at."""
@@ -188,6 +203,27 @@ class Workflow:
             if parents & changing or not all(map(store.seems_current, nodes)):
                 changing.update((node.kind, node.name) for node in nodes)
                 yield task.job, task.seconds
+
+
+def chosen_study(files: Sequence[Path], keys: Iterable[str]) -> Path:
+    """Return the study file that Snakemake was given by `--configfile`, or config.yaml.
+
+    Args:
+        files: all that `--configfile` names
+        keys: what `--config` would change
+
+    Raises:
+        CoolbitsError: if there are several files, or any keys: a study is one file, which says all that is wanted.
+    """
+    if named := ", ".join(keys):
+        raise CoolbitsError(
+            f"--config: a study takes no keys from the command line ({named}); write them into the study file, or into "
+            "a copy of it that --configfile names"
+        )
+    if len(files) > 1:
+        names = ", ".join(map(str, files))
+        raise CoolbitsError(f"--configfile: {names}: a study is one file; call Snakemake once for each")
+    return files[0] if files else Path("config.yaml")
 
 
 def _wanted(node: Node) -> tuple[str, ...]:

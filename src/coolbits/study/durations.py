@@ -1,0 +1,192 @@
+"""How long a job takes, by arithmetic: what a cluster is asked for, and how much time is left."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from coolbits.artifacts.job import Job
+from coolbits.artifacts.node import Node
+from coolbits.models.counts import flops_per_token, parameter_counts
+from coolbits.study.finetuning import tuning_flops, weights_of
+from coolbits.study.measure_cost import forward_tokens
+from coolbits.study.plan import Plan
+from coolbits.study.recipes.averaging import Average
+from coolbits.study.recipes.calibration import CalibrationSet, Documents
+from coolbits.study.recipes.data import Corpus, EmbeddedSource, HubSource, TokenizerRecipe, TrainedTokenizer
+from coolbits.study.recipes.evaluation import Evaluation, Tasks
+from coolbits.study.recipes.finetuning import Conversations
+from coolbits.study.recipes.ptq import CALIBRATED, Quantized
+from coolbits.study.recipes.training import Cooldown, Model, Trajectory
+from coolbits.study.vision import pictures_to_decode, training_flops
+
+# The kinds whose stages compute where `execution.device` says; all others have no use for an accelerator.
+ON_DEVICE = ("checkpoint", "finetuned", "classifier", "quantized", "evaluation")
+
+_START_SECONDS = {
+    "corpus": 2.0,
+    "pretrained": 20.0,
+    "tokenizer": 4.0,
+    "shards": 4.0,
+    "checkpoint": 10.0,
+    "average": 6.0,
+    "conversations": 12.0,
+    "finetuned": 10.0,
+    "calibration": 6.0,
+    "quantized": 10.0,
+    "evaluation": 10.0,
+    "analysis": 20.0,
+    "images": 6.0,
+    "classifier": 8.0,
+}
+_FLOPS_PER_SECOND = {"auto": 5e10, "cpu": 5e10, "cuda": 1e14}
+# Bytes of text a second and core, measured on the embedded corpus; the network is seldom slower than the first.
+_CORPUS_SPEED, _TRAINING_SPEED, _TOKENIZING_SPEED = 5e6, 2e6, 1e6
+_EMBEDDED_BYTES, _DOCUMENT_BYTES, _TOKEN_BYTES = 26e6, 5e3, 4.5
+_UNPACKED = {".gz": 4, ".xz": 4, ".parquet": 2}  # bytes of text in a byte of such a file
+_UNKNOWN_BYTES = 150e9  # of a corpus that nobody has counted: gathering it may take a day
+_DOCUMENT_SECONDS = _DOCUMENT_BYTES / _CORPUS_SPEED
+_DOWNLOAD_SPEED, _DISK_SPEED = 2e7, 1.5e8  # bytes a second; an average is read, added up, hashed and written
+_QUANTIZE_SECONDS = 0.7
+_CALIBRATION_PASSES = 4  # what a calibrated method computes, in runs of the model over the tokens that it is shown
+_TASK_SECONDS = 4.0
+_TASK_QUESTIONS, _QUESTION_TOKENS = 2000, 200  # of a whole task; of a question with all of its choices
+_PICTURE_SECONDS = 0.01
+_CONVOLUTIONS_SLOWER = 2.0  # than matrix products, which the speeds above are of
+_FLOAT32 = 4
+
+
+def job_seconds(job: Job, plan: Plan, made: Collection[str] = ()) -> float:
+    """Estimate the seconds that a job takes: to a factor of two, enough to say how much time is left.
+
+    Tokenizing uses as many cores as `execution.tokenizer_workers`, all else is taken to use one, or the accelerator.
+    `made` names the job's nodes that need not be made again.
+    """
+    nodes = [node for node in job.nodes if node.name not in made]
+    seconds = _START_SECONDS.get(job.kind, 4.0)
+    speed = _FLOPS_PER_SECOND[plan.study.execution.device]
+    match job.kind:
+        case "checkpoint":
+            return seconds + _training_flops(job, made) / speed
+        case "images":
+            return seconds + sum(_PICTURE_SECONDS * pictures_to_decode(node) for node in nodes)
+        case "classifier":
+            return seconds + _CONVOLUTIONS_SLOWER * sum(classifier_flops(node, plan) for node in nodes) / speed
+        case "finetuned":
+            known = {node.name: node for node in plan.nodes}
+            return seconds + sum(tuning_flops(node, known) for node in nodes) / speed
+        case "average":
+            return seconds + sum(_average_bytes(node, plan) for node in nodes) / _DISK_SPEED
+        case "quantized":
+            read = _CALIBRATION_PASSES * sum(_calibration_tokens(node) for node in nodes)
+            return seconds + _QUANTIZE_SECONDS * len(nodes) + 2 * _largest_model(plan) * read / speed
+        case "evaluation":
+            largest = _largest_model(plan)
+            return seconds + sum(_evaluation_seconds(node, largest, speed) for node in nodes)
+        case _:
+            return seconds + sum(_data_seconds(node, plan) for node in nodes)
+
+
+def busy_cores(kind: str, plan: Plan) -> int:
+    """Return the cores that a job of a kind keeps busy for those seconds."""
+    return plan.study.execution.tokenizer_workers if kind == "shards" else 1
+
+
+def asks_for_gpu(kind: str, plan: Plan) -> bool:
+    """Whether jobs of a kind compute on a GPU that the study asks for; `auto` takes what is there and asks for none."""
+    return plan.study.execution.device == "cuda" and kind in ON_DEVICE
+
+
+def first_step(recipe: Trajectory) -> int:
+    """Return the step at which a trajectory starts: a branch where it leaves its trunk."""
+    return recipe.schedule.start_step if isinstance(recipe.schedule, Cooldown) else 0
+
+
+def classifier_flops(node: Node, plan: Plan) -> float:
+    """Estimate the floating-point operations of the training of a classifier."""
+    ref = node.parents["images"]
+    return training_flops(node, plan.known[ref.kind, ref.name])
+
+
+def _training_flops(job: Job, made: Collection[str]) -> float:
+    """Add up the training from the newest checkpoint that is there to the last, for each trajectory of the job."""
+    trajectories: dict[str, list[Node]] = {}
+    for node in job.nodes:
+        trajectories.setdefault(node.name.partition("/")[0], []).append(node)
+    total = 0.0
+    for nodes in trajectories.values():
+        recipe = Trajectory.read(nodes[0].recipe["trajectory"])
+        start = max([first_step(recipe), *(node.recipe["step"] for node in nodes if node.name in made)])
+        tokens = (max(node.recipe["step"] for node in nodes) - start) * recipe.batch_tokens
+        total += max(0, tokens) * flops_per_token(recipe.model, recipe.sequence_length)
+    return total
+
+
+def _data_seconds(node: Node, plan: Plan) -> float:
+    """Estimate the seconds of what is made of text, or only fetched."""
+    match node.kind:
+        case "corpus":
+            return _text_bytes(node, plan) / _CORPUS_SPEED
+        case "tokenizer":
+            recipe = TokenizerRecipe.read(node.recipe).tokenizer
+            if not isinstance(recipe, TrainedTokenizer):
+                return 0.0
+            return min(recipe.training_bytes, _corpus_bytes(node, plan)) / _TRAINING_SPEED
+        case "shards":
+            return _corpus_bytes(node, plan) / _TOKENIZING_SPEED / busy_cores(node.kind, plan)
+        case "calibration":
+            shown = CalibrationSet.read(node.recipe).calibration
+            return _DOCUMENT_SECONDS * shown.sequences if isinstance(shown, Documents) else 0.0
+        case "conversations":
+            return _DOCUMENT_SECONDS * Conversations.read(node.recipe).source.examples
+        case "pretrained":
+            return _FLOAT32 * node.recipe["parameters"] / _DOWNLOAD_SPEED
+        case _:
+            return 0.0
+
+
+def _corpus_bytes(node: Node, plan: Plan) -> float:
+    ref = node.parents["corpus"]
+    return _text_bytes(plan.known[ref.kind, ref.name], plan)
+
+
+def _text_bytes(corpus: Node, plan: Plan) -> float:
+    """Estimate the text of a corpus; one of the hub that is taken whole is at least as long as the longest run."""
+    match Corpus.read(corpus.recipe).source:
+        case EmbeddedSource():
+            return _EMBEDDED_BYTES
+        case HubSource(documents=int(documents)):
+            return _DOCUMENT_BYTES * documents
+        case HubSource():
+            longest = max((track.steps[-1] * track.recipe.batch_tokens for track in plan.tracks), default=0)
+            return max(_UNKNOWN_BYTES, _TOKEN_BYTES * longest)
+        case _:
+            files = [Path(path) for path in plan.locations.get("files", [])]
+            return float(sum(_UNPACKED.get(path.suffix, 1) * path.stat().st_size for path in files if path.is_file()))
+
+
+def _average_bytes(node: Node, plan: Plan) -> float:
+    """Return the bytes that pass the disk: every member, and the average."""
+    ref = node.parents["member.0"]
+    model = Model.read(plan.known[ref.kind, ref.name].recipe["trajectory"]["model"])
+    return float(_FLOAT32 * parameter_counts(model).total * (Average.read(node.recipe).members + 1))
+
+
+def _evaluation_seconds(node: Node, largest: int, speed: float) -> float:
+    measure = Evaluation.read(node.recipe).measure
+    if not isinstance(measure, Tasks):
+        return 2 * largest * forward_tokens(measure) / speed
+    read = len(measure.tasks) * (measure.limit or _TASK_QUESTIONS) * _QUESTION_TOKENS
+    return _TASK_SECONDS * len(measure.tasks) + 2 * largest * read / speed
+
+
+def _largest_model(plan: Plan) -> int:
+    """Return the weights of the largest model of text."""
+    starts = {node.name: node for node in plan.of_kind("checkpoint")}
+    sizes = {int(track.columns["parameters"]) for track in plan.tracks}
+    sizes |= {weights_of(node, starts) for node in plan.of_kind("finetuned")}
+    return max(sizes | {int(node.recipe["parameters"]) for node in plan.of_kind("pretrained")})
+
+
+def _calibration_tokens(quantized: Node) -> int:
+    method = Quantized.read(quantized.recipe).method
+    shown = method.calibration if isinstance(method, CALIBRATED) else None
+    return shown.sequences * shown.sequence_length if shown else 0
