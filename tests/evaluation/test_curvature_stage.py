@@ -107,6 +107,23 @@ def test_numbers_are_those_of_the_weights_on_disk(store, job, parents):
     assert summary["linear"] == pytest.approx(-float((slope * removed).sum()), rel=1e-4)
 
 
+def test_a_model_that_gives_no_numbers_is_recorded(store, parents, job, monkeypatch):
+    def break_down(*arguments):
+        model = load_model(*arguments)
+        with torch.no_grad():
+            model.get_parameter("gpt_neox.layers.0.mlp.dense_4h_to_h.weight").fill_(torch.nan)
+        return model
+
+    monkeypatch.setattr(stage, "load_model", break_down)
+    curvature = job.nodes[1]
+    assert stage.run(Job("evaluation", "curves", (curvature,)), store) == 1
+    manifest = read_manifest(store.directory(curvature))
+    for name in ("loss", "trace", "trace_error", "top_eigenvalue", "largest_residual"):
+        assert manifest.summary[name] is None
+    eigenvalues = pd.read_parquet(store.directory(curvature) / "eigenvalues.parquet")
+    assert eigenvalues["rank"].tolist() == [1] and eigenvalues.value.isna().all()
+
+
 @pytest.mark.parametrize("role", ["model", "quantized", "previous"])
 def test_what_diverged_is_recorded_without_files(store, parents, job, role, monkeypatch):
     (store.directory(parents[role]) / "manifest.json").unlink()

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.models.blocks import decoder_blocks, decoder_linears, unreached_weights
+from coolbits.models.blocks import decoder_blocks, decoder_linears, shared_weight, unreached_weights
 from coolbits.models.build import build_model
 from coolbits.models.presets import preset
 
@@ -98,6 +98,16 @@ def test_a_convolution_that_mixes_channels_is_told_a_depthwise_one_is_not() -> N
     (_, block) = decoder_blocks(model)[0]
     block.depthwise, block.mixing = torch.nn.Conv1d(8, 8, 4, groups=8), torch.nn.Conv1d(8, 8, 4, groups=2)
     assert list(unreached_weights(model)) == ["model.layers.0.mixing.weight"]
+
+
+def test_layers_with_one_weight_are_told() -> None:
+    model = random_model("llama", SIZES | {"num_hidden_layers": 3})
+    assert shared_weight(model) is None
+    first, _, last = (block for _, block in decoder_blocks(model))
+    last.mlp.up_proj.weight = first.mlp.up_proj.weight
+    assert shared_weight(model) == ("model.layers.0.mlp.up_proj", "model.layers.2.mlp.up_proj")
+    last.self_attn = first.self_attn
+    assert shared_weight(model) == ("model.layers.0.self_attn.q_proj", "model.layers.2.self_attn.q_proj")
 
 
 def test_blocks_may_lie_below_a_decoder() -> None:

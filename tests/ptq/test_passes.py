@@ -9,7 +9,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.gptq import gptq
-from coolbits.ptq.passes import check_layers, one_pass, plain_pass, sequential_pass
+from coolbits.ptq.passes import check_layers, check_reach, one_pass, plain_pass, sequential_pass
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, trace_model
@@ -48,6 +48,19 @@ def hessian_of(model: PreTrainedModel, module: nn.Module) -> torch.Tensor:
     handle.remove()
     vectors = caught[0].reshape(-1, caught[0].shape[-1]).double()
     return 2 * vectors.T @ vectors / len(vectors)
+
+
+def test_layers_that_share_one_weight_are_refused(model: PreTrainedModel) -> None:
+    """Each reads something else, and the codes made for the last would stand for both."""
+    check_reach(model, "this model")
+    first, last = (block.mlp for _, block in decoder_blocks(model))
+    last.dense_4h_to_h.weight = first.dense_4h_to_h.weight
+    reason = (
+        r"^this model: gpt_neox\.layers\.0\.mlp\.dense_4h_to_h and gpt_neox\.layers\.1\.mlp\.dense_4h_to_h share one "
+        "weight, .*; allowed are models whose linear layers each have a weight of their own$"
+    )
+    with pytest.raises(CoolbitsError, match=reason):
+        check_reach(model, "this model")
 
 
 def test_rtn_rounds_every_layer(linears: dict[str, nn.Module]) -> None:

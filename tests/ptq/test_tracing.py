@@ -6,6 +6,7 @@ from torch import nn
 from transformers import (
     ApertusConfig,
     AutoModelForCausalLM,
+    Gemma4TextConfig,
     GPT2Config,
     LlamaConfig,
     Olmo2Config,
@@ -19,8 +20,11 @@ from transformers import (
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import QuantizedModel, apply_model
+from coolbits.ptq import tracing
+from coolbits.ptq.calibration import gather_hessian, gather_hessians
 from coolbits.ptq.checkpoint import Request, quantize_model
 from coolbits.ptq.hooks import full_precision
+from coolbits.ptq.observation import observe
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, trace_model
 from coolbits.study.recipes.ptq import GPTQ, Grid, Quantized
@@ -107,6 +111,60 @@ def test_chunks_are_of_equal_length(model: PreTrainedModel) -> None:
     tokens = torch.zeros(640, 64, dtype=torch.int64)
     trace = trace_model(model, decoder_blocks(model), decoder_linears(model), Tokens.of_equal_length(tokens))
     assert [len(chunk.hidden) for chunk in trace.inputs] == [160] * 4
+
+
+def gemma4(shared: int) -> PreTrainedModel:
+    """A model whose blocks each read an embedding of their own of the tokens; the last `shared` those before, too."""
+    torch.manual_seed(0)
+    config = Gemma4TextConfig(
+        **SIZES | {"num_hidden_layers": 4},
+        head_dim=16,
+        global_head_dim=16,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=96,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        sliding_window=8,
+        num_kv_shared_layers=shared,
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def plain_hessian(model: PreTrainedModel, layer: nn.Module) -> torch.Tensor:
+    """Return 2 * mean(x x^T) of what a layer reads in a plain forward pass of the whole model."""
+    caught: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0].flatten(0, -2).double()))
+    model(input_ids=TOKENS, use_cache=False)
+    handle.remove()
+    return 2 * caught[0].T @ caught[0] / len(caught[0])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shared", [0, 2], ids=["own keys", "keys of blocks before"])
+def test_each_chunk_is_read_with_arguments_of_its_own(shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gemma 4 hands each block an embedding of the tokens, and some blocks the keys and values of others."""
+    monkeypatch.setattr(tracing, "CHUNK_TOKENS", 16)
+    model = gemma4(shared)
+    linears, trace = decoder_linears(model), trace_of(model)
+    inputs = trace.inputs
+    assert [chunk.number for chunk in inputs] == [0, 1, 2, 3, 4]
+    for block in trace.blocks:
+        ran = {group[0]: linears[group[0]] for group in block.groups}
+        seen = observe(block, inputs, linears, set())
+        alone = {name: gather_hessian(block, inputs, layer) for name, layer in ran.items()}
+        hessians, inputs = gather_hessians(block, inputs, ran)
+        for name, layer in ran.items():
+            expected = plain_hessian(model, layer)
+            for found in (hessians[name], alone[name], seen.hessians[name]):
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_the_same_for_all_chunks_is_kept_once(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "CHUNK_TOKENS", 16)
+    for block in trace_of(model).blocks:
+        cosine, sine = block.keywords["position_embeddings"]
+        assert len(block.later) == 4
+        for _, keywords in block.later:
+            assert keywords["position_embeddings"][0] is cosine and keywords["position_embeddings"][1] is sine
 
 
 def test_a_layer_that_does_not_run_is_a_group_of_its_own_at_the_end(model: PreTrainedModel) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coolbits.evaluation.objective import Objective, Product, rademacher
+from coolbits.evaluation.objective import Objective, Product, finite, rademacher
 from coolbits.study.recipes.evaluation import Curvature
 
 EIGENVALUES, TRACE = "eigenvalues.parquet", "trace.parquet"
@@ -29,7 +29,8 @@ class Spectrum(NamedTuple):
 def measure_curvature(objective: Objective, recipe: Curvature, out: Path) -> dict[str, Any]:
     """Write the eigenvalues and the probes of the trace into `out`; return the summary.
 
-    Both draw their random signs anew from the seed, so neither depends on the other.
+    Both draw their random signs anew from the seed, so neither depends on the other. Of a model that gives no finite
+    numbers the files hold NaN, the summary None.
     """
     product, weights = objective.hessian(), objective.weights()
     probes = trace_probes(product, weights, recipe)
@@ -38,16 +39,14 @@ def measure_curvature(objective: Objective, recipe: Curvature, out: Path) -> dic
     found = {"value": spectrum.values, "residual": spectrum.residuals}
     pd.DataFrame({"rank": range(1, len(spectrum.values) + 1), **found}).to_parquet(out / EIGENVALUES, index=False)
     pd.DataFrame({"probe": range(len(probes)), "value": probes}).to_parquet(out / TRACE, index=False)
-    return {
+    numbers = {
         "loss": objective.loss(),
         "trace": float(np.mean(probes)),
         "trace_error": standard_error(probes),
-        "probes": len(probes),
         "top_eigenvalue": float(spectrum.values[0]),
         "largest_residual": float(spectrum.residuals.max()),
-        "products": spectrum.products,
-        "weights": len(weights),
     }
+    return finite(numbers) | {"probes": len(probes), "products": spectrum.products, "weights": len(weights)}
 
 
 def trace_probes(product: Product, like: Tensor, recipe: Curvature) -> list[float]:
@@ -75,7 +74,8 @@ def lanczos(product: Product, start: Tensor, count: int, tolerance: float, itera
     comes back as a ghost (Parlett 1998, chapter 13). It stops once every residual is below `tolerance` times the
     largest of the eigenvalues' magnitudes, or after `iterations`, each of which keeps a vector [n]; fewer eigenvalues
     come back if the start lies in a smaller invariant subspace. Residuals are beta |s|, s the last entry of the
-    eigenvector of the tridiagonal matrix; an eigenvalue lies within its residual of the value given.
+    eigenvector of the tridiagonal matrix; an eigenvalue lies within its residual of the value given. A product that is
+    not finite ends it with one eigenvalue, NaN.
     """
     size = len(start)
     basis = start.new_empty(min(iterations, size), size)
@@ -90,6 +90,8 @@ def lanczos(product: Product, start: Tensor, count: int, tolerance: float, itera
         for _ in range(2):
             image = image - known.T @ (known @ image)
         beta = float(image.norm())
+        if not math.isfinite(beta):
+            return Spectrum(np.array([math.nan]), np.array([math.nan]), len(diagonal))
         values, residuals = _ritz(diagonal, beside, beta)
         scale = float(np.abs(values).max())
         enough = len(values) >= count and (residuals[:count] <= tolerance * scale).all()

@@ -60,6 +60,18 @@ def unreached_weights(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     }
 
 
+def shared_weight(model: PreTrainedModel) -> tuple[str, str] | None:
+    """Return the qualified names of the first two linear layers in decoder blocks that have one weight, or None.
+
+    They may be two modules with one parameter, or one module in several blocks.
+    """
+    owners: dict[int, str] = {}
+    for name, module in decoder_linears(model).items():
+        if (owner := owners.setdefault(id(module.weight), name)) != name:
+            return owner, name
+    return None
+
+
 def _is_channelwise(module: nn.Module) -> bool:
     """Whether a module multiplies each channel by numbers of its own; a norm is known by the name of its class."""
     depthwise = isinstance(module, nn.Conv1d) and module.weight.shape[1] == 1

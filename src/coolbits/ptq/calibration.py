@@ -48,7 +48,7 @@ def gather_hessians(
     for chunk in inputs:
         hooks = {module: _adding(sums[name], chunk.real) for name, module in modules.items()}
         with full_precision(device), hooked(hooks):
-            outputs.append(Chunk(block.forward(chunk.hidden), chunk.real))
+            outputs.append(block.run(chunk))
     return {name: total.hessian() for name, total in sums.items()}, tuple(outputs)
 
 
@@ -63,7 +63,7 @@ def gather_hessians_alone(
         waiting = set(modules)
         hooks = {module: _adding(sums[name], chunk.real, name, waiting) for name, module in modules.items()}
         with full_precision(device), hooked(hooks):
-            block.forward(chunk.hidden)
+            block.run(chunk)
     return {name: total.hessian() for name, total in sums.items()}
 
 
@@ -96,10 +96,10 @@ def run_quantizing(
 
     hooks = {linears[name]: reaching(group) for group in block.groups for name in group}
     with full_precision(block.device), hooked(hooks):
-        output = block.forward(chunk.hidden)
+        output = block.run(chunk)
     for group in waiting:  # the forward pass never came to these
         quantize(group, _sum_for(linears[group[0]], block.device).hessian())
-    return Chunk(output, chunk.real)
+    return output
 
 
 def _sum_for(module: nn.Module, device: torch.device) -> HessianSum:

@@ -55,12 +55,13 @@ def observe(block: Block, inputs: Sequence[Chunk], linears: Mapping[str, nn.Modu
         return lambda arguments, keywords: calls[parent].append(Call(arguments, keywords, real))
 
     outputs, tokens = [], 0
-    for hidden, real in inputs:
+    for chunk in inputs:
+        hidden, real = chunk.hidden, chunk.real
         tokens += hidden.shape[0] * hidden.shape[1] if real is None else int(real.sum())
         hooks = {linears[name]: adding(name, real) for name in firsts}
         hooks |= {parent: keeping(parent, real) for parent in calls}
         with full_precision(device), hooked(hooks):
-            outputs.append(Chunk(block.forward(hidden), real))
+            outputs.append(block.run(chunk))
     first_of = {name: group[0] for group in block.groups for name in group}
     hessians = {name: total.hessian() for name, total in sums.items()}
     means = {name: total / tokens for name, total in totals.items()}

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.models.blocks import unreached_weights
+from coolbits.models.blocks import shared_weight, unreached_weights
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.calibration import gather_hessian, gather_hessians, gather_hessians_alone, run_quantizing
 from coolbits.ptq.gptq import gptq_together
@@ -27,10 +27,11 @@ Advance = Callable[[int], None]
 
 
 def check_reach(model: PreTrainedModel, name: str) -> None:
-    """Refuse, before any work, a model of which only a part would be quantized; `name` says which model.
+    """Refuse, before any work, a model of which a part would not be quantized, or twice; `name` says which model.
 
     Raises:
-        CoolbitsError: naming the largest weight in its decoder blocks that lies in no linear layer.
+        CoolbitsError: naming the largest weight in its decoder blocks that lies in no linear layer, or two layers that
+            share one weight: each would be quantized for what it reads itself, and the last would overwrite the first.
     """
     if unreached := unreached_weights(model):
         weight, parameter = max(unreached.items(), key=lambda item: item[1].numel())
@@ -38,6 +39,11 @@ def check_reach(model: PreTrainedModel, name: str) -> None:
             f"{name}: {weight}, {' x '.join(map(str, parameter.shape))}, lies in no linear layer and would not be "
             "quantized; allowed are models whose decoder blocks hold all their matrices in linear layers, not "
             "mixtures with their experts in one tensor"
+        )
+    if layers := shared_weight(model):
+        raise CoolbitsError(
+            f"{name}: {layers[0]} and {layers[1]} share one weight, which would be quantized once for each; allowed "
+            "are models whose linear layers each have a weight of their own"
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from coolbits.ptq.tokens import Tokens
 from coolbits.study.quantization_memory import CHUNK_TOKENS
 
 Named = Sequence[tuple[str, nn.Module]]
+Taken = tuple[tuple[Any, ...], dict[str, Any]]  # arguments and keywords
 
 
 _WATCHED_TOKENS = 128
@@ -28,6 +29,9 @@ class Block:
     tensor. `arguments` and `keywords` are what the block gets besides the hidden states, `others` what it gives besides
     them; None if it gives no tuple. It runs on `device`, where it must be `placed` meanwhile; hidden states come from
     anywhere and go back there.
+
+    Arguments are those of the first chunk, `later` has those of each one after it: masks and positions are alike, but
+    some architectures hand every block an embedding of its own of the tokens, or that of the first block.
     """
 
     module: nn.Module
@@ -36,6 +40,7 @@ class Block:
     others: tuple[Any, ...] | None
     groups: tuple[tuple[str, ...], ...]
     device: torch.device
+    later: tuple[Taken, ...] = field(default=(), kw_only=True)
 
     def placed(self) -> AbstractContextManager[None]:
         """Hold the block on its device, in float32."""
@@ -45,6 +50,18 @@ class Block:
         """Return the block's output for hidden states [sequences, length, width]."""
         output = self.module(hidden.to(self.device), *self.arguments, **self.keywords)
         return (output[0] if isinstance(output, tuple) else output).to(hidden.device)
+
+    def run(self, chunk: "Chunk") -> "Chunk":
+        """Return the block's output for a chunk, read with the arguments that belong to it."""
+        return chunk._replace(hidden=self._reading(chunk.number).forward(chunk.hidden))
+
+    def _reading(self, number: int) -> "Block":
+        """Return the block with the arguments of a chunk as its own."""
+        if number == 0 or not self.later:
+            return self
+        arguments, keywords = self.later[number - 1]
+        moved = {key: _moved(item, self.device) for key, item in keywords.items()}
+        return replace(self, arguments=_moved(arguments, self.device), keywords=moved, later=())
 
     def given(self, hidden: torch.Tensor) -> Any:
         """Return hidden states in the form in which the block gives them."""
@@ -59,6 +76,7 @@ class Chunk(NamedTuple):
 
     hidden: torch.Tensor  # float32 [sequences, length, width], on the CPU
     real: torch.Tensor | None  # bool [sequences, length], on the block's device
+    number: int = 0  # its place among the chunks
 
 
 def real_rows(vectors: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
@@ -91,7 +109,7 @@ def trace_model(
     calibration: Tokens,
     device: torch.device | None = None,
 ) -> Trace:
-    """Watch the model read the beginning of the calibration's first sequence.
+    """Watch the model read the beginning of the calibration's first sequence, and what its blocks get of each chunk.
 
     It computes in float32 on `device` (None: where the model is), which never holds more than a block of it, or what
     lies outside of blocks. A linear layer that did not run makes a group of its own, at the end of its block.
@@ -108,9 +126,18 @@ def trace_model(
         with placed_in_turn(modules, device):
             reads, outputs = _watch_layers(body, few, modules, linears)
         others = {block: output[1:] if isinstance(output, tuple) else None for block, output in outputs.items()}
-        taken = _watch_arguments(body, chunks[0], others)
+        first = _watch_arguments(body, chunks[0], others)
+        later = [_shared(_watch_arguments(body, chunk, others), first) for chunk in chunks[1:]]
     watched = tuple(
-        Block(block, *taken[block], others[block], _groups(name, reads, linears), device) for name, block in blocks
+        Block(
+            block,
+            *first[block],
+            others[block],
+            _groups(name, reads, linears),
+            device,
+            later=tuple(taken[block] for taken in later),
+        )
+        for name, block in blocks
     )
     real = [None] * len(chunks) if calibration.whole else calibration.real.to(device).split(size)
     return Trace(watched, partial(_block_inputs, body, modules[0], outside, list(zip(chunks, real, strict=True))))
@@ -157,12 +184,12 @@ def _watch_layers(
 
 def _watch_arguments(
     body: nn.Module, chunk: torch.Tensor, others: Mapping[nn.Module, tuple[Any, ...] | None]
-) -> dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]]:
+) -> dict[nn.Module, Taken]:
     """Return what each block gets besides the hidden states of a chunk, such as masks and positions.
 
     No block computes meanwhile: each gives back what it reads, and `others` behind it.
     """
-    taken: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    taken: dict[nn.Module, Taken] = {}
 
     def passing(block: nn.Module) -> Callable[..., Any]:
         def forward(*arguments: Any, **keywords: Any) -> Any:
@@ -175,6 +202,35 @@ def _watch_arguments(
     with standing_in({block: passing(block) for block in others}):
         body(input_ids=chunk, use_cache=False)
     return taken
+
+
+def _shared(taken: Mapping[nn.Module, Taken], first: Mapping[nn.Module, Taken]) -> dict[nn.Module, Taken]:
+    """Return what blocks get of a chunk, with the first chunk's tensors where they are equal, on the CPU where not.
+
+    So a mask is kept once, and what depends on tokens waits where the hidden states do.
+    """
+    return {
+        block: (
+            _equal_or_moved(arguments, first[block][0]),
+            {key: _equal_or_moved(item, first[block][1].get(key)) for key, item in keywords.items()},
+        )
+        for block, (arguments, keywords) in taken.items()
+    }
+
+
+def _equal_or_moved(item: Any, first: Any) -> Any:
+    if isinstance(item, torch.Tensor):
+        alike = isinstance(first, torch.Tensor) and item.dtype == first.dtype and torch.equal(item, first)
+        return first if alike else item.cpu()
+    if type(item) is tuple and type(first) is tuple and len(item) == len(first):
+        return tuple(map(_equal_or_moved, item, first))
+    return item  # also a dictionary, through which the blocks of a chunk tell each other keys and values
+
+
+def _moved(item: Any, device: torch.device) -> Any:
+    if isinstance(item, torch.Tensor):
+        return item.to(device)
+    return tuple(_moved(part, device) for part in item) if type(item) is tuple else item
 
 
 def _behind(hidden: torch.Tensor, others: tuple[Any, ...] | None) -> Any:
@@ -206,4 +262,5 @@ def _block_inputs(
         for tokens, _ in chunks:
             with hooked({block: hook}):
                 body(input_ids=tokens, use_cache=False)
-    return tuple(Chunk(hidden, real) for hidden, (_, real) in zip(caught, chunks, strict=True))
+    reals = [real for _, real in chunks]
+    return tuple(Chunk(*read, number) for number, read in enumerate(zip(caught, reals, strict=True)))
