@@ -86,6 +86,25 @@ def test_a_mistake_is_one_sentence_and_status_2(checkpoint, tmp_path, capsys, mi
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("recipe", ["rtn-w4-g32", "bnb-nf4", "hqq-w4-g32"])
+@pytest.mark.parametrize("option", ["--calibration", "--sequences", "--sequence-length", "--seed"])
+def test_an_option_of_the_calibration_is_refused_where_there_is_none(checkpoint, tmp_path, capsys, recipe, option):
+    asked = ("quantize", "--model", checkpoint, "--recipe", recipe, "--out", tmp_path / "out")
+    value = "random" if option == "--calibration" else 3
+    assert run(*asked, option, value) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"coolbits: {option}: ") and "looks at weights alone" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", ["gptq-w4-g32", "rtn-w4-g32"])
+def test_a_calibration_named_by_nothing_is_refused(checkpoint, tmp_path, capsys, recipe):
+    asked = ("quantize", "--model", checkpoint, "--recipe", recipe, "--out", tmp_path / "out", "--calibration", "")
+    assert run(*asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("coolbits: --calibration: the source is empty")
+
+
 def test_the_formats_offered_are_those_there_are():
     assert tuple(FORMATS) == commands_ptq._FORMATS
     assert tuple(DTYPES) == commands_ptq._DTYPES

@@ -2,9 +2,9 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,11 @@ from coolbits.ptq.documents import draw_tokens, first_documents
 from coolbits.ptq.tokens import TOKENS, Tokens, read_tokens
 from coolbits.study.recipes.calibration import Calibration, Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, Source
+from coolbits.study.recipes.ptq import CALIBRATED, Method
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_SPREAD = 8  # times the tokens wanted are read, so that what is drawn is not one document
+_SPREAD = 8  # times the tokens wanted are taken, so that what is drawn is not one document
+_CHARACTERS = 8  # of a token, for a guess at the text that serves: more than tokenizers put in one on average
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,31 @@ class Wish:
     """What the command line says of the calibration; None is what the recipe says.
 
     `source`: `embedded`, `random`, a file, a folder with tokens that were drawn before, or a dataset of the hub.
+
+    Raises:
+        CoolbitsError: if the source is blank, as a variable of a shell that is not set.
     """
 
     source: str | None = None
     sequences: int | None = None
     sequence_length: int | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a blank source, which nobody means."""
+        if self.source is not None and not self.source.strip():
+            raise CoolbitsError("--calibration: the source is empty; name one, or leave the option out")
+
+    @property
+    def options(self) -> list[str]:
+        """The options of the command line that are given."""
+        spelled = {
+            "--calibration": self.source,
+            "--sequences": self.sequences,
+            "--sequence-length": self.sequence_length,
+            "--seed": self.seed,
+        }
+        return [option for option, value in spelled.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,18 @@ class _Text(NamedTuple):
                 return None
 
 
+def check_heeded(wish: Wish, method: Method) -> None:
+    """Refuse a wish that `method` would not heed.
+
+    Raises:
+        CoolbitsError: naming an option that is given although the method looks at weights alone.
+    """
+    if wish.options and not isinstance(method, CALIBRATED):
+        raise CoolbitsError(
+            f"{wish.options[0]}: {method.kind} looks at weights alone and takes no calibration; leave it out"
+        )
+
+
 def calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
     """Take the tokens that `wish` asks for, in sequences no longer than a model's `positions`.
 
@@ -88,10 +121,9 @@ def calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | No
 
 def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
     if wish.source is not None and (Path(wish.source) / TOKENS).is_file():
-        if choices := [name for name in ("sequences", "sequence_length", "seed") if getattr(wish, name) is not None]:
-            option = choices[0].replace("_", "-")
+        if more := wish.options[1:]:
             raise CoolbitsError(
-                f"--{option}: {wish.source} holds tokens that were drawn before, all of which calibrate; leave it out"
+                f"{more[0]}: {wish.source} holds tokens that were drawn before, all of which calibrate; leave it out"
             )
         return Calibrated(read_tokens(Path(wish.source)), wish.source, None)
     match recipe := _recipe(wish, own, positions):
@@ -124,20 +156,18 @@ def _recipe(wish: Wish, own: Calibration, positions: int | None) -> Calibration:
 
 
 def _draw_excerpts(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> Tokens:
-    """Draw windows, without repetition and by seed, from the first documents of a source, end to end.
+    """Draw windows, without repetition and by seed, from documents of a source, end to end.
 
-    Eight times the tokens wanted are read, or all there are. Between two documents stands the tokenizer's end-of-text
+    Eight times the tokens wanted are taken, or all there are. Between two documents stands the tokenizer's end-of-text
     token, if it has one; the text of a special token inside a document is read as plain text.
 
     Raises:
-        CoolbitsError: if there are fewer windows than wanted.
+        CoolbitsError: if there is no text, or there are fewer windows than wanted.
     """
     length, wanted = recipe.sequence_length, recipe.sequences
-    stream: list[int] = []
-    for ids in _encoded(text, tokenizer):
-        stream += ids
-        if len(stream) >= _SPREAD * wanted * length:
-            break
+    stream = _stream(text, tokenizer, recipe)
+    if not stream:
+        raise CoolbitsError(f"--calibration {text.given}: holds no text, or blank text alone")
     windows = len(stream) // length
     if windows < wanted:
         raise CoolbitsError(
@@ -148,14 +178,60 @@ def _draw_excerpts(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Wind
     return Tokens.of_equal_length(torch.tensor([stream[start : start + length] for start in starts]))
 
 
-def _encoded(text: _Text, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
+def _stream(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> list[int]:
+    """Return the tokens of documents, chosen by seed out of all of a source that is here, in the order of the choice.
+
+    Of a dataset of the hub, which comes as a stream that nobody wants to the end, they are the first documents.
+    """
+    wanted = recipe.sequences * recipe.sequence_length
+    if isinstance(text.source, HubSource):
+        return _joined(_texts(text), tokenizer, _SPREAD * wanted)
+    characters = _CHARACTERS * _SPREAD * wanted
+    while True:
+        chosen = _choose(_texts(text), characters, recipe.seed)
+        stream = _joined(chosen, tokenizer, _SPREAD * wanted)
+        if len(stream) >= wanted or sum(map(len, chosen)) < characters:
+            return stream
+        characters *= 10  # the guess was wrong: tokens are longer here
+
+
+def _choose(texts: Iterable[str], characters: int, seed: int) -> list[str]:
+    """Return the texts that come first in an order by seed and hold so many characters together, or all, in that order.
+
+    More characters only add to the end. Texts are read once, and memory holds those that are returned.
+    """
+    # Not the seed itself: the windows are drawn with it, and would lie where the same numbers put the documents.
+    generator = random.Random(f"documents {seed}")
+    heap: list[tuple[float, str]] = []  # the last in the order on top
+    held = 0
+    for text in texts:
+        heappush(heap, (-generator.random(), text))
+        held += len(text)
+        while held - len(heap[0][1]) >= characters:
+            held -= len(heappop(heap)[1])
+    return [text for _, text in sorted(heap, reverse=True)]
+
+
+def _texts(text: _Text) -> Iterator[str]:
+    """Yield the texts of a source that are not blank."""
+    documents = open_documents(text.source, text.locations).items
+    return (document.text for document in documents if document.text.strip())
+
+
+def _joined(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, enough: int) -> list[int]:
+    """Return the tokens of texts, each with the end-of-text token after it, up to the text that makes them enough."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for document in open_documents(text.source, text.locations).items:
-        yield list(chain(backend.encode(document.text, add_special_tokens=False).ids, end))
+    stream: list[int] = []
+    for text in texts:
+        if ids := backend.encode(text, add_special_tokens=False).ids:
+            stream += ids + end
+        if len(stream) >= enough:
+            break
+    return stream
 
 
 def _find_text(given: str) -> _Text:

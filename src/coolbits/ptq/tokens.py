@@ -52,8 +52,40 @@ def read_tokens(directory: Path) -> Tokens:
     Raises:
         CoolbitsError: if the file is missing, or is not such a file.
     """
-    if not (directory / TOKENS).is_file():
-        raise CoolbitsError(f"{directory / TOKENS}: no such file; a calibration artifact holds {TOKENS}")
-    with reading(directory / TOKENS, "the tokens of a calibration"):
-        parts = load_file(directory / TOKENS)
-        return Tokens(parts["tokens"].long(), parts["lengths"].long())
+    path = directory / TOKENS
+    if not path.is_file():
+        raise CoolbitsError(f"{path}: no such file; a calibration artifact holds {TOKENS}")
+    with reading(path, "the tokens of a calibration"):
+        parts = load_file(path)
+    for key, dimensions in (("tokens", 2), ("lengths", 1)):
+        if mistake := _mistake_of_form(parts.get(key), dimensions):
+            raise CoolbitsError(f"{path}: `{key}`: {mistake}")
+    found = Tokens(parts["tokens"].long(), parts["lengths"].long())
+    for key, mistake in _mistakes_of_value(found).items():
+        raise CoolbitsError(f"{path}: `{key}`: {mistake}")
+    return found
+
+
+def _mistake_of_form(part: torch.Tensor | None, dimensions: int) -> str:
+    """Say what keeps a tensor from being integers in so many dimensions; nothing if it is."""
+    if part is None:
+        return "there is no such key"
+    if part.is_floating_point() or part.is_complex() or part.dtype is torch.bool:
+        return f"holds {str(part.dtype).removeprefix('torch.')}; integers are expected"
+    if part.dim() != dimensions:
+        return f"has {part.dim()} dimensions; expected: {dimensions}"
+    return "" if part.numel() else "is empty"
+
+
+def _mistakes_of_value(found: Tokens) -> dict[str, str]:
+    """Say by key what is wrong with integers of the right form; nothing of a key that is right."""
+    sequences, width = found.tokens.shape
+    mistakes: dict[str, str] = {}
+    # Padding, too, is shown to the model, which has no embedding of a negative token.
+    if (lowest := int(found.tokens.min())) < 0:
+        mistakes["tokens"] = f"holds {lowest}; tokens are numbered from 0"
+    if len(found.lengths) != sequences:
+        mistakes["lengths"] = f"holds {len(found.lengths)} numbers; expected: {sequences}, one a sequence of `tokens`"
+    elif wrong := [length for length in found.lengths.tolist() if not 1 <= length <= width]:
+        mistakes["lengths"] = f"holds {wrong[0]}; allowed are 1 to {width}, the width of `tokens`"
+    return mistakes
