@@ -1,6 +1,7 @@
 import pytest
 
-from coolbits.artifacts.files import replacing, write_text
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import creating, replacing, write_text
 
 
 def entries(folder):
@@ -34,3 +35,39 @@ def test_after_an_error_the_old_directory_stays(tmp_path):
         raise RuntimeError
     assert entries(target) == ["kept"]
     assert entries(tmp_path) == ["artifact"]
+
+
+def test_creating_puts_the_whole_directory_where_nothing_is(tmp_path):
+    with creating(tmp_path / "deep" / "made") as directory:
+        (directory / "fresh").write_text("y")
+        assert not (tmp_path / "deep" / "made").exists()
+    assert entries(tmp_path / "deep") == ["made"]
+    assert entries(tmp_path / "deep" / "made") == ["fresh"]
+
+
+def test_after_an_error_nothing_is_created(tmp_path):
+    with pytest.raises(RuntimeError), creating(tmp_path / "made") as directory:
+        (directory / "half").write_text("y")
+        raise RuntimeError
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dangling link"])
+def test_what_appears_meanwhile_is_left_alone_and_what_was_made_is_kept(kind, tmp_path):
+    target = tmp_path / "made"
+    with (
+        pytest.raises(CoolbitsError, match=r"made: something else was put there meanwhile, .* lies in \S+$") as refusal,
+        creating(target) as directory,
+    ):
+        (directory / "fresh").write_text("y")
+        if kind == "file":
+            target.write_text("x")
+        elif kind == "dangling link":
+            target.symlink_to(tmp_path / "none")
+        else:
+            target.mkdir()
+        if kind == "folder":
+            (target / "precious").write_text("x")
+    assert not target.is_dir() or entries(target) == (["precious"] if kind == "folder" else [])
+    assert str(refusal.value).endswith(str(directory))
+    assert entries(directory) == ["fresh"]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import describe_files
@@ -89,6 +89,14 @@ def test_a_loaded_model_is_in_evaluation_mode_and_in_the_dtype_asked_for(saved: 
     assert not loaded.training and {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
+def test_attention_is_pytorchs_own_or_eager_where_the_library_has_no_other(saved: Path, tmp_path: Path) -> None:
+    BloomForCausalLM(BloomConfig(vocab_size=96, hidden_size=32, n_layer=1, n_head=2)).save_pretrained(
+        tmp_path / "bloom"
+    )
+    assert load_model(saved).config._attn_implementation == "sdpa"
+    assert load_model(tmp_path / "bloom").config._attn_implementation == "eager"
+
+
 def test_tied_weights_stay_tied(tmp_path: Path, tokenizer: Path) -> None:
     save_model(model("micro-gpt2"), tokenizer, tmp_path / "saved")
     loaded = load_model(tmp_path / "saved")
@@ -110,6 +118,17 @@ class TestErrors:
     def test_a_missing_file_is_named(self, saved: Path, name: str) -> None:
         (saved / name).unlink()
         with pytest.raises(CoolbitsError, match=f"{name}: no such file"):
+            load_model(saved)
+
+    @pytest.mark.parametrize("error", [ImportError("needs a package"), ValueError("needs a package")])
+    def test_what_the_library_has_against_a_model_is_not_held_against_its_weights(
+        self, saved: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+        with pytest.raises(CoolbitsError, match=r"model\.safetensors: .* \(needs a package\)$"):
             load_model(saved)
 
     def test_pickled_weights_are_not_loaded(self, saved: Path) -> None:

@@ -141,6 +141,15 @@ def test_a_saved_model_opens_with_transformers_and_has_the_dequantized_weights(
     assert "state.json" not in names
 
 
+def test_a_model_whose_logits_are_not_numbers_is_saved(model, checkpoint, tmp_path):
+    with torch.no_grad():
+        model.gpt_neox.embed_in.weight.fill_(3e38)
+    model.save_pretrained(checkpoint)
+    build_quantized(Quantized(method=RTN(grid=Grid(bits=4)), save_model=True), checkpoint, None, tmp_path)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert not torch.isfinite(saved(torch.arange(8)[None]).logits).any()
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [

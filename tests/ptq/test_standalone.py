@@ -13,6 +13,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertLMHeadModel,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -29,6 +35,7 @@ from coolbits.artifacts.hashing import file_digest
 from coolbits.models.files import load_model
 from coolbits.models.quantized import apply_quantized, read_quantized
 from coolbits.ptq import standalone
+from coolbits.ptq.checkpoint import quantize_model
 from coolbits.ptq.export.model import export_model
 from coolbits.ptq.standalone import Order, quantize_standalone, read_recipe
 from coolbits.ptq.standalone_calibration import Wish
@@ -299,6 +306,56 @@ def test_what_stands_at_out_is_left_alone(order):
     with pytest.raises(CoolbitsError, match="exists already"):
         quantize_standalone(order)
     assert list(order.out.iterdir()) == []
+
+
+def test_what_appears_at_out_during_the_work_is_left_alone_and_the_result_is_kept(order, monkeypatch):
+    def quantize(*arguments, **keywords):
+        order.out.mkdir()
+        (order.out / "precious").write_text("x")
+        return quantize_model(*arguments, **keywords)
+
+    monkeypatch.setattr(standalone, "quantize_model", quantize)
+    with pytest.raises(CoolbitsError, match=r"out: something else was put there meanwhile, .* lies in \S+$") as refusal:
+        quantize_standalone(order)
+    assert [path.name for path in order.out.iterdir()] == ["precious"]
+    kept = Path(str(refusal.value).rpartition(" ")[2])
+    assert recorded(replace(order, out=kept))["summary"]["modules"] == 8
+    assert len(read_quantized(kept).layers) == 8
+
+
+def falcon() -> FalconForCausalLM:
+    sizes = {"hidden_size": 32, "ffn_hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return FalconForCausalLM(FalconConfig(vocab_size=300, **sizes))
+
+
+def gpt2() -> GPT2LMHeadModel:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2, n_positions=48))
+
+
+@pytest.mark.parametrize("form", ["compressed-tensors", "gptq"])
+@pytest.mark.parametrize(("build", "kind"), [(falcon, "FalconLinear"), (gpt2, "Conv1D")])
+def test_modules_that_no_reader_puts_codes_into_are_refused_before_the_work(
+    build, kind, form, order, checkpoint, monkeypatch
+):
+    build().save_pretrained(checkpoint)
+    plain = replace(order, recipe="rtn-w4-g32")
+    monkeypatch.setattr(standalone, "quantize_model", lambda *_, **__: pytest.fail("the work has begun"))
+    with pytest.raises(CoolbitsError, match=rf"--model .*: the format {form} cannot .* is {kind}, .*--save-model"):
+        quantize_standalone(replace(plain, export=form))
+    monkeypatch.undo()
+    quantize_standalone(plain)
+    with pytest.raises(CoolbitsError, match=rf"out: the format {form} cannot hold this model: .* is {kind}, "):
+        export_model(order.out, form, order.out / "exported")
+    assert not (order.out / "exported").exists()
+
+
+def test_an_architecture_without_sdpa_is_quantized(order, checkpoint):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    Gemma2ForCausalLM(Gemma2Config(vocab_size=300, num_key_value_heads=2, head_dim=16, **sizes)).save_pretrained(
+        checkpoint
+    )
+    outcome = quantize_standalone(replace(order, save_model=True, export="gptq"))
+    assert (outcome.summary["modules"], outcome.summary["fallbacks"]) == (14, 0)
 
 
 def test_an_unreachable_hub_is_told_from_a_missing_folder(order, monkeypatch):

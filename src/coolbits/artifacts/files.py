@@ -11,6 +11,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from coolbits.artifacts.errors import CoolbitsError
+
 _JSON_KINDS = {dict: "keys and values", list: "a list", str: "text", bool: "true or false", NoneType: "nothing"}
 
 
@@ -91,6 +93,37 @@ def replacing(target: Path) -> Iterator[Path]:
     finally:
         for left in (staging, *retired):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def creating(target: Path) -> Iterator[Path]:
+    """Give an empty directory beside `target` that becomes `target`, whole, when the block ends without an error.
+
+    Unlike `replacing`, it never touches what others put at `target` meanwhile, not even an empty folder: then the
+    finished directory stays where it is. After an error in the block nothing is left.
+
+    Raises:
+        CoolbitsError: if something is at `target` by then, or nothing can be put there; it says where the finished
+            directory lies.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = _beside(target, "new")
+    staging.mkdir()
+    try:
+        yield staging
+        sync_tree(staging)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    try:
+        # A rename replaces an empty folder in silence: it has to be our own, which `mkdir` alone can tell.
+        target.mkdir()
+        staging.replace(target)
+    except OSError as error:
+        taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+        reason = "something else was put there meanwhile, and is left alone" if taken else error.strerror
+        raise CoolbitsError(f"{target}: {reason}; what was made is whole and lies in {staging}") from None
+    sync_directory(target.parent)
 
 
 def _beside(target: Path, what: str) -> Path:

@@ -15,7 +15,6 @@ from transformers.utils import logging
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import json_kind
-from coolbits.models.build import ATTENTION
 from coolbits.models.tokenizer_files import copy_tokenizer
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -47,7 +46,8 @@ def load_model(
     """Load a Hugging Face directory in evaluation mode, from safetensors alone.
 
     With `dtype` None weights stay as they are: in the dtype of the files, or in float32 if they are of several.
-    Code that it may hold runs only with `trust_remote_code`.
+    Code that it may hold runs only with `trust_remote_code`. Attention is PyTorch's `scaled_dot_product_attention`, or
+    the library's `eager` one for architectures that have no other, such as Gemma 2 and BLOOM.
 
     Raises:
         CoolbitsError: if a file is missing or unreadable, if weights and config do not fit each other, if a weight is
@@ -65,7 +65,7 @@ def load_model(
             directory,
             config=config,
             dtype=dtype or _stored_dtype(directory),
-            attn_implementation=ATTENTION,
+            attn_implementation=None,  # the library's choice: PyTorch's own, or `eager` where it supports no other
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -115,14 +115,20 @@ def reading(path: Path, what: str = "part of a model") -> Iterator[None]:
     """Turn what the libraries raise for an unreadable file into one sentence that names it, and what it should be."""
     try:
         yield
+    except ImportError as error:
+        raise CoolbitsError(
+            f"{path}: what opens it is not installed ({_in_one_line(error.__cause__ or error)})"
+        ) from None
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, *_OF_LIBRARIES) as error:
         if isinstance(error, FileNotFoundError) and not path.exists():
             raise CoolbitsError(f"{path}: no such file") from None
-        expected = "; safetensors are expected" if path.suffix == _SAFETENSORS else ""
+        # A library refuses a model with a ValueError, too; that says nothing against the file of weights.
+        unfit = path.suffix == _SAFETENSORS and not isinstance(error, ValueError)
+        expected = "; safetensors are expected" if unfit else ""
         raise CoolbitsError(f"{path}: cannot be read as {what} ({_in_one_line(error)}){expected}") from None
 
 
-def _in_one_line(error: Exception) -> str:
+def _in_one_line(error: BaseException) -> str:
     """Say what a library says of an error, however long and in however many lines, in the first words of it."""
     said = " ".join(str(error).split())
     return said if len(said) <= _SAID else f"{said[:_SAID]}..."

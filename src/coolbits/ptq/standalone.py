@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from os.path import lexists
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import replacing
+from coolbits.artifacts.files import creating
 from coolbits.loops.allocator import keep_little_freed_memory
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model, reading
@@ -20,7 +21,7 @@ from coolbits.models.hub import download_model
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.checkpoint import Quantization, Request, quantize_model, write_results
 from coolbits.ptq.export.foresight import check_foreseen
-from coolbits.ptq.export.model import Exported, export_model, find_format
+from coolbits.ptq.export.model import Exported, check_modules, export_model, find_format
 from coolbits.ptq.export.source import weight_files
 from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.passes import Results, check_layers, check_reach
@@ -77,7 +78,7 @@ def quantize_standalone(order: Order) -> Outcome:
         CoolbitsError: if anything asked for is missing or does not fit; then nothing is written.
     """
     clock = monotonic()
-    if order.out.exists():
+    if lexists(order.out):
         raise CoolbitsError(f"{order.out}: exists already; choose another --out")
     recipe = _whole_recipe(order)
     if order.device == "cuda" and not torch.cuda.is_available():
@@ -91,7 +92,7 @@ def quantize_standalone(order: Order) -> Outcome:
     calibration, made = _quantize(recipe, order, loaded, directory)
     replaced = _replaced_weights(recipe, loaded)
     del loaded
-    with replacing(order.out) as staging:
+    with creating(order.out) as staging:
         summary = write_results(recipe, made, directory, staging)
         write_record(order.model, order.revision, directory, recipe, calibration, summary, staging)
         exported = None
@@ -156,8 +157,10 @@ def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
     if (order.save_model or order.export) and getattr(model.config, "auto_map", None):
         raise CoolbitsError(f"--model {order.model}: with code of its own, which is neither saved nor exported")
     if order.export is not None:
+        form = find_format(order.export)
+        check_modules(linears, form, f"--model {order.model}")
         shapes = {name: weight_matrix(module).shape for name, module in linears.items()}
-        check_foreseen(recipe, shapes, find_format(order.export))
+        check_foreseen(recipe, shapes, form)
 
 
 def _quantize(

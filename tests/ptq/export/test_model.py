@@ -14,6 +14,7 @@ from coolbits.ptq.checkpoint import build_quantized
 from coolbits.ptq.export import model as exporting
 from coolbits.ptq.export.model import FORMATS, export_model, write_export
 from coolbits.ptq.export.source import Source
+from coolbits.ptq.export.verify import verify
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.ptq import AWQ, Grid, Quantized
 
@@ -137,6 +138,28 @@ def test_half_precision_rounds_scales_and_says_so(models, quantized, tmp_path):
     assert json.loads((tmp_path / "out" / "coolbits.json").read_text())["exact"] is False
 
 
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("architecture", ["neox", "llama"])
+def test_what_is_not_quantized_is_written_in_its_own_dtype_and_read_in_float32(
+    form, architecture, models, quantized, tmp_path
+):
+    model = models(architecture)
+    load_model(model, dtype=torch.bfloat16).save_pretrained(model)
+    codes = quantized(model, GRID)
+    ours = load_file(model / "model.safetensors")
+    norm = next(key for key in ours if "norm" in key)
+    moved = torch.full_like(ours[norm], 0.1, dtype=torch.float32)  # bfloat16 has no such number
+    write_quantized(QuantizedModel(read_quantized(codes).layers, {norm: moved}), codes)
+    made = write_export(Source(codes, model, {}), form, tmp_path / "out")
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(ours[key], stored[key]) for key in ours.keys() & stored.keys() - {norm})
+    assert {stored[key].dtype for key in ours.keys() & stored.keys() - {norm}} == {torch.bfloat16}
+    assert torch.equal(stored[norm], moved)
+    assert AutoConfig.from_pretrained(tmp_path / "out").dtype == torch.float32
+    assert json.loads((tmp_path / "out" / "coolbits.json").read_text())["exact"] is True
+    assert made.bytes < (model / "model.safetensors").stat().st_size
+
+
 def test_a_tensor_that_reads_back_wrong_stops_the_export(models, quantized, tmp_path, monkeypatch):
     model = models("neox")
     form = FORMATS["gptq"]
@@ -181,6 +204,20 @@ def test_a_refusal_names_the_formats_that_can(models, quantized, tmp_path):
 def test_what_stands_at_out_is_left_alone(tmp_path):
     with pytest.raises(CoolbitsError, match="exists already"):
         export_model(tmp_path, "gptq", tmp_path)
+
+
+def test_what_appears_at_out_meanwhile_is_left_alone(models, quantized, tmp_path, monkeypatch):
+    model, out = models("neox"), tmp_path / "out"
+    codes = quantized(model, GRID)
+
+    def check(*arguments):
+        verify(*arguments)
+        out.mkdir()
+
+    monkeypatch.setattr(exporting, "verify", check)
+    with pytest.raises(CoolbitsError, match="out: something else was put there meanwhile"):
+        write_export(Source(codes, model, {}), FORMATS["gptq"], out)
+    assert list(out.iterdir()) == []
 
 
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path):

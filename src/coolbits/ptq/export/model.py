@@ -1,14 +1,15 @@
 """Write a quantized model in the format of other software, and read it back before anyone else does."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from os.path import lexists
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import replacing, write_json
+from coolbits.artifacts.files import creating, write_json
 from coolbits.models.files import load_model, save_model
 from coolbits.models.head import output_head, untie_head
 from coolbits.models.quantized import QuantizedModel, apply_model, read_quantized
@@ -37,14 +38,15 @@ def export_model(
     """Write the quantized model in `artifact` to the new directory `out`, whole or not at all.
 
     The codes are written as they are; nothing is quantized again. With `float32` the weights that a reader gets are
-    those of `layer.weight()`, bit for bit; another dtype rounds scales and the weights that are not quantized.
+    those of `layer.weight()`, bit for bit, and the weights that are not quantized are written as they were stored;
+    another dtype rounds scales and those weights.
     `model` is the directory of the model before quantization, if it is not where the artifact says.
 
     Raises:
         CoolbitsError: if `out` exists, the format cannot hold the model, or a file is missing.
     """
     form = find_format(format_name)
-    if out.exists():
+    if lexists(out):
         raise CoolbitsError(f"{out}: exists already; choose another --out")
     return write_export(find_source(artifact, model), form, out, dtype)
 
@@ -64,13 +66,16 @@ def write_export(source: Source, form: Format, out: Path, dtype: str = "float32"
     """Write the model of `source` to `out`: see `export_model`."""
     quantized = read_quantized(source.directory)
     check_expressible(quantized, form, str(source.directory))
-    loaded = load_model(source.model, dtype=DTYPES[dtype])
+    exact = dtype == "float32"
+    loaded = load_model(source.model, dtype=None if exact else DTYPES[dtype])
+    modules = dict(loaded.named_modules())
+    check_modules({name: modules.get(name) for name in quantized.layers}, form, str(source.directory))
     apply_model(loaded, QuantizedModel({}, quantized.replaced), str(source.directory))
     layers = {
         name: replace(layer, scales=layer.scales.to(DTYPES[dtype])) for name, layer in integer_layers(quantized).items()
     }
     head = output_head(loaded)
-    config = form.config(quantized, _unquantized(loaded, quantized, form), head is not None and head[0] in layers)
+    config = form.config(quantized, _unquantized(modules, quantized), head is not None and head[0] in layers)
     untie_head(loaded, layers)
     loaded.config.quantization_config = config
     codes = {
@@ -79,9 +84,12 @@ def write_export(source: Source, form: Format, out: Path, dtype: str = "float32"
         for part, tensor in form.tensors(layer, config).items()
     }
     rest = {key: tensor for key, tensor in loaded.state_dict().items() if key.removesuffix(".weight") not in layers}
-    with replacing(out) as staging:
+    if exact:
+        rest |= quantized.replaced  # float32, whatever the model's own dtype
+        loaded.float()  # not what is in `rest`: config.json names the model's dtype, in which readers compute
+    with creating(out) as staging:
         save_model(loaded, source.model, staging, rest | codes)
-        origin = {"format": form.name, "dtype": dtype, "exact": dtype == "float32"}
+        origin = {"format": form.name, "dtype": dtype, "exact": exact}
         write_json(staging / PROVENANCE, origin | source.provenance)
         verify(staging, layers, rest, form, config)
         size = sum(path.stat().st_size for path in staging.glob("*.safetensors"))
@@ -104,15 +112,24 @@ def check_expressible(quantized: QuantizedModel, form: Format, source: str) -> N
         raise CoolbitsError(f"{source}: the format {form.name} cannot hold this model: {reason}; {instead}")
 
 
-def _unquantized(model: PreTrainedModel, quantized: QuantizedModel, form: Format) -> list[str]:
-    """Return the linear layers that are not quantized, such as the head.
+def check_modules(modules: Mapping[str, nn.Module | None], form: Format, source: str) -> None:
+    """Refuse modules to quantize, by name, that readers of the format put no codes into; None is a missing one.
+
+    Readers replace `nn.Linear` alone: GPT-2's `Conv1D` is none, and a class derived from it, such as Falcon's, may read
+    the weight that codes replace.
 
     Raises:
-        CoolbitsError: if a quantized module is no `nn.Linear`, which is all that readers put codes into.
+        CoolbitsError: naming the module and its class.
     """
-    modules = dict(model.named_modules())
-    for name in quantized.layers:
-        if not isinstance(modules.get(name), nn.Linear):
-            kind = type(modules[name]).__name__ if name in modules else "missing"
-            raise CoolbitsError(f"{form.name}: {name} is {kind} in this model; the formats hold `nn.Linear` alone")
+    for name, module in modules.items():
+        if type(module) is not nn.Linear:
+            kind = "missing" if module is None else type(module).__name__
+            raise CoolbitsError(
+                f"{source}: the format {form.name} cannot hold this model: {name} is {kind}, and readers put codes "
+                "into `nn.Linear` alone; no format can, only the dequantized model (`save_model`, --save-model)"
+            )
+
+
+def _unquantized(modules: Mapping[str, nn.Module], quantized: QuantizedModel) -> list[str]:
+    """Return the linear layers that are not quantized, such as the head."""
     return [name for name, each in modules.items() if isinstance(each, nn.Linear) and name not in quantized.layers]
