@@ -16,6 +16,7 @@ EXECUTION = {
     "compile": True,
     "tokenizer_workers": 1,
     "state_every_seconds": 5.0,
+    "longest_minutes": 30,
 }
 THREADS = {"data": 1, "training": 2, "measuring": 2}
 

@@ -130,7 +130,7 @@ def test_no_task_asks_for_more_time_than_the_study_says(flow, tiny):
     assert set(minutes(longest_minutes=7).values()) == {7}
 
 
-def test_a_trajectory_with_checkpoints_asks_for_the_rest_of_its_time_unless_other_code_made_them(flow, tiny):
+def test_a_trajectory_with_checkpoints_asks_for_the_rest_of_its_time_and_for_all_of_it_to_make_them_again(flow, tiny):
     lengthen(tiny)
     workflow = flow(tiny)
 
@@ -138,13 +138,12 @@ def test_a_trajectory_with_checkpoints_asks_for_the_rest_of_its_time_unless_othe
         return max(workflow.tasks("checkpoint"), key=lambda task: len(task.job.nodes))
 
     whole = longest()
-    *_, node = whole.job.nodes
-    directory = node.directory(workflow.root)
-    directory.mkdir(parents=True)
-    (directory / "manifest.json").write_text("{}")
-    for code, seconds in (("other", whole.seconds), (code_slice(STAGES["checkpoint"]).digest, 10.0)):
-        record = {"code": {"digest": code}, "manifest": {"fingerprint": node.fingerprint}}
-        (directory / "record.json").write_text(json.dumps(sealed(record)))
+    *others, last = whole.job.nodes
+    for nodes, seconds in (([last], 10.0), (others, whole.seconds)):
+        for node in nodes:
+            directory = node.directory(workflow.root)
+            directory.mkdir(parents=True)
+            (directory / "manifest.json").write_text("{}")
         assert longest().seconds == pytest.approx(seconds)
 
 

@@ -15,6 +15,7 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.stages import STAGES
 from coolbits.study.board import Board
+from coolbits.study.cost import exists
 from coolbits.study.durations import asks_for_gpu, job_seconds
 from coolbits.study.footprint import job_megabytes
 from coolbits.study.plan import KINDS, Plan, make_plan
@@ -140,20 +141,27 @@ class Workflow:
         return {kind: Store(self.root, code_slice(STAGES[kind])) for kind in KINDS}
 
     def tasks(self, kind: str) -> Iterator[Task]:
-        """Yield the tasks of one kind; what a job need not make again takes it no time."""
-        store, gpus = self._stores[kind], int(asks_for_gpu(kind, self.plan))
+        """Yield the tasks of one kind; what a job has made already takes it no time."""
+        code, gpus = self._stores[kind].code.digest[:16], int(asks_for_gpu(kind, self.plan))
         for job in self.plan.jobs(kind):
-            made = {node.name for node in job.nodes if store.seems_current(node)}
             yield Task(
                 job,
                 self.root,
-                code=store.code.digest[:16],
+                code=code,
                 threads=self._threads.get(kind, 1),
-                seconds=job_seconds(job, self.plan, made),
+                seconds=job_seconds(job, self.plan, self._made(job)),
                 megabytes=job_megabytes(job, self.plan),
                 gpus=gpus,
                 longest_minutes=self.plan.study.execution.longest_minutes,
             )
+
+    def _made(self, job: Job) -> set[str]:
+        """Return the names of a job's artifacts that are there, none if all are: then it runs to make them again.
+
+        Whether they are current would cost a look into thousands of files at each start.
+        """
+        made = {node.name for node in job.nodes if exists(node, self.root)}
+        return made if len(made) < len(job.nodes) else set()
 
     def targets(self) -> list[str]:
         """Return the files that `all` asks for: manifests of what no other node needs, and what people look at."""
