@@ -156,6 +156,29 @@ def test_diverged_runs_and_fallbacks_are_in_the_legend(make_tables: Callable[[in
         assert "with a fallback" in labels and "learning rate" in labels
 
 
+def test_the_optimizer_with_most_peak_rates_is_one_whose_runs_came_to_their_end(
+    make_tables: Callable[[int], Tables],
+) -> None:
+    """One that diverged at every rate, however many were tried, has nothing to compare."""
+    tables = make_tables(1)
+    loss = tables["loss"]
+    tried = [
+        loss[(loss.peak_lr == 1e-2) & (loss.optimizer == "adamw")].assign(peak_lr=rate, states="8L")
+        for rate in (1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4)
+    ]
+    lost = pd.concat(tried).assign(outcome="diverged", diverged_step=9, loss=np.nan, base_loss=np.nan)
+    for name in ("trajectory", "family"):
+        lost[name] += "-8l-" + lost.peak_lr.astype(str)
+    both = tables | {"loss": pd.concat([loss, lost.astype(loss.dtypes)], ignore_index=True)}
+    with theme():
+        labels = _legend(plot("peak-rate").draw(both, {}))
+        assert "0.0001" not in labels and "0.03" in labels
+        with pytest.raises(CoolbitsError, match="run of Muon-9"):
+            plot("peak-rate").draw(both, {"optimizer": "Muon-9"})
+        with pytest.raises(CoolbitsError, match="two peak learning rates"):
+            plot("peak-rate").draw(both, {"optimizer": "AdamW-8L"})
+
+
 def test_decays_of_another_length_are_another_thing(make_tables: Callable[[int], Tables]) -> None:
     tables = make_tables(1)
     long = tables["loss"][tables["loss"].peak_lr == 3e-2].copy()

@@ -23,7 +23,7 @@ FIGURES = {
 # What a figure's `options` may name.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "tokens": ("quantizers",),
-    "peak-rate": ("quantizers",),
+    "peak-rate": ("quantizers", "optimizer"),
     "schedules": ("quantizers",),
     "averages": ("quantizers",),
     "optimizers": ("quantizers", "model"),

@@ -76,7 +76,10 @@ def _decay(own: pd.DataFrame, _options: Options) -> Wanted:
     yield main_rows(own, every_decay=True), _DECAY
 
 
-def _peak_rates(own: pd.DataFrame, _options: Options) -> Wanted:
+def _peak_rates(own: pd.DataFrame, options: Options) -> Wanted:
+    if name := options.get("optimizer"):
+        own = own[[display_name(*pair) == name for pair in zip(own.optimizer, own.states, strict=True)]]
+        yield own, f"a run of {name}"
     whole = runs(own)
     whole = whole[whole.schedule == "wsd"]
     yield whole, _DECAY

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from coolbits.figures import drawing, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import HORIZON, SETTING, largest_group, of_setting, runs
+from coolbits.study.optimizer_names import display_name
 from coolbits.study.units import si
 
 NAME = "peak-rate"
@@ -13,7 +14,10 @@ _SHARED = [name for name in (*SETTING, *HORIZON) if name not in ("peak_lr", "sch
 
 
 def draw(tables: Tables, options: Options) -> Figure:
-    """Draw error against tokens, and quantized loss and error against full-precision loss (option `quantizers`)."""
+    """Draw error against tokens, and quantized loss and error against full-precision loss.
+
+    Options: `quantizers`; `optimizer`, a name such as Muon-32, by default the one with the most rates.
+    """
     rows = _rows(tables, options)
     figure, axes = style.panels(3, height=2.6)
     rates = sorted(rows.peak_lr.unique())
@@ -47,14 +51,18 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
-    """Return the runs with a decay of the setting, budget and decay that most peak rates share."""
+    """Return the runs with a decay of the setting, budget and decay in which most peak rates came to their end."""
     (rows,) = selection.of_quantizers(NAME, tables["loss"], options)
+    if name := options.get("optimizer"):
+        names = [display_name(*pair) for pair in zip(rows.optimizer, rows.states, strict=True)]
+        rows = selection.demand(NAME, rows[[own == name for own in names]], f"run of {name}")
     whole = runs(rows)
     whole = selection.demand(
         NAME, whole[whole.schedule == "wsd"], "run with a decay (wsd, or cooldowns of a constant run)"
     )
-    counts = whole.groupby(_SHARED, dropna=False).peak_lr.nunique()
-    if counts.max() < 2:
+    ended = whole[~whole.trajectory.isin(whole[whole.outcome == "diverged"].trajectory)]
+    counts = ended.groupby(_SHARED, dropna=False).peak_lr.nunique()
+    if ended.empty or counts.max() < 2:
         selection.demand(NAME, whole.iloc[:0], "two peak learning rates with decays of equal budget and length")
     setting = largest_group(counts)
     chosen = of_setting(whole, setting)
