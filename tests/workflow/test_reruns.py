@@ -23,6 +23,7 @@ EXECUTION = {
     "compile": True,
     "tokenizer_workers": 1,
     "state_every_seconds": 5.0,
+    "longest_minutes": 30,
 }
 THREADS = {"data": 2, "training": 2, "measuring": 2}
 RTN_2 = {"method": {"kind": "rtn", "grid": {"bits": 2, "group_size": 32}}}

@@ -43,7 +43,7 @@ class Board:
         state = f"study: {len(done)} of {len(jobs)} jobs, {share:.0%} of the work done"
         if share < _SHARE_FOR_ESTIMATE:
             return state
-        left = (time() - board["started"]) * (1 - share) / share
+        left = (time() - board["started"]) * max(0.0, 1 - share) / share  # a sum of shares may exceed 1 by a bit
         return f"{state}, about {duration(left)} left"
 
 
