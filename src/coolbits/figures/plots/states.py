@@ -22,6 +22,7 @@ Align = Literal["left", "center", "right"]
 _FAR = 5.0  # percent: a variant that lost more stands at the edge of the panel, its number beside it
 _BELOW = 0.28  # of a row: single seeds stand below their mean
 _ALONE: style.Line = (0, (1, 1))  # the bar of one seed among variants of several
+_MANY_RATES = 6  # whose labels still stand side by side
 _HIGH = 1.3  # a final loss above this times the lowest stands at the top of its panel
 
 
@@ -199,7 +200,11 @@ def _sweep(axes: style.Axes, compared: variants.Compared, looks: dict[tuple[str,
         lost = own[own.outcome == "diverged"]
         crosses.cross(axes, lost.peak_lr, lost, look)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(compared.tried.peak_lr.unique())))
+    rates = sorted(compared.tried.peak_lr.unique())
+    beside = (rates[-1] / rates[0]) ** 0.05 if len(rates) > 1 else 2.0
+    axes.set_xlim(rates[0] / beside, rates[-1] * beside)  # also where all runs diverged, of which no mark is left
+    axes.tick_params(axis="x", labelrotation=45 if len(rates) > _MANY_RATES else 0)
+    axes.xaxis.set_major_locator(FixedLocator(rates))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: selection.rate_label(rate)))
     axes.set_ylim(top=top + 0.05 * (top - lowest))
