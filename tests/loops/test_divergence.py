@@ -17,8 +17,8 @@ def first_divergence(rule: Divergence, losses: list[float]) -> tuple[int, int] |
     history = LossHistory()
     for number, loss in enumerate(losses, start=1):
         history = history.after(loss, rule)
-        if (updates := diverged_since(rule, history, grad_norm=1.0)) is not None:
-            return number, number + 1 - updates
+        if (since := diverged_since(rule, history, grad_norm=1.0, step=number)) is not None:
+            return number, since
     return None
 
 
@@ -67,9 +67,9 @@ def test_a_loss_that_is_not_finite_needs_no_window(bad: float) -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_diverges_though_the_loss_is_fine(bad: float) -> None:
     history = LossHistory().after(4.0, Divergence())
-    assert diverged_since(Divergence(), history, bad) == 1
-    assert diverged_since(Divergence(), history, 1.0) is None
+    assert diverged_since(Divergence(), history, bad, 1) == 1
+    assert diverged_since(Divergence(), history, 1.0, 1) is None
 
 
 def test_nothing_has_diverged_before_the_first_update() -> None:
-    assert diverged_since(Divergence(), LossHistory(), 0.0) is None
+    assert diverged_since(Divergence(), LossHistory(), 0.0, 0) is None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coolbits import native
-from coolbits.optim import compiled, reference
+from coolbits.optim import compiled, lookups, reference
 from coolbits.optim.adam import Adam
 from coolbits.optim.codebook import middles
 from coolbits.optim.codecs import Blockwise
@@ -184,7 +184,7 @@ class TestCompiled:
 
     @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
     def test_no_cell_of_the_look_up_has_more_than_two_codes(self, signed: bool) -> None:
-        cells = compiled._cells(signed)
+        cells = lookups.cells(signed)
         near, far = cells & 255, cells >> 8 & 255
         assert (near != far).sum() == 255 and (near - far).abs().max() == 1
 

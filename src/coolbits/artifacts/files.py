@@ -78,9 +78,7 @@ def replacing(target: Path) -> Iterator[Path]:
     What stood at `target` is moved aside first and removed last; after an error it stays as it was. Of several
     processes that do this at once, the last one's directory stays.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = _beside(target, "new")
-    staging.mkdir()
+    staging = _staging(target)
     retired: list[Path] = []
     try:
         yield staging
@@ -106,9 +104,7 @@ def creating(target: Path) -> Iterator[Path]:
         CoolbitsError: if something is at `target` by then, or nothing can be put there; it says where the finished
             directory lies.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = _beside(target, "new")
-    staging.mkdir()
+    staging = _staging(target)
     try:
         yield staging
         sync_tree(staging)
@@ -124,6 +120,14 @@ def creating(target: Path) -> Iterator[Path]:
         reason = "something else was put there meanwhile, and is left alone" if taken else error.strerror
         raise CoolbitsError(f"{target}: {reason}; what was made is whole and lies in {staging}") from None
     sync_directory(target.parent)
+
+
+def _staging(target: Path) -> Path:
+    """Make an empty directory beside `target`, and what that lies in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = _beside(target, "new")
+    staging.mkdir()
+    return staging
 
 
 def _beside(target: Path, what: str) -> Path:

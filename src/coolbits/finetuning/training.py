@@ -83,9 +83,8 @@ class Finetuning:
         memory.tokens += int(batch.attended.sum())
         memory.data_digest = roll_digest(memory.data_digest, batch.tokens)
         memory.history = memory.history.after(loss, recipe.divergence)
-        if (updates := diverged_since(recipe.divergence, memory.history, grad_norm)) is not None:
-            memory.diverged_step = number + 1 - updates
-        else:
+        memory.diverged_step = diverged_since(recipe.divergence, memory.history, grad_norm, number)
+        if self._goes_on():
             self.optimizer.step(lr)
             memory.step = number
         if number % recipe.log_steps == 0 or number == recipe.steps or not self._goes_on():

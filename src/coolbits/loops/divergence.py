@@ -37,10 +37,10 @@ class LossHistory:
         return cls(value["first_loss"], tuple(value["recent_losses"]), lowest)
 
 
-def diverged_since(rule: Divergence, history: LossHistory, grad_norm: float) -> int | None:
-    """Return for how many updates the training that `history` ends with has diverged, the last one included, or None.
+def diverged_since(rule: Divergence, history: LossHistory, grad_norm: float, step: int) -> int | None:
+    """Return the update since which a training has diverged, None if it has not; `step` is the one `history` ends with.
 
-    It diverged if the last loss or its gradient is not finite: for one update. Or if the mean of the last
+    It diverged with that one if its loss or its gradient is not finite. Or if the mean of the last
     `window_steps` losses exceeds `loss_factor` times the first one, or that of the last `relapse_steps` so many times
     the lowest it ever was: since the first of them that is above that limit. Windows that are not yet full decide
     nothing: one high loss is a spike.
@@ -48,11 +48,11 @@ def diverged_since(rule: Divergence, history: LossHistory, grad_norm: float) -> 
     if not history.recent or history.first is None:
         return None
     if not math.isfinite(history.recent[-1]) or not math.isfinite(grad_norm):
-        return 1
+        return step
     for steps, level in ((rule.window_steps, history.first), (rule.relapse_steps, history.lowest)):
         limit, window = rule.loss_factor * level, history.recent[-steps:]
         if math.inf > _mean(window, steps) > limit:
-            return steps - next(index for index, loss in enumerate(window) if loss > limit)
+            return step - steps + next(place for place, loss in enumerate(window, start=1) if loss > limit)
     return None
 
 

@@ -132,7 +132,7 @@ struct Linear {
 // `tables` holds the 256 entries of the codebook, the middles above them, rounded down, and cells. A cell is all floats
 // with the same leading bits; ratios are looked up times `stretch`, which leaves at most one middle to a cell and none
 // near its edges. From below, its 32 bits are the code of the ratios nearer to zero than that middle, the code of those
-// further away, and the bits of the middle that follow the leading ones, less a few: see optim/compiled.py.
+// further away, and the bits of the middle that follow the leading ones, less a few: see optim/lookups.py.
 template <bool is_signed>
 struct Dynamic {
   using Code = uint8_t;
@@ -140,7 +140,7 @@ struct Dynamic {
   static constexpr int leading = is_signed ? 15 : 16;
   const float *codebook, *middles;
   const uint32_t* cells;
-  const float* spans;  // what follows the cells: the rows of `_spans` in optim/compiled.py
+  const float* spans;  // what follows the cells: the rows of `_spans` in optim/lookups.py
   const float* planes;  // what follows those: the first bytes of all entries, their second bytes, ...
   explicit Dynamic(const void* tables)
       : codebook(static_cast<const float*>(tables)),
@@ -233,7 +233,7 @@ struct Dynamic {
   // A power of ten has twice as many entries as the one before, equally spaced. So one line, the same for all powers but
   // for its slope, leads from a magnitude to a number from 1 to 2 whose leading bits are the code: those before the
   // point count the lower powers' entries. How many bits is the number of the span, by which they are turned to the
-  // end. Magnitudes in doubt have zeros behind these bits, or a one and zeros: see `_spans`.
+  // end. Magnitudes in doubt have zeros behind these bits, or a one and zeros: see `_spans` there.
   [[gnu::always_inline]] uint64_t guess_chunk(const float* values, float inverse, Code* codes,
                                               const Ready& ready) const {
     constexpr int certain = is_signed ? 0x7ff00000 : 0x7fe00000;

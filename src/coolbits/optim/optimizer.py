@@ -71,10 +71,9 @@ class Group:
             for state in rule.states
         }
 
-    def step(self, step: Tensor, lr: float) -> None:
+    def step(self, gradients: list[Tensor], step: Tensor, lr: float) -> None:
         """Update weights and states; the weights get the new states as they are before they are encoded."""
         weights: list[Tensor] = list(self.parameters.values())
-        gradients = self.gradients()
         blockwise = {state: codec for state, codec in self.codecs.items() if isinstance(codec, Blockwise)}
         one_size = len({codec.block_size for codec in blockwise.values()}) == 1
         if len(blockwise) == len(self.codecs) and one_size and isinstance(self.rule, Adam | SGD | Muon):
@@ -145,11 +144,10 @@ class Optimizer:
         Raises:
             ValueError: if a parameter has no gradient; then nothing has changed.
         """
-        for group in self.groups:
-            group.gradients()
+        gradients = [group.gradients() for group in self.groups]
         self._step += 1
-        for group in self.groups:
-            group.step(self._step, lr)
+        for group, own in zip(self.groups, gradients, strict=True):
+            group.step(own, self._step, lr)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""

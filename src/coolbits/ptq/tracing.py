@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from coolbits.ptq.hooks import Hook, Stop, full_precision, hooked, standing_in
+from coolbits.ptq.arguments import Taken, behind, moved_to, shared, watch_arguments
+from coolbits.ptq.hooks import Hook, Stop, full_precision, hooked
 from coolbits.ptq.placement import placed, placed_in_turn
 from coolbits.ptq.tokens import Tokens
 from coolbits.study.quantization_memory import CHUNK_TOKENS
 
 Named = Sequence[tuple[str, nn.Module]]
-Taken = tuple[tuple[Any, ...], dict[str, Any]]  # arguments and keywords
-
 
 _WATCHED_TOKENS = 128
 
@@ -60,12 +59,12 @@ class Block:
         if number == 0 or not self.later:
             return self
         arguments, keywords = self.later[number - 1]
-        moved = {key: _moved(item, self.device) for key, item in keywords.items()}
-        return replace(self, arguments=_moved(arguments, self.device), keywords=moved, later=())
+        moved = {key: moved_to(item, self.device) for key, item in keywords.items()}
+        return replace(self, arguments=moved_to(arguments, self.device), keywords=moved, later=())
 
     def given(self, hidden: torch.Tensor) -> Any:
         """Return hidden states in the form in which the block gives them."""
-        return _behind(hidden, self.others)
+        return behind(hidden, self.others)
 
 
 class Chunk(NamedTuple):
@@ -126,8 +125,8 @@ def trace_model(
         with placed_in_turn(modules, device):
             reads, outputs = _watch_layers(body, few, modules, linears)
         others = {block: output[1:] if isinstance(output, tuple) else None for block, output in outputs.items()}
-        first = _watch_arguments(body, chunks[0], others)
-        later = [_shared(_watch_arguments(body, chunk, others), first) for chunk in chunks[1:]]
+        first = watch_arguments(body, chunks[0], others)
+        later = [shared(watch_arguments(body, chunk, others), first) for chunk in chunks[1:]]
     watched = tuple(
         Block(
             block,
@@ -180,61 +179,6 @@ def _watch_layers(
         for handle in handles:
             handle.remove()
     return reads, outputs
-
-
-def _watch_arguments(
-    body: nn.Module, chunk: torch.Tensor, others: Mapping[nn.Module, tuple[Any, ...] | None]
-) -> dict[nn.Module, Taken]:
-    """Return what each block gets besides the hidden states of a chunk, such as masks and positions.
-
-    No block computes meanwhile: each gives back what it reads, and `others` behind it.
-    """
-    taken: dict[nn.Module, Taken] = {}
-
-    def passing(block: nn.Module) -> Callable[..., Any]:
-        def forward(*arguments: Any, **keywords: Any) -> Any:
-            taken[block] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
-            hidden = arguments[0] if arguments else keywords["hidden_states"]
-            return _behind(hidden, others[block])
-
-        return forward
-
-    with standing_in({block: passing(block) for block in others}):
-        body(input_ids=chunk, use_cache=False)
-    return taken
-
-
-def _shared(taken: Mapping[nn.Module, Taken], first: Mapping[nn.Module, Taken]) -> dict[nn.Module, Taken]:
-    """Return what blocks get of a chunk, with the first chunk's tensors where they are equal, on the CPU where not.
-
-    So a mask is kept once, and what depends on tokens waits where the hidden states do.
-    """
-    return {
-        block: (
-            _equal_or_moved(arguments, first[block][0]),
-            {key: _equal_or_moved(item, first[block][1].get(key)) for key, item in keywords.items()},
-        )
-        for block, (arguments, keywords) in taken.items()
-    }
-
-
-def _equal_or_moved(item: Any, first: Any) -> Any:
-    if isinstance(item, torch.Tensor):
-        alike = isinstance(first, torch.Tensor) and item.dtype == first.dtype and torch.equal(item, first)
-        return first if alike else item.cpu()
-    if type(item) is tuple and type(first) is tuple and len(item) == len(first):
-        return tuple(map(_equal_or_moved, item, first))
-    return item  # also a dictionary, through which the blocks of a chunk tell each other keys and values
-
-
-def _moved(item: Any, device: torch.device) -> Any:
-    if isinstance(item, torch.Tensor):
-        return item.to(device)
-    return tuple(_moved(part, device) for part in item) if type(item) is tuple else item
-
-
-def _behind(hidden: torch.Tensor, others: tuple[Any, ...] | None) -> Any:
-    return hidden if others is None else (hidden, *others)
 
 
 def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:

@@ -76,8 +76,8 @@ class Training:
         for (update, _), (loss, grad_norm) in zip(self._unread, values, strict=True):
             memory.last = update(loss=loss, grad_norm=grad_norm)
             memory.history = memory.history.after(loss, rule)
-            if (updates := diverged_since(rule, memory.history, grad_norm)) is not None:
-                memory.diverged_step = memory.last.step + 1 - updates
+            memory.diverged_step = diverged_since(rule, memory.history, grad_norm, memory.last.step)
+            if memory.diverged_step is not None:
                 break
         self._unread.clear()
 

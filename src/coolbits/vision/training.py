@@ -67,13 +67,13 @@ class Training:
             grad_norm = nn.utils.clip_grad_norm_(parameters, clip).item()
             memory.history = memory.history.after(loss.item(), recipe.divergence)
             lr = learning_rate(schedule, recipe.peak_lr, memory.step)
-            lost = diverged_since(recipe.divergence, memory.history, grad_norm)
-            if lost is not None or number % recipe.log_steps == 0 or number == self.total_steps:
+            memory.diverged_step = diverged_since(recipe.divergence, memory.history, grad_norm, number)
+            lost = memory.diverged_step is not None
+            if lost or number % recipe.log_steps == 0 or number == self.total_steps:
                 images = number * recipe.batch_images
                 row = {"step": number, "images": images, "loss": loss.item(), "lr": lr, "grad_norm": grad_norm}
                 memory.metrics.append(row)
-            if lost is not None:
-                memory.diverged_step = number + 1 - lost
+            if lost:
                 return
             self.optimizer.step(lr)
             memory.step = number

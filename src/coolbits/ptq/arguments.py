@@ -1,0 +1,68 @@
+"""What decoder blocks get besides hidden states, chunk by chunk of the calibration: masks, positions, embeddings."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from coolbits.ptq.hooks import standing_in
+
+Taken = tuple[tuple[Any, ...], dict[str, Any]]  # arguments and keywords
+
+
+def watch_arguments(
+    body: nn.Module, chunk: torch.Tensor, others: Mapping[nn.Module, tuple[Any, ...] | None]
+) -> dict[nn.Module, Taken]:
+    """Return what each block gets besides the hidden states of a chunk, such as masks and positions.
+
+    No block computes meanwhile: each gives back what it reads, and `others` behind it.
+    """
+    taken: dict[nn.Module, Taken] = {}
+
+    def passing(block: nn.Module) -> Callable[..., Any]:
+        def forward(*arguments: Any, **keywords: Any) -> Any:
+            taken[block] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
+            hidden = arguments[0] if arguments else keywords["hidden_states"]
+            return behind(hidden, others[block])
+
+        return forward
+
+    with standing_in({block: passing(block) for block in others}):
+        body(input_ids=chunk, use_cache=False)
+    return taken
+
+
+def shared(taken: Mapping[nn.Module, Taken], first: Mapping[nn.Module, Taken]) -> dict[nn.Module, Taken]:
+    """Return what blocks get of a chunk, with the first chunk's tensors where they are equal, on the CPU where not.
+
+    So a mask is kept once, and what depends on tokens waits where the hidden states do.
+    """
+    return {
+        block: (
+            _equal_or_moved(arguments, first[block][0]),
+            {key: _equal_or_moved(item, first[block][1].get(key)) for key, item in keywords.items()},
+        )
+        for block, (arguments, keywords) in taken.items()
+    }
+
+
+def _equal_or_moved(item: Any, first: Any) -> Any:
+    if isinstance(item, torch.Tensor):
+        alike = isinstance(first, torch.Tensor) and item.dtype == first.dtype and torch.equal(item, first)
+        return first if alike else item.cpu()
+    if type(item) is tuple and type(first) is tuple and len(item) == len(first):
+        return tuple(map(_equal_or_moved, item, first))
+    return item  # also a dictionary, through which the blocks of a chunk tell each other keys and values
+
+
+def moved_to(item: Any, device: torch.device) -> Any:
+    """Return a tensor, or a tuple with tensors in it, on `device`; anything else as it is."""
+    if isinstance(item, torch.Tensor):
+        return item.to(device)
+    return tuple(moved_to(part, device) for part in item) if type(item) is tuple else item
+
+
+def behind(hidden: torch.Tensor, others: tuple[Any, ...] | None) -> Any:
+    """Return what a block gives: hidden states, alone or with what it gives besides them behind."""
+    return hidden if others is None else (hidden, *others)
