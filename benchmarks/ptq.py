@@ -7,7 +7,8 @@ MODEL is a Hugging Face directory, FOLDER a calibration artifact (tokens.safeten
 their own (envs/peers-*.txt): each is a process of the Python that is given for it, which imports, reads the model and
 quantizes once before it is timed. Then, round by round, one after the other quantizes the same checkpoint by the same
 method, calibration and settings; what is timed is the way from the model in memory to quantized weights in memory. A
-ratio is that of one round's times. `recipes` times GPTQ at 2, 3 and 4 bits and two group sizes against one of them.
+ratio is that of one round's times. Libraries run GPTQ in float32: so do we against them, and in float64, our default,
+once more. `recipes` times GPTQ at 2, 3 and 4 bits and two group sizes against one of them, in float64.
 """
 
 import argparse
@@ -52,9 +53,16 @@ CONTESTS = (
         "llmcompressor-natural",
         "llmcompressor",
     ),
+    Contest(
+        "the same in float64",
+        "gptq-natural-float64",
+        "llmcompressor-natural",
+        "llmcompressor",
+    ),
     Contest("GPTQ, 4 bits, static order, block by block", "gptq-static", "llmcompressor-static", "llmcompressor"),
     Contest("AWQ, 4 bits, asymmetric, no clipping", "awq", "llmcompressor-awq", "llmcompressor"),
     Contest("GPTQ, 4 bits, activation order, layer by layer", "gptq-activation", "gptqmodel-activation", "gptqmodel"),
+    Contest("the same in float64", "gptq-activation-float64", "gptqmodel-activation", "gptqmodel"),
     Contest("GPTQ, 4 bits, group-aware order, layer by layer", "gptq-group-aware", "gptqmodel-aware", "gptqmodel"),
 )
 
@@ -113,12 +121,15 @@ AWQ = {
     "grid": {"bits": 4, "group_size": GROUP, "symmetric": False},
 }
 SHARED = [gptq("activation", "none", bits, group) for bits in (2, 3, 4) for group in (GROUP, OTHER_GROUP)]
+FLOAT32 = {"precision": "float32"}
 WORKERS: dict[str, Callable[[Path, Path], Run]] = {
     "rtn": lambda *paths: ours(*paths, {"kind": "rtn", "grid": {"bits": 4, "group_size": GROUP}}),
-    "gptq-natural": lambda *paths: ours(*paths, gptq("natural", "block", scales="static")),
-    "gptq-static": lambda *paths: ours(*paths, gptq("activation", "block", scales="static")),
-    "gptq-activation": lambda *paths: ours(*paths, gptq("activation", "layer", scales="block")),
-    "gptq-group-aware": lambda *paths: ours(*paths, gptq("group-aware", "layer", scales="block")),
+    "gptq-natural": lambda *paths: ours(*paths, gptq("natural", "block", scales="static") | FLOAT32),
+    "gptq-natural-float64": lambda *paths: ours(*paths, gptq("natural", "block", scales="static")),
+    "gptq-static": lambda *paths: ours(*paths, gptq("activation", "block", scales="static") | FLOAT32),
+    "gptq-activation": lambda *paths: ours(*paths, gptq("activation", "layer", scales="block") | FLOAT32),
+    "gptq-activation-float64": lambda *paths: ours(*paths, gptq("activation", "layer", scales="block")),
+    "gptq-group-aware": lambda *paths: ours(*paths, gptq("group-aware", "layer", scales="block") | FLOAT32),
     "awq": lambda *paths: ours(*paths, AWQ),
     "recipe": lambda *paths: ours(*paths, gptq("activation", "none", 4, GROUP)),
     "recipes": lambda *paths: ours(*paths, *SHARED),

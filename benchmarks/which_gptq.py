@@ -50,6 +50,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "Hessians of the unquantized model": {"sequential": "none"},
     "asymmetric grid": {"grid": {"symmetric": False}},
     "searched grid": {"grid": {"search": ScaleSearch()}},
+    "float32": {"precision": "float32"},
     "one scale a row": {"grid": {"group_size": None}},
 }
 HEADINGS = (

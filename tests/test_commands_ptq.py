@@ -8,7 +8,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from coolbits import cli, commands_ptq
+from coolbits.ptq import standalone
 from coolbits.ptq.export.model import DTYPES, FORMATS
+from coolbits.study.load import load_quantizer
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,15 @@ def test_quantize_prints_a_table_and_where_the_result_is(checkpoint, tmp_path, c
     assert ["all", "8", "rtn"] in kinds
     assert any(line.startswith("size: ") and "5.00 bits a quantized weight" in line for line in lines)
     assert lines[-1].startswith(f"{out}: written")
+
+
+def test_the_recipe_is_read_once(checkpoint, tmp_path, monkeypatch):
+    """What was checked is what is done, whatever happens to the file meanwhile."""
+    (tmp_path / "own.yaml").write_text("method: {kind: rtn, grid: {bits: 4}}")
+    read = []
+    monkeypatch.setattr(standalone, "load_quantizer", lambda path: read.append(path) or load_quantizer(path))
+    assert run("quantize", "--model", checkpoint, "--recipe", tmp_path / "own.yaml", "--out", tmp_path / "out") == 0
+    assert read == [tmp_path / "own.yaml"]
 
 
 def test_quantize_says_that_the_head_is_untied(checkpoint, tmp_path, capsys):

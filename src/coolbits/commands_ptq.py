@@ -71,11 +71,10 @@ def _use_threads(count: int | None) -> None:
 
 def _quantize(options: argparse.Namespace) -> None:
     _use_threads(options.threads)
-    from coolbits.ptq.standalone import Order, quantize_standalone, read_recipe
-    from coolbits.ptq.standalone_calibration import Wish, check_heeded
+    from coolbits.ptq.standalone import Order, quantize_standalone
+    from coolbits.ptq.standalone_calibration import Wish
 
     wish = Wish(options.calibration, options.sequences, options.sequence_length, options.seed)
-    check_heeded(wish, read_recipe(options.recipe).method)
     outcome = quantize_standalone(
         Order(
             model=options.model,

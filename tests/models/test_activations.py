@@ -47,8 +47,8 @@ def test_every_token_has_a_grid_of_its_own_and_the_nearest_level_of_it(
         low, high = min(0.0, float(token.min())), max(0.0, float(token.max()))
         span = 2 * max(-low, high) if symmetric else high - low
         step = span / (2**bits - 1)
-        if step < 1e-30:
-            assert not bool(rounded.abs().max() > 1e-30)
+        if step < 1e-36:  # float32 has few digits there, or none
+            assert float(rounded.abs().max()) < 1e-33
             continue
         multiples = rounded / step
         assert float((multiples - multiples.round()).abs().max()) < 1e-3

@@ -1,7 +1,9 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import GPTNeoXPreTrainedModel, PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.build import build_config, build_model, outline_model
@@ -69,6 +71,14 @@ def test_no_token_of_another_vocabulary_is_named(name: str) -> None:
 
 def test_attention_is_that_of_pytorch() -> None:
     assert build_model(RECIPE, seed=0).config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("make", [lambda recipe: build_model(recipe, seed=0), outline_model], ids=["build", "outline"])
+def test_attention_is_eager_where_the_library_has_no_other(
+    make: Callable[[Model], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GPTNeoXPreTrainedModel, "_supports_sdpa", False)
+    assert make(RECIPE).config._attn_implementation == "eager"
 
 
 class TestErrors:

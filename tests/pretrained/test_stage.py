@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaPreTrainedModel, PreTrainedModel
 
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.errors import CoolbitsError
@@ -18,6 +18,7 @@ from coolbits.artifacts.node import make_node
 from coolbits.artifacts.store import Store
 from coolbits.models.files import load_model
 from coolbits.pretrained import stage
+from coolbits.pretrained.gguf import read_gguf
 from coolbits.pretrained.stage import build_pretrained, run
 from coolbits.study.recipes.pretrained import DirectoryWeights, GGUFWeights, HubWeights, Pretrained
 
@@ -87,6 +88,14 @@ def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
         build_pretrained(recipe, path, tmp_path / "out")
 
 
+def test_a_gguf_file_of_an_architecture_without_sdpa_gets_eager_attention(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_gguf(gguf_file, torch.float32)[0].config._attn_implementation == "sdpa"
+    monkeypatch.setattr(LlamaPreTrainedModel, "_supports_sdpa", False)
+    assert read_gguf(gguf_file, torch.float32)[0].config._attn_implementation == "eager"
+
+
 def test_a_model_of_the_hub_is_read_from_its_snapshot(
     directory: Path, model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +116,14 @@ def test_code_that_a_model_brings_is_never_run(directory: Path, model: PreTraine
     config = json.loads((directory / "config.json").read_text())
     evil = {"AutoModelForCausalLM": "modeling_evil.Evil", "AutoConfig": "modeling_evil.Config"}
     (directory / "config.json").write_text(json.dumps(config | {"auto_map": evil}))
+    tokenizer = json.loads((directory / "tokenizer_config.json").read_text())
+    named = {"auto_map": {"AutoTokenizer": [None, "modeling_evil.Evil"]}}
+    (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer | named))
     build_pretrained(of_directory(directory, model), directory, tmp_path / "out")
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "auto_map" not in json.loads((tmp_path / "out" / name).read_text())
+    trusting: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert torch.equal(logits(trusting), logits(model))
     (directory / "config.json").write_text(json.dumps(config | {"auto_map": evil, "model_type": "evil"}))
     with pytest.raises(CoolbitsError, match=r"config\.json: auto_map: the model brings Python code of its own"):
         build_pretrained(of_directory(directory, model), directory, tmp_path / "other")

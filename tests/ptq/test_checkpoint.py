@@ -8,10 +8,11 @@ from transformers import AutoModelForCausalLM, OlmoeConfig, OlmoeForCausalLM, Pr
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_linears
 from coolbits.models.quantized import apply_quantized, read_quantized
+from coolbits.ptq import tracing
 from coolbits.ptq.checkpoint import Request, build_quantized, quantize_checkpoint
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.calibration import Windows
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Quantized
+from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Quantized, Rotation
 
 CALIBRATION = Windows(sequences=16, sequence_length=32)
 
@@ -51,6 +52,7 @@ def test_requests_give_together_what_they_give_alone(checkpoint: Path, calibrati
         RTN(grid=Grid(bits=3, group_size=16)),
         gptq_recipe(3, sequential=sequential),
         gptq_recipe(4, sequential=sequential),
+        gptq_recipe(3, sequential=sequential, precision="float32"),
         gptq_recipe(3, sequential="none", order="natural"),
     ]
     requests = [Request(Quantized(method=method), calibration) for method in methods]
@@ -61,6 +63,27 @@ def test_requests_give_together_what_they_give_alone(checkpoint: Path, calibrati
         }
         for name, result in alone.results.items():
             assert torch.equal(result.layer.weight(), together.results[name].layer.weight())
+
+
+@pytest.mark.parametrize("rotation", [None, Rotation()], ids=["plain", "rotated"])
+@pytest.mark.parametrize("sequential", ["layer", "block", "none"])
+def test_float32_loses_next_to_nothing_by_proxy_loss(
+    checkpoint: Path, calibration: Path, sequential: str, rotation: Rotation | None
+) -> None:
+    """On a symmetric grid the largest weight of a group lies half way between two levels, and codes would differ."""
+    grid = Grid(bits=3, group_size=16, symmetric=False)
+    knobs = {"grid": grid, "sequential": sequential, "calibration": CALIBRATION}
+    methods = [GPTQ(precision=precision, **knobs) for precision in ("float64", "float32")]
+    recipes = [Quantized(method=method, rotation=rotation) for method in methods]
+    exact, rough = quantize_checkpoint([Request(recipe, calibration) for recipe in recipes], checkpoint)
+    losses = [
+        [entry.proxy_loss for entry in (result.entry for result in made.results.values())] for made in (exact, rough)
+    ]
+    assert losses[0] != losses[1]
+    assert sum(losses[1]) == pytest.approx(sum(losses[0]), rel=0.01)
+    for name, result in exact.results.items():
+        pair = result.layer.weight(), rough.results[name].layer.weight()
+        assert torch.isclose(*pair, rtol=1e-4).float().mean() > 0.98
 
 
 def test_the_same_recipe_gives_the_same_bytes(checkpoint: Path, calibration: Path, tmp_path: Path) -> None:
@@ -123,6 +146,32 @@ def test_the_order_of_the_calibration_does_not_matter(
         other = made[1].results[name]
         assert torch.equal(other.layer.codes, result.layer.codes)
         assert other.entry.proxy_loss == pytest.approx(result.entry.proxy_loss, rel=1e-9)
+
+
+IN_CHUNKS = [*SHUFFLED[:-1], AWQ(grid=Grid(bits=3, group_size=16, symmetric=False), clip=False)]
+
+
+@pytest.mark.parametrize("method", IN_CHUNKS, ids=["gptq layer", "gptq block", "gptq none", "awq"])
+def test_how_documents_fall_into_chunks_does_not_matter(
+    checkpoint: Path, tmp_path: Path, method: GPTQ | AWQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one are padded to the longest; eight chunks of two each end with their own longest.
+
+    A block's float32 outputs are then equal to rounding. AWQ does not clip here: a group cut at both ends has its zero
+    point half way between two codes, where the last bit decides.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 96, (16, 32), generator=generator)
+    write_tokens(Tokens(tokens, torch.randint(9, 33, (16,), generator=generator)), tmp_path)
+    request = Request(Quantized(method=method), tmp_path)
+    (together,) = quantize_checkpoint([request], checkpoint)
+    monkeypatch.setattr(tracing, "CHUNK_TOKENS", 2 * 32)
+    (in_chunks,) = quantize_checkpoint([request], checkpoint)
+    for name, result in together.results.items():
+        other = in_chunks.results[name]
+        assert torch.equal(other.layer.codes, result.layer.codes)
+        assert other.entry.proxy_loss == pytest.approx(result.entry.proxy_loss, rel=1e-6)
+        assert other.entry.exponent == result.entry.exponent
 
 
 def test_a_saved_model_opens_with_transformers_and_has_the_dequantized_weights(

@@ -10,6 +10,8 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 from transformers import (
+    AutoModelForCausalLM,
+    Gemma4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -29,7 +31,7 @@ from coolbits.data.formats import Row
 from coolbits.data.hub import Opened
 from coolbits.data.sources import open_documents
 from coolbits.models.blocks import decoder_blocks, decoder_linears
-from coolbits.ptq import calibration_set
+from coolbits.ptq import calibration_set, tracing
 from coolbits.ptq.calibration import gather_hessian, gather_hessians
 from coolbits.ptq.calibration_set import build_calibration
 from coolbits.ptq.documents import draw_tokens, first_documents
@@ -172,7 +174,29 @@ def opt() -> PreTrainedModel:
     return OPTForCausalLM(config).eval()
 
 
-def llama() -> PreTrainedModel:
+def gemma4() -> PreTrainedModel:
+    """A model that hands every block an embedding of its own of the tokens, and whose attention slides."""
+    torch.manual_seed(0)
+    config = Gemma4TextConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        global_head_dim=16,
+        pad_token_id=None,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=96,
+        layer_types=["sliding_attention", "full_attention"],
+        sliding_window=8,
+        num_kv_shared_layers=0,
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def llama(attention: str | None = None) -> PreTrainedModel:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=96,
@@ -184,23 +208,53 @@ def llama() -> PreTrainedModel:
         max_position_embeddings=64,
         bos_token_id=None,
         eos_token_id=None,
+        attn_implementation=attention,
     )
     return LlamaForCausalLM(config).eval()
+
+
+RAGGED = Tokens(
+    torch.randint(0, 96, (6, 16), generator=torch.Generator().manual_seed(3)), torch.tensor([12, 1, 7, 16, 3, 9])
+)
 
 
 @pytest.mark.parametrize("architecture", ["gpt-neox", "llama", "opt"])
 def test_padded_documents_give_the_hessians_of_documents_one_by_one(architecture: str, model: PreTrainedModel) -> None:
     """Whatever stands in the padding: it is on the right, where attention does not see it, and no Hessian counts it."""
     model = {"gpt-neox": lambda: model, "llama": llama, "opt": opt}[architecture]()
-    generator = torch.Generator().manual_seed(3)
-    lengths = torch.tensor([12, 1, 7, 16, 3, 9])
-    whole = torch.randint(0, 96, (6, 16), generator=generator)
-    ragged = Tokens(whole, lengths)
+    whole, lengths = RAGGED.tokens, RAGGED.lengths
     alone = [Tokens.of_equal_length(whole[row : row + 1, :length]) for row, length in enumerate(lengths.tolist())]
-    found, expected = hessians(model, ragged), [hessians(model, tokens) for tokens in alone]
+    found, expected = hessians(model, RAGGED), [hessians(model, tokens) for tokens in alone]
     for name, hessian in found.items():
         mean = sum(length * each[name] for length, each in zip(lengths, expected, strict=True)) / lengths.sum()
         torch.testing.assert_close(hessian, mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["gpt-neox", "llama", "opt", "eager", "gemma4"])
+def test_a_chunk_runs_no_further_than_its_longest_document(
+    architecture: str, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where blocks get a mask (`eager`), or embeddings of the tokens (Gemma 4)."""
+    made = {"gpt-neox": lambda: model, "llama": llama, "opt": opt, "eager": lambda: llama("eager"), "gemma4": gemma4}
+    model = made[architecture]()
+    together, positions = hessians(model, RAGGED), positions_run(model, RAGGED)
+    monkeypatch.setattr(tracing, "CHUNK_TOKENS", 2 * 16)
+    in_chunks = hessians(model, RAGGED)
+    for name, hessian in together.items():
+        torch.testing.assert_close(in_chunks[name], hessian, rtol=1e-5, atol=1e-6)
+    assert positions == 6 * 16
+    assert positions_run(model, RAGGED) == 2 * 16 + 2 * 9 + 2 * 3
+    assert positions_run(model, Tokens.of_equal_length(RAGGED.tokens)) == 6 * 16
+
+
+def positions_run(model: PreTrainedModel, tokens: Tokens) -> int:
+    """Return how many positions run through the first block while its Hessians are gathered."""
+    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), tokens)
+    block, inputs, sizes = trace.blocks[0], trace.inputs, []
+    handle = block.module.register_forward_hook(lambda _block, read, _output: sizes.append(read[0].shape[:2].numel()))
+    gather_hessians(block, inputs, {})
+    handle.remove()
+    return sum(sizes)
 
 
 def hessians(model: PreTrainedModel, tokens: Tokens) -> dict[str, torch.Tensor]:

@@ -87,6 +87,34 @@ def test_each_failed_factorization_raises_the_damping_and_is_counted() -> None:
     assert factor.spread is not None
 
 
+def test_damping_may_accumulate_over_attempts() -> None:
+    # 0.01, then 0.0125 of a mean that has become 1.01: 0.022625 in all, which lifts -0.021 above zero.
+    hessian = spectrum(-0.021, 1.0, 1.0, 2.021)
+    factor = factorize(hessian, NATURAL.model_copy(update={"damping_accumulates": True}))
+    assert factor.attempts == 2
+    assert factor.damping == pytest.approx(0.022625)
+    assert factorize(hessian, NATURAL).attempts == 6
+    assert factor.spread is not None
+    damped = hessian + factor.damping * torch.eye(4, dtype=torch.float64)
+    upper = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True)
+    torch.testing.assert_close(factor.spread, upper / upper.diagonal()[:, None])
+
+
+def test_a_hessian_in_float32_is_summed_and_factorized_in_it() -> None:
+    vectors = torch.randn(512, 96, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for precision in (torch.float32, torch.float64):
+        total = HessianSum(96, CPU, precision)
+        total.add(vectors)
+        hessian = total.hessian()
+        factor = factorize(hessian, NATURAL)
+        assert factor.spread is not None
+        assert (hessian.dtype, factor.spread.dtype) == (precision, precision)
+        found[precision] = hessian.double(), factor.spread.double()
+    for rough, exact in zip(found[torch.float32], found[torch.float64], strict=True):
+        assert 0 < float((rough - exact).norm() / exact.norm()) < 1e-5
+
+
 def test_the_ladder_ends_with_a_reason() -> None:
     factor = factorize(spectrum(-1.0, 1.0, 2.0, 2.0), NATURAL.model_copy(update={"damping_attempts": 3}))
     assert (factor.spread, factor.attempts) == (None, 3)

@@ -34,7 +34,8 @@ def test_the_papers_preset_has_the_librarys_defaults_of_its_time(
     assert isinstance(method, GPTQ)
     assert method.grid == Grid(bits=bits, group_size=128, symmetric=True)
     assert (method.order, method.static_groups, method.sequential) == ("activation", False, "layer")
-    assert (method.damping, method.damping_step) == (damping, step)
+    assert (method.damping, method.damping_step, method.precision) == (damping, step, "float32")
+    assert method.damping_accumulates == (family == "gptq-paper")
     # It gives up when the damping reaches 1.
     assert damping + (method.damping_attempts - 1) * step < 1 <= damping + method.damping_attempts * step + 1e-9
     assert isinstance(method.calibration, Documents)
@@ -57,6 +58,7 @@ def test_what_others_call_gptq(
     assert isinstance(method, GPTQ)
     assert (method.order, method.static_groups, method.sequential) == (order, static, sequential)
     assert (method.grid.symmetric, method.damping, method.grid.search) == (symmetric, damping, None)
+    assert (method.precision, method.damping_accumulates) == ("float32", False)
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,17 @@ import pytest
 
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.job import Job
-from coolbits.artifacts.manifest import read_manifest
+from coolbits.artifacts.manifest import MANIFEST, read_manifest
 from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
+from coolbits.ptq import checkpoint as ptq_checkpoint
 from coolbits.ptq import stage
 from coolbits.study.recipes.calibration import Windows
-from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Method, Quantized
+from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Method, Quantized
 
 GRID = Grid(bits=3, group_size=16)
 CALIBRATED = GPTQ(grid=GRID, calibration=Windows(sequences=8, sequence_length=32), sequential="none")
+SEQUENTIAL = GPTQ(grid=GRID, calibration=CALIBRATED.calibration)
 
 
 @pytest.fixture
@@ -45,13 +47,13 @@ def test_nodes_of_a_checkpoint_are_made_in_one_go(
     store: Store, checkpoint: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Path] = []
-    load: Callable = stage.quantize_checkpoint
+    load: Callable = stage.load_model
 
-    def counting(requests, model: Path, device: str):
+    def counting(model: Path, dtype: None):
         loads.append(model)
-        return load(requests, model, device)
+        return load(model, dtype=dtype)
 
-    monkeypatch.setattr(stage, "quantize_checkpoint", counting)
+    monkeypatch.setattr(stage, "load_model", counting)
     model, tokens = put(store, "checkpoint", checkpoint, {}), put(store, "calibration", calibration, {})
     nodes = (quantized(RTN(grid=GRID), model), quantized(CALIBRATED, model, tokens))
     job = Job("quantized", "test", nodes, {"device": "cpu"})
@@ -75,6 +77,40 @@ def test_only_what_is_missing_is_made(store: Store, checkpoint: Path) -> None:
     (store.directory(first) / "manifest.json").unlink()
     assert stage.run(Job("quantized", "both", (first, second)), store) == 0
     assert (store.directory(first) / "manifest.json").exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("last", ["one_pass", "awq_pass"])
+def test_a_job_that_is_killed_keeps_what_was_done(
+    last: str, store: Store, checkpoint: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What shares no pass with what was at work is stored by then, and no job makes it again."""
+    model, tokens = put(store, "checkpoint", checkpoint, {}), put(store, "calibration", calibration, {})
+    finished = [RTN(grid=GRID), SEQUENTIAL, *([CALIBRATED] if last == "awq_pass" else [])]
+    at_work = AWQ(grid=GRID, calibration=CALIBRATED.calibration) if last == "awq_pass" else CALIBRATED
+    made = [quantized(method, model, tokens) for method in finished]
+    unmade = quantized(at_work, model, tokens)
+    job = Job("quantized", "test", (unmade, *made), {"device": "cpu"})
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(ptq_checkpoint, last, killed)
+        stage.run(job, store)
+    assert not store.is_current(unmade)
+    records = [(store.directory(node) / "record.json").read_bytes() for node in made]
+    for node in made:  # as Snakemake does with the outputs of a job that failed
+        (store.directory(node) / MANIFEST).unlink()
+    for other in {"plain_pass", "sequential_pass", "one_pass", "awq_pass"} - {last}:
+        monkeypatch.setattr(ptq_checkpoint, other, killed)
+    assert stage.run(job, store) == 1
+    assert store.is_current(unmade)
+    assert [(store.directory(node) / "record.json").read_bytes() for node in made] == records
+    assert all((store.directory(node) / MANIFEST).exists() for node in made)
 
 
 def test_a_checkpoint_that_diverged_is_quantized_to_a_note(store: Store) -> None:

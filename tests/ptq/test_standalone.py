@@ -11,6 +11,8 @@ import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     BertConfig,
     BertLMHeadModel,
     FalconConfig,
@@ -71,6 +73,11 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def order(checkpoint: Path, tmp_path: Path) -> Order:
     return Order(str(checkpoint), RECIPE, tmp_path / "out", Wish(sequences=6))
+
+
+def by_weights_alone(order: Order, recipe: str = "rtn-w4-g32", **changes: Any) -> Order:
+    """Return the order with a recipe that takes no calibration."""
+    return replace(order, recipe=recipe, calibration=Wish(), **changes)
 
 
 def test_codes_ledger_calibration_and_origin_are_written(order, checkpoint):
@@ -134,6 +141,18 @@ def test_tokens_of_a_folder_are_recorded_by_digest_and_no_recipe_is_said_to_have
     assert replay(second, tmp_path / "alone", Wish()) != codes
 
 
+def test_the_documents_of_the_tokens_lie_beside_them_and_come_along_with_them(order, tmp_path):
+    text = text_file(tmp_path)
+    quantize_standalone(replace(order, calibration=Wish(str(text), sequences=6)))
+    documents = pd.read_parquet(order.out / "calibration" / "documents.parquet")
+    assert list(documents["tokens"]) == [48] * 6
+    assert set(documents["source"]) == {"text.txt"} and set(documents["document"]) == {0}
+    assert "calibration/documents.parquet" in recorded(order)["files"]
+    again = replace(order, out=tmp_path / "again", calibration=Wish(str(order.out / "calibration")))
+    quantize_standalone(again)
+    pd.testing.assert_frame_equal(pd.read_parquet(again.out / "calibration" / "documents.parquet"), documents)
+
+
 def test_windows_of_a_file_are_recorded_with_its_digest(order, tmp_path):
     text = text_file(tmp_path)
     quantize_standalone(replace(order, calibration=Wish(str(text), sequences=6, seed=3)))
@@ -162,7 +181,7 @@ def test_the_listed_files_are_those_that_were_made(order):
 def test_a_method_without_calibration_needs_no_tokenizer(order, checkpoint):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (checkpoint / name).unlink()
-    outcome = quantize_standalone(replace(order, recipe="rtn-w4-g32"))
+    outcome = quantize_standalone(by_weights_alone(order))
     assert outcome.calibration is None
     assert recorded(order)["calibration"] is None
 
@@ -179,7 +198,7 @@ def test_the_head_is_quantized_if_asked_and_its_size_is_told(order, checkpoint, 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=320, **sizes, tie_word_embeddings=tied)).save_pretrained(checkpoint)
     export = "compressed-tensors"
-    outcome = quantize_standalone(replace(order, recipe="rtn-w4-g32", head=True, save_model=True, export=export))
+    outcome = quantize_standalone(by_weights_alone(order, head=True, save_model=True, export=export))
     made = recorded(order)
     assert (made["recipe"]["head"], made["summary"]["modules"]) == (True, 8)
     assert made["summary"].get("untied", False) is tied
@@ -192,7 +211,7 @@ def test_the_head_is_quantized_if_asked_and_its_size_is_told(order, checkpoint, 
 
 def test_a_recipe_may_ask_for_the_head_itself(order, tmp_path):
     (tmp_path / "own.yaml").write_text("{preset: rtn-w4-g32, head: true}")
-    outcome = quantize_standalone(replace(order, recipe=str(tmp_path / "own.yaml")))
+    outcome = quantize_standalone(by_weights_alone(order, recipe=str(tmp_path / "own.yaml")))
     assert list(outcome.results)[-1] == "lm_head"
 
 
@@ -241,6 +260,26 @@ def test_a_model_of_the_hub_is_downloaded_with_its_tokenizer(order, checkpoint, 
     assert recorded(order)["model"]["revision"] == "v1"
 
 
+COMMIT = "0123456789" * 4
+
+
+@pytest.mark.parametrize(("folder", "commit"), [(COMMIT, COMMIT), ("copy", None)], ids=["known", "unknown"])
+def test_the_commit_of_a_model_of_the_hub_is_recorded_and_exported(order, checkpoint, monkeypatch, folder, commit):
+    """It is known where the cache names the snapshot by it."""
+    snapshot = checkpoint.rename(checkpoint.with_name(folder))
+    monkeypatch.setattr(standalone, "download_model", lambda *_, **__: snapshot)
+    quantize_standalone(replace(order, model="own/er", revision="v1", export="gptq"))
+    origin = json.loads((order.out / "gptq" / "coolbits.json").read_text())["model"]
+    for found in (recorded(order)["model"], origin):
+        assert (found["revision"], found["commit"]) == ("v1", commit)
+
+
+def test_a_directory_has_neither_revision_nor_commit_whatever_its_name(order, checkpoint):
+    quantize_standalone(replace(order, model=str(checkpoint.rename(checkpoint.with_name(COMMIT)))))
+    made = recorded(order)["model"]
+    assert (made["revision"], made["commit"]) == (None, None)
+
+
 REFUSED = {
     "no such preset": ({"recipe": "gptq-w4"}, "no such preset"),
     "no recipe file": ({"recipe": "none.yaml"}, "--recipe none.yaml: no such file"),
@@ -253,8 +292,12 @@ REFUSED = {
     "device": ({"device": "cuda"}, "no CUDA device"),
     "head": ({"recipe": "awq-w4-g32", "head": True}, "--recipe awq-w4-g32: head: awq takes its scales from"),
     "head's size": (
-        {"recipe": "rtn-w4-g32", "head": True, "export": "gptq"},
+        {"recipe": "rtn-w4-g32", "calibration": Wish(), "head": True, "export": "gptq"},
         "lm_head is 300 x 32, not multiples of 8; compressed-tensors can",
+    ),
+    "a calibration unheeded": (
+        {"recipe": "rtn-w4-g32"},
+        "--sequences: rtn looks at weights alone and takes no calibration",
     ),
     "saved int8": ({"recipe": "bnb-int8", "save_model": True}, "--recipe bnb-int8: save_model: a plain model cannot"),
 }
@@ -338,7 +381,7 @@ def test_modules_that_no_reader_puts_codes_into_are_refused_before_the_work(
     build, kind, form, order, checkpoint, monkeypatch
 ):
     build().save_pretrained(checkpoint)
-    plain = replace(order, recipe="rtn-w4-g32")
+    plain = by_weights_alone(order)
     monkeypatch.setattr(standalone, "quantize_model", lambda *_, **__: pytest.fail("the work has begun"))
     with pytest.raises(CoolbitsError, match=rf"--model .*: the format {form} cannot .* is {kind}, .*--save-model"):
         quantize_standalone(replace(plain, export=form))
@@ -387,18 +430,58 @@ class OwnForCausalLM(LlamaForCausalLM):
 """
 
 
-def test_a_models_own_code_runs_only_if_trusted(order, checkpoint, tmp_path, monkeypatch):
+@pytest.fixture(params=["own", "llama"], ids=["the library has not", "the library has, too"])
+def with_code(request, checkpoint, tmp_path, monkeypatch):
+    """A Llama in `checkpoint` that brings code for a type of model; return the type."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=300, **sizes)).save_pretrained(checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())
     classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
-    own = {"model_type": "own", "auto_map": classes}
+    own = {"model_type": request.param, "auto_map": classes}
     (checkpoint / "config.json").write_text(json.dumps(config | own))
-    (checkpoint / "own.py").write_text(CODE)
-    plain = replace(order, recipe="rtn-w4-g32")
-    with pytest.raises(CoolbitsError, match="--trust-remote-code"):
-        quantize_standalone(plain)
-    with pytest.raises(CoolbitsError, match="neither saved nor exported"):
-        quantize_standalone(replace(plain, trust_remote_code=True, save_model=True))
-    assert quantize_standalone(replace(plain, trust_remote_code=True)).summary["modules"] == 7
+    (checkpoint / "own.py").write_text(CODE.replace('"own"', f'"{request.param}"'))
+    return request.param
+
+
+def test_a_models_own_code_runs_only_if_trusted(order, with_code):
+    plain = by_weights_alone(order)
+    if with_code == "own":
+        with pytest.raises(CoolbitsError, match="--trust-remote-code"):
+            quantize_standalone(plain)
+    else:
+        quantize_standalone(replace(plain, out=order.out / "untrusted"))
+        assert recorded(replace(plain, out=order.out / "untrusted"))["model"]["own_code"] is False
+    trusted = replace(plain, out=order.out / "trusted", trust_remote_code=True)
+    assert quantize_standalone(trusted).summary["modules"] == 7
+    assert recorded(trusted)["model"]["own_code"] is True
+
+
+@pytest.mark.parametrize(
+    ("option", "changes"), [("--save-model", {"save_model": True}), ("--export", {"export": "compressed-tensors"})]
+)
+def test_what_own_code_opens_is_neither_saved_nor_exported(order, with_code, option, changes, monkeypatch):
+    trusted = by_weights_alone(order, trust_remote_code=True)
+    monkeypatch.setattr(standalone, "quantize_model", lambda *_, **__: pytest.fail("the work has begun"))
+    with pytest.raises(CoolbitsError, match=rf"^{option}: .*checkpoint is opened by Python code of its own"):
+        quantize_standalone(replace(trusted, **changes))
+    assert not order.out.exists()
+
+
+def test_what_own_code_opened_is_not_exported_later(order, with_code, tmp_path):
+    quantize_standalone(by_weights_alone(order, trust_remote_code=True))
+    with pytest.raises(CoolbitsError, match=r"out: quantized with --trust-remote-code, by code of the model's own"):
+        export_model(order.out, "compressed-tensors", tmp_path / "exported")
+
+
+@pytest.mark.parametrize("with_code", ["llama"], indirect=True)
+def test_what_the_library_opens_is_saved_and_exported_without_a_word_of_code(order, with_code, tmp_path):
+    """Else a reader who trusts code would look for it in vain."""
+    assert with_code == "llama"
+    quantize_standalone(by_weights_alone(order, save_model=True, export="compressed-tensors"))
+    export_model(order.out, "compressed-tensors", tmp_path / "later")
+    for written in (order.out / "model", order.out / "compressed-tensors", tmp_path / "later"):
+        assert "auto_map" not in json.loads((written / "config.json").read_text())
+        config = AutoConfig.from_pretrained(written, trust_remote_code=True)
+        assert type(config) is LlamaConfig
+    AutoModelForCausalLM.from_pretrained(order.out / "model", trust_remote_code=True)

@@ -1,5 +1,6 @@
 """Calibration from text that no study prepared."""
 
+import hashlib
 import json
 import lzma
 from pathlib import Path
@@ -13,12 +14,13 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.data.formats import Row
 from coolbits.data.hub import Opened
-from coolbits.data.sources import EMBEDDED
+from coolbits.data.sources import EMBEDDED, Document
 from coolbits.ptq import standalone_calibration
+from coolbits.ptq.origins import numbered
 from coolbits.ptq.standalone_calibration import Wish, calibrate, check_heeded
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.calibration import Documents, RandomTokens, Windows
-from coolbits.study.recipes.data import FileSource
+from coolbits.study.recipes.data import FileSource, HubSource
 from coolbits.study.recipes.ptq import GPTQ, RTN, Grid
 
 END = 256
@@ -93,9 +95,14 @@ def test_documents_are_chosen_over_the_whole_source(tokenizer, tmp_path):
 
 def test_the_choice_stays_and_more_characters_only_add_to_its_end():
     """These letters may never change, for recipes name the seed."""
-    assert [standalone_calibration._choose("abcdefgh", 3, seed) for seed in (0, 1)] == [list("efh"), list("bfd")]
-    assert standalone_calibration._choose("abcdefgh", 5, 0) == list("efhca")
-    assert sorted(standalone_calibration._choose("abcdefgh", 9, 0)) == list("abcdefgh")
+
+    def chosen(characters: int, seed: int) -> str:
+        letters = numbered(Document("letters", letter, 0) for letter in "abcdefgh")
+        return "".join(each.text for each in standalone_calibration._choose(letters, characters, seed))
+
+    assert [chosen(3, seed) for seed in (0, 1)] == ["efh", "bfd"]
+    assert chosen(5, 0) == "efhca"
+    assert sorted(chosen(9, 0)) == list("abcdefgh")
 
 
 def test_the_seed_decides_which_documents(tokenizer, tmp_path):
@@ -121,8 +128,8 @@ def tokenized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list to which every text is added that is tokenized from now on."""
     seen: list[str] = []
 
-    def joined(texts, *others):
-        return as_it_is((seen.append(text) or text for text in texts), *others)
+    def joined(found, *others):
+        return as_it_is((seen.append(each.text) or each for each in found), *others)
 
     as_it_is = standalone_calibration._joined
     monkeypatch.setattr(standalone_calibration, "_joined", joined)
@@ -146,11 +153,44 @@ def test_tokens_of_very_many_letters_only_make_more_text_be_read(tmp_path):
 
 def test_a_dataset_of_the_hub_is_read_from_its_front(tokenizer, monkeypatch):
     rows = (Row(f"row {number}", {"text": f"document {number}"}, number) for number in range(1_000_000))
-    monkeypatch.setattr("coolbits.data.sources.open_dataset", lambda _: Opened(0, rows, None))
+    monkeypatch.setattr("coolbits.data.sources.open_dataset", lambda _: Opened(0, rows, "0123456789" * 4))
     seen = tokenized(monkeypatch)
-    assert calibrate(Wish("own/er"), OWN, tokenizer, None).source == "own/er"
+    taken = calibrate(Wish("own/er"), OWN, tokenizer, None)
+    assert (taken.source, taken.origin) == ("own/er", {"commit": "0123456789" * 4})
     assert seen == [f"document {number}" for number in range(len(seen))]
     assert next(rows).reached == len(seen)
+
+
+def test_every_window_says_which_documents_it_is_of(tokenizer, tmp_path):
+    """Read again from there, and tokenized, they are the window."""
+    texts = [f"document {number}" for number in range(20)]
+    with_blank = [text for each in texts for text in (each, " ")]
+    drawn = calibrate(Wish(many_documents(tmp_path / "some.jsonl", with_blank)), OWN, tokenizer, None)
+    opened = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    again: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for piece in drawn.documents.to_pylist():
+        text = with_blank[piece["document"]]
+        ids = [*opened.encode(text), END][piece["offset"] :][: piece["tokens"]]
+        assert len(ids) == piece["tokens"] > 0
+        again[piece["sequence"]] += ids
+        assert piece["source"] == "some.jsonl"
+        assert piece["id"] == hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    assert list(again.values()) == drawn.tokens.tokens.tolist()
+
+
+def test_first_documents_say_which_they_are(tokenizer, monkeypatch):
+    rows = iter(
+        [Row(f"row {number}", {"text": text}, number) for number, text in enumerate(["", "one", "two", "three"])]
+    )
+    monkeypatch.setattr("coolbits.data.sources.open_dataset", lambda _: Opened(4, rows, None))
+    own = Documents(kind="documents", source=HubSource(id="own/er"), sequences=2, sequence_length=8)
+    taken = calibrate(Wish(), own, tokenizer, None)
+    pieces = taken.documents.to_pylist()
+    assert [(each["source"], each["document"], each["tokens"]) for each in pieces] == [
+        ("own/er", 1, 3),
+        ("own/er", 2, 3),
+    ]
+    assert taken.origin == {"commit": None}
 
 
 def test_blank_documents_are_left_out(tokenizer, tmp_path):
@@ -209,7 +249,7 @@ def test_random_tokens_need_no_text(tokenizer):
     assert drawn.recipe == RandomTokens(kind="random", sequences=50, sequence_length=8, seed=3)
     assert drawn.tokens.tokens.shape == (50, 8)
     assert END not in drawn.tokens.tokens
-    assert drawn.text_sha256 is None
+    assert (drawn.text_sha256, drawn.documents) == (None, None)
 
 
 def test_tokens_drawn_before_are_taken_as_they_are_by_no_recipe(tokenizer, tmp_path):

@@ -21,6 +21,24 @@ def test_tokens_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert found.tokens.dtype == torch.int64
 
 
+def test_chunks_have_the_longest_sequences_first_and_end_with_their_own_longest() -> None:
+    lengths = torch.tensor([2, 4, 1, 2, 4])
+    tokens = torch.arange(5)[:, None] * 10 + torch.arange(6)
+    chunks = Tokens(tokens, lengths).longest_first(2)
+    assert [chunk.tokens.tolist() for chunk in chunks] == [
+        [[10, 11, 12, 13], [40, 41, 42, 43]],
+        [[0, 1], [30, 31]],
+        [[20]],
+    ]
+    assert [chunk.lengths.tolist() for chunk in chunks] == [[4, 4], [2, 2], [1]]
+
+
+def test_sequences_of_equal_length_stay_in_their_order() -> None:
+    tokens = torch.arange(12).reshape(4, 3)
+    chunks = Tokens.of_equal_length(tokens).longest_first(2)
+    assert torch.equal(torch.cat([chunk.tokens for chunk in chunks]), tokens)
+
+
 REFUSED = {
     "no tokens": ({"lengths": LENGTHS}, "`tokens`: there is no such key"),
     "no lengths": ({"tokens": IDS}, "`lengths`: there is no such key"),

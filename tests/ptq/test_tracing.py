@@ -167,6 +167,21 @@ def test_what_is_the_same_for_all_chunks_is_kept_once(model: PreTrainedModel, mo
             assert keywords["position_embeddings"][0] is cosine and keywords["position_embeddings"][1] is sine
 
 
+def test_chunks_of_shorter_sequences_have_views_of_what_the_first_has(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "CHUNK_TOKENS", 16)
+    tokens = Tokens(TOKENS, torch.tensor([5, 16, 9, 16, 9]))
+    trace = trace_model(model, decoder_blocks(model), decoder_linears(model), tokens)
+    assert [chunk.hidden.shape[1] for chunk in trace.inputs] == [16, 16, 9, 9, 5]
+    for block in trace.blocks:
+        cosine, _ = block.keywords["position_embeddings"]
+        for length, (_, keywords) in zip([16, 9, 9, 5], block.later, strict=True):
+            own, _ = keywords["position_embeddings"]
+            assert own.shape[-2] == length
+            assert own.untyped_storage().data_ptr() == cosine.untyped_storage().data_ptr()
+
+
 def test_a_layer_that_does_not_run_is_a_group_of_its_own_at_the_end(model: PreTrainedModel) -> None:
     model.gpt_neox.layers[1].attention.idle = nn.Linear(4, 4)
     assert short_names(trace_of(model))[1][-1] == ["idle"]

@@ -1,8 +1,12 @@
 """What a plan can tell before any job: measures that cannot be made, groups and sequences that do not fit."""
 
+import re
+
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.study.recipes.comparison import why_incomparable
+from coolbits.study.recipes.ptq import RTN, Grid, Quantized
 
 
 def gpt2(study):
@@ -90,9 +94,10 @@ def test_weights_are_not_compared_with_those_of_a_model_whose_head_is_untied(tin
     if fits:
         assert planned(study)
     else:
-        with pytest.raises(
-            CoolbitsError, match=r"evaluations\.cost\.measure: prediction compares .* quantizers\.rtn-w3\.head unties"
-        ):
+        quantizer = Quantized(method=RTN(grid=Grid(bits=3)), head=True)
+        sentence = why_incomparable("prediction", "quantizers.rtn-w3 of run 'trunk'", quantizer, untied=True)
+        whole = f"evaluations.cost.measure: {sentence}; name others in evaluations.cost.quantizers"
+        with pytest.raises(CoolbitsError, match=f"^{re.escape(whole)}$"):
             planned(study)
         study["evaluations"]["cost"]["quantizers"] = ["gptq-w4"]
         assert planned(study)

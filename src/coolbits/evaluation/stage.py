@@ -25,7 +25,7 @@ from coolbits.evaluation.prediction import measure_prediction
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.quantized import apply_quantized
-from coolbits.study.recipes.comparison import beyond_weights
+from coolbits.study.recipes.comparison import why_incomparable
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Loss, Tasks
 from coolbits.study.recipes.ptq import Quantized
 
@@ -84,10 +84,8 @@ def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module]
     shards = node.parent_directory(store.root, "shards")
     if isinstance(measure, Loss):
         return evaluate_loss(model(), shards, measure, out)
-    if isinstance(measure, Comparison) and (reason := _incomparable(store.manifest(node, "quantized"))):
-        raise CoolbitsError(
-            f"{node.name}: {measure.kind} compares a model with its quantized form weight by weight, and {reason}"
-        )
+    if isinstance(measure, Comparison) and (reason := _incomparable(measure, store.manifest(node, "quantized"))):
+        raise CoolbitsError(f"{node.name}: {reason}")
     objective = objective_of(model(), open_stream(shards, "validation"), measure)
     if isinstance(measure, Curvature):
         return measure_curvature(objective, measure, out)
@@ -98,11 +96,10 @@ def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module]
     return measure_prediction(objective, quantized, measure, out)
 
 
-def _incomparable(quantized: Manifest) -> str | None:
+def _incomparable(measure: Comparison, quantized: Manifest) -> str | None:
     """Return why the weights of a quantized model do not tell how it differs, or None."""
-    if quantized.summary.get("untied"):
-        return "the quantizer's head: true has untied this one's head from the embedding"
-    return beyond_weights(Quantized.read(quantized.recipe))
+    recipe, untied = Quantized.read(quantized.recipe), quantized.summary.get("untied", False)
+    return why_incomparable(measure.kind, quantized.name, recipe, untied)
 
 
 def _prepare(nodes: Iterable[Node], store: Store) -> Suites:

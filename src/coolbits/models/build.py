@@ -13,7 +13,8 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.shapes import shape_of
 from coolbits.study.recipes.training import Model
 
-ATTENTION = "sdpa"
+# The library's choice: PyTorch's own attention, or `eager` for architectures that have no other.
+ATTENTION = None
 
 # Library defaults for these name tokens of other vocabularies, drop activations, or keep a cache of keys and values
 # that training and scoring never read.

@@ -17,6 +17,7 @@ from coolbits.artifacts.store import Store
 from coolbits.data.tokenizers import load_tokenizer, vocabulary_size
 from coolbits.models.files import load_model, save_model
 from coolbits.models.hub import commit_of, download_model
+from coolbits.models.own_code import forget_own_code
 from coolbits.pretrained.gguf import read_gguf
 from coolbits.study.recipes.pretrained import DirectoryWeights, GGUFWeights, HubWeights, Pretrained
 
@@ -66,6 +67,7 @@ def build_pretrained(recipe: Pretrained, place: Path | None, out: Path) -> dict[
                 model = load_model(tokenizer, dtype=dtype)
         parameters = _check(recipe, model, tokenizer)
         save_model(model, tokenizer, out)
+        forget_own_code(out)
     return {
         "parameters": parameters,
         "vocabulary_size": model.config.vocab_size,

@@ -34,9 +34,10 @@ def watch_arguments(
 
 
 def shared(taken: Mapping[nn.Module, Taken], first: Mapping[nn.Module, Taken]) -> dict[nn.Module, Taken]:
-    """Return what blocks get of a chunk, with the first chunk's tensors where they are equal, on the CPU where not.
+    """Return what blocks get of a chunk: the first chunk's tensors, or corners of them, where equal; else on the CPU.
 
-    So a mask is kept once, and what depends on tokens waits where the hidden states do.
+    So a mask is kept once, also for chunks of shorter sequences, which get views, and what depends on tokens waits
+    where the hidden states do.
     """
     return {
         block: (
@@ -49,11 +50,19 @@ def shared(taken: Mapping[nn.Module, Taken], first: Mapping[nn.Module, Taken]) -
 
 def _equal_or_moved(item: Any, first: Any) -> Any:
     if isinstance(item, torch.Tensor):
-        alike = isinstance(first, torch.Tensor) and item.dtype == first.dtype and torch.equal(item, first)
-        return first if alike else item.cpu()
+        corner = _corner(first, item.shape) if isinstance(first, torch.Tensor) else None
+        return item.cpu() if corner is None or item.dtype != corner.dtype or not torch.equal(item, corner) else corner
     if type(item) is tuple and type(first) is tuple and len(item) == len(first):
         return tuple(map(_equal_or_moved, item, first))
     return item  # also a dictionary, through which the blocks of a chunk tell each other keys and values
+
+
+def _corner(whole: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
+    """Return the beginning of a tensor in each dimension, itself if that is all of it; None if there is too little."""
+    if whole.shape == shape:
+        return whole
+    fits = whole.dim() == len(shape) and all(size <= own for size, own in zip(shape, whole.shape, strict=True))
+    return whole[tuple(map(slice, shape))] if fits else None
 
 
 def moved_to(item: Any, device: torch.device) -> Any:

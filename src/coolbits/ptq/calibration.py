@@ -36,14 +36,14 @@ def check_calibration(calibration: Tokens, linears: Mapping[str, nn.Module], voc
 
 @torch.inference_mode()
 def gather_hessians(
-    block: Block, inputs: Sequence[Chunk], modules: Mapping[str, nn.Module]
+    block: Block, inputs: Sequence[Chunk], modules: Mapping[str, nn.Module], precision: torch.dtype = torch.float64
 ) -> tuple[dict[str, torch.Tensor], tuple[Chunk, ...]]:
-    """Run a block over its inputs once; return the Hessian of each of `modules` (float64) and the block's outputs.
+    """Run a block over its inputs once; return the Hessian of each of `modules` and the block's outputs.
 
-    Sums are kept in float64 on the CPU and in float32 elsewhere.
+    Sums are kept in `precision` on the CPU and in float32 elsewhere.
     """
     device = block.device
-    sums = {name: _sum_for(module, device) for name, module in modules.items()}
+    sums = {name: _sum_for(module, device, precision) for name, module in modules.items()}
     outputs = []
     for chunk in inputs:
         hooks = {module: _adding(sums[name], chunk.real) for name, module in modules.items()}
@@ -54,11 +54,11 @@ def gather_hessians(
 
 @torch.inference_mode()
 def gather_hessians_alone(
-    block: Block, inputs: Sequence[Chunk], modules: Mapping[str, nn.Module]
+    block: Block, inputs: Sequence[Chunk], modules: Mapping[str, nn.Module], precision: torch.dtype = torch.float64
 ) -> dict[str, torch.Tensor]:
     """Return what `gather_hessians` does but outputs: a block runs no further than to the last of `modules`."""
     device = block.device
-    sums = {name: _sum_for(module, device) for name, module in modules.items()}
+    sums = {name: _sum_for(module, device, precision) for name, module in modules.items()}
     for chunk in inputs:
         waiting = set(modules)
         hooks = {module: _adding(sums[name], chunk.real, name, waiting) for name, module in modules.items()}
@@ -67,9 +67,11 @@ def gather_hessians_alone(
     return {name: total.hessian() for name, total in sums.items()}
 
 
-def gather_hessian(block: Block, inputs: Sequence[Chunk], module: nn.Module) -> torch.Tensor:
-    """Return the Hessian (float64) of one module of a block, running the block no further than to that module."""
-    return gather_hessians_alone(block, inputs, {"": module})[""]
+def gather_hessian(
+    block: Block, inputs: Sequence[Chunk], module: nn.Module, precision: torch.dtype = torch.float64
+) -> torch.Tensor:
+    """Return the Hessian of one module of a block, running the block no further than to that module."""
+    return gather_hessians_alone(block, inputs, {"": module}, precision)[""]
 
 
 @torch.inference_mode()
@@ -78,6 +80,7 @@ def run_quantizing(
     chunk: Chunk,
     linears: Mapping[str, nn.Module],
     quantize: Callable[[Sequence[str], torch.Tensor], None],
+    precision: torch.dtype = torch.float64,
 ) -> Chunk:
     """Run a block once, and as soon as a group of layers is reached, `quantize(group, Hessian)` it; return the output.
 
@@ -90,7 +93,7 @@ def run_quantizing(
         def hook(arguments: tuple[torch.Tensor, ...], _keywords: dict[str, Any]) -> None:
             if group in waiting:
                 waiting.remove(group)
-                quantize(group, _hessian_of(arguments[0], chunk.real, linears[group[0]]))
+                quantize(group, _hessian_of(arguments[0], chunk.real, linears[group[0]], precision))
 
         return hook
 
@@ -98,18 +101,19 @@ def run_quantizing(
     with full_precision(block.device), hooked(hooks):
         output = block.run(chunk)
     for group in waiting:  # the forward pass never came to these
-        quantize(group, _sum_for(linears[group[0]], block.device).hessian())
+        quantize(group, _sum_for(linears[group[0]], block.device, precision).hessian())
     return output
 
 
-def _sum_for(module: nn.Module, device: torch.device) -> HessianSum:
-    dtype = torch.float64 if device.type == "cpu" else torch.float32
-    return HessianSum(weight_matrix(module).shape[1], device, dtype)
+def _sum_for(module: nn.Module, device: torch.device, precision: torch.dtype) -> HessianSum:
+    return HessianSum(weight_matrix(module).shape[1], device, precision)
 
 
-def _hessian_of(vectors: torch.Tensor, real: torch.Tensor | None, module: nn.Module) -> torch.Tensor:
+def _hessian_of(
+    vectors: torch.Tensor, real: torch.Tensor | None, module: nn.Module, precision: torch.dtype
+) -> torch.Tensor:
     """Return the Hessian of a module that reads these vectors and no others; the sum it is made from is gone then."""
-    total = _sum_for(module, vectors.device)
+    total = _sum_for(module, vectors.device, precision)
     total.add(real_rows(vectors, real))
     return total.hessian()
 

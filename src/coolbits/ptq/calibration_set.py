@@ -12,10 +12,11 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
-from coolbits.data.shards import TokenStream, open_stream
+from coolbits.data.shards import TokenStream, open_stream, read_index
 from coolbits.data.sources import open_documents
 from coolbits.data.tokenizers import load_tokenizer
-from coolbits.ptq.documents import draw_tokens, first_documents
+from coolbits.ptq.documents import draw_tokens
+from coolbits.ptq.origins import shard_pieces, take_documents, write_documents
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.calibration import CalibrationSet, Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import FileSource
@@ -44,6 +45,8 @@ def build_calibration(
 ) -> dict[str, Any]:
     """Write the tokens of a calibration to `out`; return the summary: sequences, tokens, and a hub's commit.
 
+    Beside tokens that someone wrote stands the table of the documents that they come from.
+
     `parents` has `shards` for windows of training tokens, `tokenizer` for the others; `files` are those that documents
     are read from, in the order of the source's names.
 
@@ -53,11 +56,16 @@ def build_calibration(
     origin: dict[str, str | None] = {}
     match recipe.calibration:
         case Windows() as windows:
-            calibration = draw_windows(open_stream(parents["shards"], "train"), windows)
+            stream = open_stream(parents["shards"], "train")
+            starts = window_starts(stream, windows)
+            calibration = read_windows(stream, starts, windows.sequence_length)
+            names = [entry["file"] for entry in read_index(parents["shards"])["train"]]
+            write_documents(shard_pieces(stream, names, starts, windows.sequence_length), out)
         case Documents() as documents:
             found = open_documents(documents.source, list(files))
             origin = found.origin
-            calibration = first_documents(load_tokenizer(parents["tokenizer"]), documents, found.items)
+            calibration, taken = take_documents(load_tokenizer(parents["tokenizer"]), documents, found.items)
+            write_documents(taken, out)
         case RandomTokens() as drawn:
             calibration = draw_tokens(load_tokenizer(parents["tokenizer"]), drawn)
     write_tokens(calibration, out)
@@ -70,6 +78,15 @@ def draw_windows(stream: TokenStream, recipe: Windows) -> Tokens:
     Raises:
         CoolbitsError: if the stream has too few.
     """
+    return read_windows(stream, window_starts(stream, recipe), recipe.sequence_length)
+
+
+def window_starts(stream: TokenStream, recipe: Windows) -> list[int]:
+    """Return where the sequences begin that `draw_windows` draws, in their order.
+
+    Raises:
+        CoolbitsError: if the stream has too few tokens.
+    """
     length, wanted = recipe.sequence_length, recipe.sequences
     windows = stream.tokens // length
     if stream.tokens < length:
@@ -81,6 +98,10 @@ def draw_windows(stream: TokenStream, recipe: Windows) -> Tokens:
         raise CoolbitsError(
             f"calibration.sequences: {wanted} sequences of {length} tokens are wanted, the training split has {windows}"
         )
-    starts = (window * length for window in random.Random(recipe.seed).sample(range(windows), wanted))
+    return [window * length for window in random.Random(recipe.seed).sample(range(windows), wanted)]
+
+
+def read_windows(stream: TokenStream, starts: Sequence[int], length: int) -> Tokens:
+    """Return the sequences of `length` tokens that begin at `starts`."""
     drawn = np.stack([stream.read(start, start + length) for start in starts]).astype(np.int64)
     return Tokens.of_equal_length(torch.from_numpy(drawn))

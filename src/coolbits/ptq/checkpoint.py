@@ -1,6 +1,6 @@
 """Quantize one checkpoint by several recipes, paying once for what they share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +50,9 @@ class Quantization:
     untied: bool = False
 
 
+Finished = Callable[[int, Quantization], None]
+
+
 def build_quantized(
     recipe: Quantized, model: Path, calibration: Path | None, out: Path, device: str = "cpu"
 ) -> dict[str, Any]:
@@ -74,13 +77,34 @@ def quantize_checkpoint(requests: Sequence[Request], model: Path, device: str = 
 def quantize_model(
     requests: Sequence[Request], model: PreTrainedModel, name: str = "the model", device: torch.device | None = None
 ) -> list[Quantization]:
+    """Quantize the linear layers as each request says: see `quantize_in_turn`; all results wait for the last.
+
+    Raises:
+        CoolbitsError: as `quantize_in_turn`.
+    """
+    made: dict[int, Quantization] = {}
+    quantize_in_turn(requests, model, made.__setitem__, name, device)
+    return [made[index] for index in range(len(requests))]
+
+
+def quantize_in_turn(
+    requests: Sequence[Request],
+    model: PreTrainedModel,
+    finished: Finished,
+    name: str = "the model",
+    device: torch.device | None = None,
+) -> None:
     """Quantize the linear layers as each request says; the model stays as it is. `name` is for messages.
+
+    `finished(index, quantization)` is called as soon as the request of that index is done, in no set order: what it
+    stores, nothing that comes later can lose. The model is whole then, and the result is its to keep or drop.
 
     Wherever the model is and whatever its dtype, `device` (None: where it is) computes in float32 and holds one block
     of it at a time. Finished layers wait packed, on the CPU.
 
     Requests that calibrate alike share the tokens and the trace of the model; those that are not sequential share one
-    pass a rotation, with the head or without, and bit widths one sweep. Layers are checked before any work.
+    pass a rotation and a precision, with the head or without, and bit widths one sweep; these end together, as those of
+    AWQ do. Layers are checked before any work.
 
     Raises:
         CoolbitsError: if decoder blocks hold weights that are in no linear layer, groups do not fit a layer, a weight
@@ -93,19 +117,18 @@ def quantize_model(
     calibrations = {directory: read_tokens(directory) for directory in _by_calibration(requests, name)}
     for calibration in calibrations.values():
         check_calibration(calibration, decoder_linears(model), model.config.vocab_size)
-    made: dict[int, Quantization] = {}
+
+    def finish(index: int, made: Quantization) -> None:
+        finished(index, replace(made, untied=requests[index].recipe.head and is_tied(model)))
+
     with Progress(f"quantize {Path(name).name}", sum(map(len, layers)), "layers") as progress:
         for index, request in enumerate(requests):
             method = request.recipe.method
             if not isinstance(method, GPTQ | AWQ):
-                made[index] = Quantization(
-                    plain_pass(layers[index], method, progress.advance, request.recipe.rotation, device)
-                )
+                results = plain_pass(layers[index], method, progress.advance, request.recipe.rotation, device)
+                finish(index, Quantization(results))
         for directory, recipes in _by_calibration(requests, name).items():
-            made |= _calibrated(model, recipes, calibrations[directory], progress.advance, device)
-    return [
-        replace(made[index], untied=request.recipe.head and is_tied(model)) for index, request in enumerate(requests)
-    ]
+            _calibrate(model, recipes, calibrations[directory], finish, progress.advance, device)
 
 
 def _by_calibration(requests: Sequence[Request], name: str) -> dict[Path, dict[int, Quantized]]:
@@ -118,38 +141,39 @@ def _by_calibration(requests: Sequence[Request], name: str) -> dict[Path, dict[i
     return groups
 
 
-def _calibrated(
+def _calibrate(
     model: PreTrainedModel,
     recipes: Mapping[int, Quantized],
     tokens: Tokens,
+    finish: Finished,
     advance: Advance,
     device: torch.device | None,
-) -> dict[int, Quantization]:
+) -> None:
     """Quantize by methods that calibrate on the same tokens."""
     linears = decoder_linears(model)
     trace = trace_model(model, decoder_blocks(model), linears, tokens, device)
     heads = {recipe.head for recipe in recipes.values()}
     traces = {head: with_head(trace, model) if head else trace for head in heads}
     layers = {head: quantized_linears(model, head) for head in heads}
-    made: dict[int, Quantization] = {}
-    together: dict[tuple[Rotation | None, bool], dict[int, GPTQ]] = {}
+    together: dict[tuple[Rotation | None, bool, str], dict[int, GPTQ]] = {}
     scaled: dict[int, AWQ] = {}
     for index, recipe in recipes.items():
         own = traces[recipe.head], layers[recipe.head]
         match recipe.method:
             case GPTQ(sequential="none") as method:
-                together.setdefault((recipe.rotation, recipe.head), {})[index] = method
+                together.setdefault((recipe.rotation, recipe.head, method.precision), {})[index] = method
             case GPTQ() as method:
-                made[index] = Quantization(sequential_pass(*own, method, advance, recipe.rotation))
+                finish(index, Quantization(sequential_pass(*own, method, advance, recipe.rotation)))
             case AWQ() as method:
                 scaled[index] = method
-    for (rotation, head), methods in together.items():
+    for (rotation, head, _), methods in together.items():
         passed = one_pass(traces[head], layers[head], list(methods.values()), advance, rotation)
-        made |= {index: Quantization(results) for index, results in zip(methods, passed, strict=True)}
+        for index, results in zip(methods, passed, strict=True):
+            finish(index, Quantization(results))
     if scaled:
         both = awq_pass(model, trace, linears, tokens, list(scaled.values()), advance)
-        made |= {index: Quantization(*each) for index, each in zip(scaled, both, strict=True)}
-    return made
+        for index, each in zip(scaled, both, strict=True):
+            finish(index, Quantization(*each))
 
 
 def write_results(recipe: Quantized, made: Quantization, model: Path, out: Path) -> dict[str, Any]:

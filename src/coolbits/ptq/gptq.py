@@ -13,6 +13,7 @@ import torch
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.ptq.grids import find_scales, group_size_for
 from coolbits.ptq.hessian import Factor, factorize
+from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.sweep import Groups, sweep
@@ -22,7 +23,7 @@ Task = tuple[torch.Tensor, GPTQ]
 
 
 def gptq(weight: torch.Tensor, hessian: torch.Tensor, recipe: GPTQ) -> Result:
-    """Quantize a weight [outputs, inputs] under a Hessian [inputs, inputs] (float64): see `gptq_together`."""
+    """Quantize a weight [outputs, inputs] under a Hessian [inputs, inputs]: see `gptq_together`."""
     return gptq_together([(weight, recipe)], hessian)[0]
 
 
@@ -32,27 +33,28 @@ def gptq_together(tasks: Sequence[Task], hessian: torch.Tensor) -> list[Result]:
 
     Recipes that differ in bits alone run as one sweep. Where the Hessian cannot be factorized, the layer is rounded
     to nearest and its entry says so. Weights of dead inputs become 0, as in GPTQ's own code. The weights carry their
-    errors in float64, so that neither block nor batch decides which way one of them is rounded.
+    errors in the Hessian's precision: in float64 neither block nor batch decides which way one of them is rounded.
 
     Raises:
         CoolbitsError: if a group size does not divide the inputs.
     """
     results: dict[int, Result] = {}
     factor, made_for = None, None
-    for members in _alike(tasks):
-        clock = monotonic()
-        together = [tasks[index] for index in members]
-        needed = _factor_settings(together[0][1])
-        if factor is None or needed != made_for:
-            factor, made_for = factorize(hessian, together[0][1]), needed
-        layers: Sequence[IntegerLayer | None] = [None] * len(members)
-        if factor.spread is not None:
-            layers = _quantize_rows(together, factor, factor.spread)
-        judge = hessian.to(together[0][0].dtype)  # once for all losses, which are made in the weights' precision
-        for index, layer in zip(members, layers, strict=True):
-            results[index] = _result(*tasks[index], judge, factor, layer)
-        share = (monotonic() - clock) / len(members)
-        results |= {index: replace(results[index], seconds=share) for index in members}
+    with full_precision(hessian.device):
+        for members in _alike(tasks):
+            clock = monotonic()
+            together = [tasks[index] for index in members]
+            needed = _factor_settings(together[0][1])
+            if factor is None or needed != made_for:
+                factor, made_for = factorize(hessian, together[0][1]), needed
+            layers: Sequence[IntegerLayer | None] = [None] * len(members)
+            if factor.spread is not None:
+                layers = _quantize_rows(together, factor, factor.spread)
+            judge = hessian.to(together[0][0].dtype)  # once for all losses, which are made in the weights' precision
+            for index, layer in zip(members, layers, strict=True):
+                results[index] = _result(*tasks[index], judge, factor, layer)
+            share = (monotonic() - clock) / len(members)
+            results |= {index: replace(results[index], seconds=share) for index in members}
     return [results[index] for index in range(len(tasks))]
 
 
@@ -68,7 +70,8 @@ def _alike(tasks: Sequence[Task]) -> list[list[int]]:
 def _factor_settings(recipe: GPTQ) -> tuple[object, ...]:
     """Return what a factor depends on: recipes that differ in the size of groups alone mostly share one."""
     group_size = recipe.grid.group_size if recipe.order == "group-aware" else None
-    return recipe.order, group_size, recipe.damping, recipe.damping_step, recipe.damping_attempts
+    damping = recipe.damping, recipe.damping_step, recipe.damping_attempts, recipe.damping_accumulates
+    return recipe.order, group_size, *damping
 
 
 def _result(
@@ -100,7 +103,7 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     recipe, order = tasks[0][1], factor.order
     grid, inputs = recipe.grid, len(order)
     size = group_size_for(grid, inputs)
-    columns = torch.cat([weight for weight, _ in tasks]).to(torch.float64).T.contiguous()  # [inputs, rows]
+    columns = torch.cat([weight for weight, _ in tasks]).to(spread.dtype).T.contiguous()  # [inputs, rows]
     columns[factor.dead] = 0
     rows = [len(weight) for weight, _ in tasks]
     highest = torch.tensor([float(own.grid.top) for _, own in tasks], device=order.device)

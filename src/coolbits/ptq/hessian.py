@@ -26,17 +26,19 @@ class Factor:
     dead: torch.Tensor  # bool [inputs], in the inputs' own order
     damping: float
     attempts: int
-    spread: torch.Tensor | None  # float64 [inputs, inputs], unit upper triangular
+    spread: torch.Tensor | None  # [inputs, inputs], unit upper triangular, in the Hessian's precision
     condition: float | None = None
     reason: str | None = None
     finite: bool = True  # whether the Hessian is
 
 
 class HessianSum:
-    """A running sum of x x^T over input vectors x, in `dtype` on `device`."""
+    """A running sum of x x^T over input vectors x, in `precision`; where `device` is no CPU, in float32."""
 
-    def __init__(self, inputs: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, inputs: int, device: torch.device, precision: torch.dtype) -> None:
+        dtype = precision if device.type == "cpu" else torch.float32
         self._sum = torch.zeros(inputs, inputs, device=device, dtype=dtype)
+        self._precision = precision
         self._count = 0
 
     def add(self, vectors: torch.Tensor) -> None:
@@ -52,8 +54,8 @@ class HessianSum:
             self._sum[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
 
     def hessian(self) -> torch.Tensor:
-        """Return 2 * mean(x x^T), float64 [inputs, inputs]; zeros if nothing was added."""
-        mean = self._sum.to(torch.float64, copy=True).mul_(2 / max(self._count, 1))
+        """Return 2 * mean(x x^T), [inputs, inputs], in the precision; zeros if nothing was added."""
+        mean = self._sum.to(self._precision, copy=True).mul_(2 / max(self._count, 1))
         for start in range(0, len(mean), _STRIP):  # mirrored in place: a third matrix would be the largest of all
             stop = start + _STRIP
             block = mean[start:stop, start:stop]
@@ -63,10 +65,11 @@ class HessianSum:
 
 
 def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:
-    """Order, damp and factorize a Hessian [inputs, inputs] (float64).
+    """Order, damp and factorize a Hessian [inputs, inputs], float64 or float32, in its precision.
 
-    Damping adds a share of the mean diagonal of live inputs to the diagonal (GPTQ, step 3). If the matrix then
-    is not positive definite, the share grows by `damping_step`, `damping_attempts` times in all. Dead inputs, zero in
+    Damping adds a share of the mean diagonal of live inputs to the diagonal (GPTQ, step 3). If the matrix then is not
+    positive definite, the share grows by `damping_step`, `damping_attempts` times in all; with `damping_accumulates`
+    each attempt adds its share, of the mean as it is by then, to what the one before left. Dead inputs, zero in
     all of the calibration, get the mean diagonal as their own and go last in activation order. It takes the memory of
     three matrices beside the Hessian.
     """
@@ -80,8 +83,10 @@ def factorize(hessian: torch.Tensor, recipe: GPTQ) -> Factor:
     mean = diagonal[~dead].mean()
     ordered = hessian.clone() if recipe.order == "natural" else hessian[order[:, None], order]
     undamped = ordered.diagonal() + torch.where(dead[order], mean, 0.0)
+    damping = 0.0
     for attempt in range(recipe.damping_attempts):
-        damping = recipe.damping + attempt * recipe.damping_step
+        share = recipe.damping + attempt * recipe.damping_step
+        damping = damping + share * (1 + damping) if recipe.damping_accumulates else share
         ordered.diagonal().copy_(undamped + damping * mean)
         upper = _inverse_factor(ordered)
         if upper is not None:
@@ -120,7 +125,7 @@ def _order(diagonal: torch.Tensor, recipe: GPTQ) -> torch.Tensor:
 
 def _condition(matrix: torch.Tensor, upper: torch.Tensor) -> float:
     """Estimate, from below, the largest over the smallest eigenvalue of `matrix`, whose inverse is U^T U."""
-    start = torch.randn(len(matrix), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(matrix.device)
+    start = torch.randn(len(matrix), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(matrix)
     largest = _largest_eigenvalue(lambda vector: matrix @ vector, start)
     return largest * _largest_eigenvalue(lambda vector: upper.T @ (upper @ vector), start)
 

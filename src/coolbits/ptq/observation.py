@@ -37,9 +37,8 @@ def observe(block: Block, inputs: Sequence[Chunk], linears: Mapping[str, nn.Modu
     Padded positions are left out. Sums are kept in float64 on the CPU; those of x x^T in float32 elsewhere.
     """
     device = block.device
-    dtype = torch.float64 if device.type == "cpu" else torch.float32
     firsts = {group[0]: weight_matrix(linears[group[0]]).shape[1] for group in block.groups}
-    sums = {name: HessianSum(width, device, dtype) for name, width in firsts.items()}
+    sums = {name: HessianSum(width, device, torch.float64) for name, width in firsts.items()}
     totals = {name: torch.zeros(width, dtype=torch.float64, device=device) for name, width in firsts.items()}
     calls: dict[nn.Module, list[Call]] = {parent: [] for parent in parents - set(linears.values())}
 

@@ -104,12 +104,17 @@ def plain_pass(
 def one_pass(
     trace: Trace, linears: Linears, recipes: Sequence[GPTQ], advance: Advance, rotation: Rotation | None = None
 ) -> list[Results]:
-    """Quantize by GPTQ, all Hessians being those of the unquantized model; they serve every recipe."""
+    """Quantize by GPTQ, all Hessians being those of the unquantized model; they serve every recipe.
+
+    Recipes have one precision.
+    """
     results: list[Results] = [{} for _ in recipes]
+    precision = _precision_of(recipes[0])
     inputs: Sequence[Chunk] = trace.inputs
     for block in trace.blocks:
+        readers = {group[0]: linears[group[0]] for group in block.groups}
         with block.placed():
-            hessians, inputs = gather_hessians(block, inputs, {group[0]: linears[group[0]] for group in block.groups})
+            hessians, inputs = gather_hessians(block, inputs, readers, precision)
             for group in block.groups:
                 weights = {name: rotate_weight(weight_matrix(linears[name]).float(), rotation) for name in group}
                 tasks = [(weights[name], recipe) for recipe in recipes for name in group]
@@ -129,6 +134,7 @@ def sequential_pass(
     The model's weights are put back, block by block.
     """
     results: Results = {}
+    precision = _precision_of(recipe)
     inputs: Sequence[Chunk] = trace.inputs
 
     def quantize(group: Sequence[str], hessian: torch.Tensor) -> None:
@@ -144,15 +150,19 @@ def sequential_pass(
         readers = {group[0]: linears[group[0]] for group in block.groups}
         with block.placed(), _put_back(linears[name] for group in block.groups for name in group):
             if recipe.sequential == "layer" and len(inputs) == 1:
-                inputs = [run_quantizing(block, inputs[0], linears, quantize)]
+                inputs = [run_quantizing(block, inputs[0], linears, quantize, precision)]
                 continue
-            known = gather_hessians_alone(block, inputs, readers) if recipe.sequential == "block" else {}
+            known = gather_hessians_alone(block, inputs, readers, precision) if recipe.sequential == "block" else {}
             for group in block.groups:
-                hessian = known.pop(group[0]) if known else gather_hessian(block, inputs, readers[group[0]])
+                hessian = known.pop(group[0]) if known else gather_hessian(block, inputs, readers[group[0]], precision)
                 quantize(group, hessian)
             if block is not trace.blocks[-1]:
                 _, inputs = gather_hessians(block, inputs, {})
     return results
+
+
+def _precision_of(recipe: GPTQ) -> torch.dtype:
+    return torch.float64 if recipe.precision == "float64" else torch.float32
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.recipes.calibration import Calibration, Documents, Windows
+from coolbits.study.recipes.calibration import Documents, Windows
 from coolbits.study.recipes.data import HubSource
 from coolbits.study.recipes.ptq import (
     AWQ,
@@ -47,7 +47,7 @@ class Family(NamedTuple):
 
 
 def _gptqmodel(
-    order: str, damping: float, damping_step: float, damping_attempts: int, calibration: Calibration = C4_DOCUMENTS
+    order: str, damping: float, damping_step: float, damping_attempts: int, damping_accumulates: bool = False
 ) -> Family:
     """Return GPTQ as GPTQModel runs it: it tries every damping below 1 before it gives up."""
     return Family(
@@ -59,9 +59,11 @@ def _gptqmodel(
             damping=damping,
             damping_step=damping_step,
             damping_attempts=damping_attempts,
+            damping_accumulates=damping_accumulates,
+            precision="float32",
             sequential="layer",
             block_size=128,
-            calibration=calibration,
+            calibration=C4_DOCUMENTS,
         )
     )
 
@@ -76,6 +78,8 @@ def _llmcompressor(bits: int, group_size: int | None) -> GPTQ:
         damping=0.01,
         damping_step=0.0025,  # of no effect where one factorization is tried
         damping_attempts=1,
+        damping_accumulates=False,  # likewise
+        precision="float32",
         sequential="block",
         block_size=128,
         calibration=Windows(sequences=512, sequence_length=2048, seed=0),
@@ -92,6 +96,8 @@ def _ist(bits: int, group_size: int | None) -> GPTQ:
         damping=0.01,
         damping_step=0.0025,  # of no effect where one factorization is tried
         damping_attempts=1,
+        damping_accumulates=False,  # likewise
+        precision="float32",
         sequential="block",
         block_size=128,
         calibration=Windows(sequences=128, sequence_length=2048, seed=0),
@@ -116,7 +122,7 @@ def _awq_llmcompressor(bits: int, group_size: int | None) -> AWQ:
 
 FAMILIES: dict[str, Family] = {
     # GPTQModel up to 3.0, and 4.0: paper A's lock file allows both.
-    "gptq-paper": _gptqmodel("activation", 0.01, 0.0025, 396),
+    "gptq-paper": _gptqmodel("activation", 0.01, 0.0025, 396, damping_accumulates=True),
     "gptq-paper-damp05": _gptqmodel("activation", 0.05, 0.01, 95),
     "gptq-gptqmodel-head": _gptqmodel("group-aware", 0.05, 0.01, 95),  # 7.6.0
     "gptq-llmcompressor": Family(_llmcompressor),

@@ -19,8 +19,10 @@ def rotate_weight(weight: torch.Tensor, rotation: Rotation | None) -> torch.Tens
 
 
 def rotate_hessian(hessian: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
-    """Return Q^T H Q, float64, for a Hessian H [inputs, inputs]."""
-    return hessian if rotation is None else rotate(rotate(hessian, rotation.seed).mT, rotation.seed)
+    """Return Q^T H Q in the dtype of H [inputs, inputs], a Hessian; products are float64."""
+    if rotation is None:
+        return hessian
+    return rotate(rotate(hessian, rotation.seed).mT, rotation.seed).to(hessian.dtype)
 
 
 def restore_basis(result: Result, rotation: Rotation | None) -> Result:

@@ -18,16 +18,17 @@ from coolbits.loops.allocator import keep_little_freed_memory
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model, reading
 from coolbits.models.hub import download_model
+from coolbits.models.own_code import forget_own_code, is_own_code
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.checkpoint import Quantization, Request, quantize_model, write_results
+from coolbits.ptq.checkpoint import DEQUANTIZED, Quantization, Request, quantize_model, write_results
 from coolbits.ptq.export.foresight import check_foreseen
 from coolbits.ptq.export.model import Exported, check_modules, export_model, find_format
 from coolbits.ptq.export.source import weight_files
 from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.passes import Results, check_layers, check_reach
 from coolbits.ptq.presets import quantizer_preset
-from coolbits.ptq.standalone_calibration import HUB_ID, Calibrated, Wish, calibrate
-from coolbits.ptq.standalone_record import write_record
+from coolbits.ptq.standalone_calibration import HUB_ID, Calibrated, Wish, calibrate, check_heeded
+from coolbits.ptq.standalone_record import Origin, write_record
 from coolbits.ptq.tokens import write_tokens
 from coolbits.study.load import load_quantizer
 from coolbits.study.mistakes import sentence
@@ -83,6 +84,7 @@ def quantize_standalone(order: Order) -> Outcome:
     recipe = _whole_recipe(order)
     if order.device == "cuda" and not torch.cuda.is_available():
         raise CoolbitsError("--device cuda: there is no CUDA device here")
+    check_heeded(order.calibration, recipe.method)
     directory = find_model(order)
     if "quantization_config" in _config(directory):
         raise CoolbitsError(f"--model {order.model}: quantized already, as its config.json says")
@@ -90,11 +92,14 @@ def quantize_standalone(order: Order) -> Outcome:
     loaded = load_model(directory, dtype=None, trust_remote_code=order.trust_remote_code)
     check(recipe, loaded, order)
     calibration, made = _quantize(recipe, order, loaded, directory)
-    replaced = _replaced_weights(recipe, loaded)
+    replaced, own_code = _replaced_weights(recipe, loaded), is_own_code(loaded)
     del loaded
     with creating(order.out) as staging:
         summary = write_results(recipe, made, directory, staging)
-        write_record(order.model, order.revision, directory, recipe, calibration, summary, staging)
+        if order.save_model:
+            forget_own_code(staging / DEQUANTIZED)
+        origin = Origin(order.model, order.revision, directory, own_code)
+        write_record(origin, recipe, calibration, summary, staging)
         exported = None
         if order.export is not None:
             exported = export_model(staging, order.export, staging / order.export)
@@ -149,13 +154,17 @@ def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
 
     Raises:
         CoolbitsError: if decoder blocks hold weights that are in no linear layer, groups do not fit, the export cannot
-            hold the result, or the model's own code would be needed to open what is to be written.
+            hold the result, or what is to be saved or exported is opened by code of its own.
     """
     check_reach(model, f"--model {order.model}")
     linears = quantized_linears(model, recipe.head, f"--model {order.model}")
     check_layers(linears, recipe.method)
-    if (order.save_model or order.export) and getattr(model.config, "auto_map", None):
-        raise CoolbitsError(f"--model {order.model}: with code of its own, which is neither saved nor exported")
+    if (order.save_model or order.export) and is_own_code(model):
+        option = "--save-model" if order.save_model else "--export"
+        raise CoolbitsError(
+            f"{option}: {order.model} is opened by Python code of its own, and only models of the library's classes "
+            "are saved and exported; leave the option out, or --trust-remote-code if the library knows the model, too"
+        )
     if order.export is not None:
         form = find_format(order.export)
         check_modules(linears, form, f"--model {order.model}")

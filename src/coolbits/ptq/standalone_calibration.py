@@ -2,12 +2,13 @@
 
 import random
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -15,7 +16,8 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.data.sources import EMBEDDED, open_documents
 from coolbits.data.tokenizers import load_tokenizer
-from coolbits.ptq.documents import draw_tokens, first_documents
+from coolbits.ptq.documents import draw_tokens
+from coolbits.ptq.origins import Numbered, numbered, read_documents, stream_pieces, take_documents
 from coolbits.ptq.tokens import TOKENS, Tokens, read_tokens
 from coolbits.study.recipes.calibration import Calibration, Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, Source
@@ -62,13 +64,17 @@ class Wish:
 class Calibrated:
     """The tokens, what they were taken from, the recipe that says how, and the digest of the file of text, if any.
 
-    Of tokens that were drawn before no recipe is known here.
+    `documents`: the table of the documents that they come from, None where no one wrote them, or it is not known.
+    `origin`: of the hub, the `commit` that was read, None if unknown. Of tokens that were drawn before no recipe is
+    known here.
     """
 
     tokens: Tokens
     source: str
     recipe: Calibration | None
     text_sha256: str | None = None
+    documents: pa.Table | None = None
+    origin: dict[str, str | None] = field(default_factory=dict)
 
 
 class _Text(NamedTuple):
@@ -86,6 +92,14 @@ class _Text(NamedTuple):
                 return digest
             case _:
                 return None
+
+
+class _Joined(NamedTuple):
+    """The tokens of documents end to end, the documents, and where each ends among the tokens."""
+
+    tokens: list[int]
+    documents: list[Numbered]
+    ends: list[int]
 
 
 def check_heeded(wish: Wish, method: Method) -> None:
@@ -125,17 +139,19 @@ def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | N
             raise CoolbitsError(
                 f"{more[0]}: {wish.source} holds tokens that were drawn before, all of which calibrate; leave it out"
             )
-        return Calibrated(read_tokens(Path(wish.source)), wish.source, None)
+        before = Path(wish.source)
+        return Calibrated(read_tokens(before), wish.source, None, documents=read_documents(before))
     match recipe := _recipe(wish, own, positions):
         case RandomTokens():
             return Calibrated(draw_tokens(load_tokenizer(tokenizer), recipe), "random", recipe)
         case Documents(source=HubSource(id=source)):
-            found = open_documents(recipe.source, []).items
-            return Calibrated(first_documents(load_tokenizer(tokenizer), recipe, found), source, recipe)
+            found = open_documents(recipe.source, [])
+            tokens, documents = take_documents(load_tokenizer(tokenizer), recipe, found.items)
+            return Calibrated(tokens, source, recipe, documents=documents, origin=found.origin)
         case Windows():
             text = _find_text(wish.source or "embedded")
-            drawn = _draw_excerpts(text, load_tokenizer(tokenizer), recipe)
-            return Calibrated(drawn, text.given, recipe, text.sha256)
+            tokens, documents, origin = _draw_excerpts(text, load_tokenizer(tokenizer), recipe)
+            return Calibrated(tokens, text.given, recipe, text.sha256, documents, origin)
         case _:
             raise CoolbitsError("calibration.source: files of a study; name one of them with --calibration instead")
 
@@ -155,8 +171,10 @@ def _recipe(wish: Wish, own: Calibration, positions: int | None) -> Calibration:
     return Windows(seed=seed, **numbers)
 
 
-def _draw_excerpts(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> Tokens:
-    """Draw windows, without repetition and by seed, from documents of a source, end to end.
+def _draw_excerpts(
+    text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows
+) -> tuple[Tokens, pa.Table, dict[str, str | None]]:
+    """Draw windows, without repetition and by seed, from documents of a source, end to end; also say from which.
 
     Eight times the tokens wanted are taken, or all there are. Between two documents stands the tokenizer's end-of-text
     token, if it has one; the text of a special token inside a document is read as plain text.
@@ -165,73 +183,72 @@ def _draw_excerpts(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Wind
         CoolbitsError: if there is no text, or there are fewer windows than wanted.
     """
     length, wanted = recipe.sequence_length, recipe.sequences
-    stream = _stream(text, tokenizer, recipe)
-    if not stream:
+    stream, origin = _stream(text, tokenizer, recipe)
+    if not stream.tokens:
         raise CoolbitsError(f"--calibration {text.given}: holds no text, or blank text alone")
-    windows = len(stream) // length
+    windows = len(stream.tokens) // length
     if windows < wanted:
         raise CoolbitsError(
             f"--calibration {text.given}: {wanted} sequences of {length} tokens are wanted, there are {windows}; give "
             f"more text, or fewer by --sequences or --sequence-length"
         )
     starts = [window * length for window in random.Random(recipe.seed).sample(range(windows), wanted)]
-    return Tokens.of_equal_length(torch.tensor([stream[start : start + length] for start in starts]))
+    drawn = Tokens.of_equal_length(torch.tensor([stream.tokens[start : start + length] for start in starts]))
+    return drawn, stream_pieces(starts, length, stream.documents, stream.ends), origin
 
 
-def _stream(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> list[int]:
+def _stream(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> tuple[_Joined, dict[str, str | None]]:
     """Return the tokens of documents, chosen by seed out of all of a source that is here, in the order of the choice.
 
     Of a dataset of the hub, which comes as a stream that nobody wants to the end, they are the first documents.
     """
     wanted = recipe.sequences * recipe.sequence_length
     if isinstance(text.source, HubSource):
-        return _joined(_texts(text), tokenizer, _SPREAD * wanted)
+        found = open_documents(text.source, [])
+        return _joined(numbered(found.items), tokenizer, _SPREAD * wanted), found.origin
     characters = _CHARACTERS * _SPREAD * wanted
     while True:
-        chosen = _choose(_texts(text), characters, recipe.seed)
+        documents = open_documents(text.source, text.locations).items
+        chosen = _choose(numbered(documents), characters, recipe.seed)
         stream = _joined(chosen, tokenizer, _SPREAD * wanted)
-        if len(stream) >= wanted or sum(map(len, chosen)) < characters:
-            return stream
+        if len(stream.tokens) >= wanted or sum(len(each.text) for each in chosen) < characters:
+            return stream, {}
         characters *= 10  # the guess was wrong: tokens are longer here
 
 
-def _choose(texts: Iterable[str], characters: int, seed: int) -> list[str]:
-    """Return the texts that come first in an order by seed and hold so many characters together, or all, in that order.
+def _choose(found: Iterable[Numbered], characters: int, seed: int) -> list[Numbered]:
+    """Return documents that come first in an order by seed and hold so many characters, or all, in that order.
 
-    More characters only add to the end. Texts are read once, and memory holds those that are returned.
+    More characters only add to the end. Documents are read once, and memory holds those that are returned.
     """
     # Not the seed itself: the windows are drawn with it, and would lie where the same numbers put the documents.
     generator = random.Random(f"documents {seed}")
-    heap: list[tuple[float, str]] = []  # the last in the order on top
+    heap: list[tuple[float, int, Numbered]] = []  # the last in the order on top
     held = 0
-    for text in texts:
-        heappush(heap, (-generator.random(), text))
-        held += len(text)
-        while held - len(heap[0][1]) >= characters:
-            held -= len(heappop(heap)[1])
-    return [text for _, text in sorted(heap, reverse=True)]
+    for place, each in enumerate(found):
+        heappush(heap, (-generator.random(), place, each))
+        held += len(each.text)
+        while held - len(heap[0][2].text) >= characters:
+            held -= len(heappop(heap)[2].text)
+    return [each for _, _, each in sorted(heap, reverse=True)]
 
 
-def _texts(text: _Text) -> Iterator[str]:
-    """Yield the texts of a source that are not blank."""
-    documents = open_documents(text.source, text.locations).items
-    return (document.text for document in documents if document.text.strip())
-
-
-def _joined(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, enough: int) -> list[int]:
-    """Return the tokens of texts, each with the end-of-text token after it, up to the text that makes them enough."""
+def _joined(found: Iterable[Numbered], tokenizer: PreTrainedTokenizerFast, enough: int) -> _Joined:
+    """Return the tokens of documents, an end-of-text token after each, up to the document that makes them enough."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    stream: list[int] = []
-    for text in texts:
-        if ids := backend.encode(text, add_special_tokens=False).ids:
-            stream += ids + end
-        if len(stream) >= enough:
+    joined = _Joined([], [], [])
+    for each in found:
+        if ids := backend.encode(each.text, add_special_tokens=False).ids:
+            joined.tokens.extend(ids + end)
+            joined.documents.append(each)
+            joined.ends.append(len(joined.tokens))
+        if len(joined.tokens) >= enough:
             break
-    return stream
+    return joined
 
 
 def _find_text(given: str) -> _Text:

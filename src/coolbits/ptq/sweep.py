@@ -15,7 +15,7 @@ from coolbits.ptq.grids import find_scales
 from coolbits.study.recipes.ptq import GPTQ
 
 _SOURCE = Path(__file__).with_name("sweep.cpp")
-_ROWS = 32  # that its function makes at once
+_ROW_BYTES = 256  # of an input's weights, that its functions make at once
 
 
 class Groups(NamedTuple):
@@ -35,10 +35,10 @@ class Swept(NamedTuple):
 class State(NamedTuple):
     """A sweep under way: see `sweep`. Of `errors` and `codes` the inputs that were reached are filled in."""
 
-    columns: torch.Tensor  # float64 [inputs, rows]
-    errors: torch.Tensor  # float64 [inputs, rows]
+    columns: torch.Tensor  # float64 or float32 [inputs, rows]
+    errors: torch.Tensor  # likewise
     codes: torch.Tensor  # uint8 [inputs, rows]
-    spread: torch.Tensor  # float64 [inputs, inputs]
+    spread: torch.Tensor  # likewise [inputs, inputs]
     groups: Groups
     tops: torch.Tensor  # float32 [rows]
     members: torch.Tensor  # int32 [inputs]
@@ -55,8 +55,8 @@ def sweep(
     """Quantize the inputs of a weight in the order given.
 
     Args:
-        columns: the weights [inputs, rows], float64, overwritten.
-        spread: as in `Factor`, float64 [inputs, inputs].
+        columns: the weights [inputs, rows], float64 or float32, overwritten.
+        spread: as in `Factor`, [inputs, inputs], in the same precision.
         tops: the highest code of each row, float32 [rows].
         members: the group of each input, int32 [inputs].
         known: static groups. Without them groups must be neighbours of equal size, and their scales are found as
@@ -110,7 +110,7 @@ def plain_span(state: State, start: int, stop: int) -> None:
     scale, zero = (part[member] for part in state.groups)
     multiple = torch.div(column.to(torch.float32), scale).round_().clamp_(-zero, state.tops - zero)
     state.codes[start] = multiple + zero
-    torch.addcmul(column, multiple.to(torch.float64), scale.to(torch.float64), value=-1, out=state.errors[start])
+    torch.addcmul(column, multiple.to(column.dtype), scale.to(column.dtype), value=-1, out=state.errors[start])
 
 
 def available() -> bool:
@@ -128,13 +128,16 @@ def compiled_span(state: State, start: int, stop: int) -> None:
     assert all(tensor.is_contiguous() for tensor in tensors)
     addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
     threads = torch.get_num_threads()
-    pieces = -(-rows // _ROWS)
+    width = _ROW_BYTES // state.columns.itemsize
+    pieces = -(-rows // width)
     parts = min(pieces, 4 * threads)
-    edges = [min(pieces * part // parts * _ROWS, rows) for part in range(parts + 1)]
+    edges = [min(pieces * part // parts * width, rows) for part in range(parts + 1)]
+
+    function = found.sweep_span_float64 if state.columns.dtype == torch.float64 else found.sweep_span_float32
 
     def run(part: int) -> None:
         numbers = (rows, start, stop, *edges[part : part + 2])
-        found.sweep_span(*addresses, *map(ctypes.c_int64, numbers))
+        function(*addresses, *map(ctypes.c_int64, numbers))
 
     run_parts(run, parts, threads)
 

@@ -39,6 +39,15 @@ class Tokens:
         """Return sequences without padding, from int64 [sequences, length]."""
         return cls(tokens, torch.full((len(tokens),), tokens.shape[1]))
 
+    def longest_first(self, sequences: int) -> tuple["Tokens", ...]:
+        """Return chunks of `sequences` each, the last with the rest, none wider than its longest sequence.
+
+        Sequences are in the order of their lengths, so that what is together is alike; equals stay as they lie.
+        """
+        order = self.lengths.argsort(descending=True, stable=True)
+        chunks = zip(self.tokens[order].split(sequences), self.lengths[order].split(sequences), strict=True)
+        return tuple(Tokens(tokens[:, : int(lengths[0])], lengths) for tokens, lengths in chunks)
+
 
 def write_tokens(calibration: Tokens, out: Path) -> None:
     """Write `tokens.safetensors` into `out`: int32 `tokens` and `lengths`."""

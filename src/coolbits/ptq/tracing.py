@@ -29,8 +29,9 @@ class Block:
     them; None if it gives no tuple. It runs on `device`, where it must be `placed` meanwhile; hidden states come from
     anywhere and go back there.
 
-    Arguments are those of the first chunk, `later` has those of each one after it: masks and positions are alike, but
-    some architectures hand every block an embedding of its own of the tokens, or that of the first block.
+    Arguments are those of the first chunk, `later` has those of each one after it: masks and positions are alike, or
+    the corners of the first one's where sequences are shorter, but some architectures hand every block an embedding of
+    its own of the tokens, or that of the first block.
     """
 
     module: nn.Module
@@ -70,7 +71,8 @@ class Block:
 class Chunk(NamedTuple):
     """What a block reads of a few sequences; `real` marks positions that hold tokens, None if all do.
 
-    Padding is on the right, where causal attention keeps it from the tokens.
+    Padding is on the right, where causal attention keeps it from the tokens. Chunks differ in length: none is longer
+    than the longest of its sequences.
     """
 
     hidden: torch.Tensor  # float32 [sequences, length, width], on the CPU
@@ -108,15 +110,16 @@ def trace_model(
     calibration: Tokens,
     device: torch.device | None = None,
 ) -> Trace:
-    """Watch the model read the beginning of the calibration's first sequence, and what its blocks get of each chunk.
+    """Watch the model read the beginning of the calibration's longest sequence, and what its blocks get of each chunk.
 
-    It computes in float32 on `device` (None: where the model is), which never holds more than a block of it, or what
+    Chunks have the longest sequences first, and each ends with its own longest, so that short ones cost little. The
+    model computes in float32 on `device` (None: where the model is), which never holds more than a block of it, or what
     lies outside of blocks. A linear layer that did not run makes a group of its own, at the end of its block.
     """
     body = getattr(model, "base_model", model)
     device = device or next(model.parameters()).device
-    tokens, size = calibration.tokens.to(device), _chunk_sequences(*calibration.tokens.shape)
-    chunks = tokens.split(size)
+    trimmed = calibration.longest_first(_chunk_sequences(*calibration.tokens.shape))
+    chunks = [chunk.tokens.to(device) for chunk in trimmed]
     inside = {module for _, block in blocks for module in block.modules()}
     outside = [module for module in body.modules() if module not in inside]
     modules = [block for _, block in blocks]
@@ -138,12 +141,12 @@ def trace_model(
         )
         for name, block in blocks
     )
-    real = [None] * len(chunks) if calibration.whole else calibration.real.to(device).split(size)
+    real = [None if chunk.whole else chunk.real.to(device) for chunk in trimmed]
     return Trace(watched, partial(_block_inputs, body, modules[0], outside, list(zip(chunks, real, strict=True))))
 
 
 def _chunk_sequences(sequences: int, length: int) -> int:
-    """Return the largest divisor of `sequences` that fits a chunk: equal chunks share masks and positions."""
+    """Return the largest divisor of `sequences` that fits a chunk: chunks of as many share masks and positions."""
     fitting = (size for size in range(1, sequences + 1) if sequences % size == 0 and size * length <= CHUNK_TOKENS)
     return max(fitting, default=1)
 

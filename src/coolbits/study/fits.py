@@ -7,7 +7,7 @@ from coolbits.artifacts.hashing import canonical_json
 from coolbits.evaluation.task_names import BUILT, PACKAGED, TASK_SETS, expand_tasks, needs_hub, unknown_tasks
 from coolbits.models.shapes import Shape, shape_of
 from coolbits.study.measurements import chosen_quantizers
-from coolbits.study.recipes.comparison import beyond_weights
+from coolbits.study.recipes.comparison import why_incomparable
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Measure, Tasks
 from coolbits.study.recipes.ptq import CALIBRATED, OnGrid, Quantized
 from coolbits.study.recipes.training import Model
@@ -35,11 +35,7 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
                 _check_length(model, shape, length, f"evaluations.{name}.measure.sequence_length", run)
                 for key, quantizer in chosen_quantizers(quantizers, choice).items():
                     _check_quantizer(quantizer, model, shape, f"quantizers.{key}", run)
-                    if isinstance(choice.measure, Comparison) and quantizer.head and shape.tied:
-                        raise CoolbitsError(
-                            f"evaluations.{name}.measure: {choice.measure.kind} compares a model with its quantized "
-                            f"form weight by weight, and quantizers.{key}.head unties the head of run {run!r}"
-                        )
+                    _check_comparison(name, choice.measure, key, quantizer, f" of run {run!r}", shape.tied)
 
 
 def _check_measure(measure: Measure, where: str) -> None:
@@ -67,14 +63,18 @@ def _check_measure(measure: Measure, where: str) -> None:
 def _check_comparisons(study: Study, quantizers: dict[str, Quantized]) -> None:
     """Refuse to compare weights where they do not tell how functions differ, whatever the models."""
     for name, choice in study.evaluations.items():
-        if isinstance(choice.measure, Comparison):
-            for key, quantizer in chosen_quantizers(quantizers, choice).items():
-                if reason := beyond_weights(quantizer):
-                    raise CoolbitsError(
-                        f"evaluations.{name}.measure: {choice.measure.kind} compares a model with its quantized form "
-                        f"weight by weight, which does not describe quantizers.{key}: {reason}; name others in "
-                        f"evaluations.{name}.quantizers"
-                    )
+        for key, quantizer in chosen_quantizers(quantizers, choice).items():
+            _check_comparison(name, choice.measure, key, quantizer)
+
+
+def _check_comparison(
+    name: str, measure: Measure, key: str, quantizer: Quantized, of_run: str = "", tied: bool = False
+) -> None:
+    """Refuse to compare weights, in the evaluation `name`, where they do not tell how functions differ."""
+    if not isinstance(measure, Comparison):
+        return
+    if reason := why_incomparable(measure.kind, f"quantizers.{key}{of_run}", quantizer, quantizer.head and tied):
+        raise CoolbitsError(f"evaluations.{name}.measure: {reason}; name others in evaluations.{name}.quantizers")
 
 
 def _models(tracks: list[Track]) -> Iterator[tuple[str, Model]]:

@@ -12,9 +12,10 @@ from coolbits.study.recipes.training import Model
 # also where layers read what quantized ones give (`ptq.calibration.run_quantizing`).
 CHUNK_TOKENS = 16384
 _FLOAT32, _FLOAT64 = 4, 8
-# Bytes a weight, copies of all kinds: of the layers that GPTQ sweeps under one Hessian; of one layer that is rounded;
-# the same where more is to be found than the largest weight of a group.
-_SWEPT, _ROUNDED, _SEARCHED = 32, 20, 40
+# Bytes a weight, copies of all kinds: of the layers that GPTQ sweeps under one Hessian, besides weights and errors in
+# the recipe's precision; of one layer that is rounded; the same where more is to be found than the largest weight of a
+# group.
+_SWEPT, _ROUNDED, _SEARCHED = 16, 20, 40
 _FACTORED = 4  # matrices, with the Hessian itself, while it is factorized
 _TURNED = 2  # more where it is rotated
 
@@ -134,7 +135,8 @@ def _working_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: 
     """Return the bytes that a method takes beside the block at work; `together` recipes share GPTQ's one pass."""
     weights = [rows * inputs for rows, inputs in sizes.groups]
     squares = [inputs**2 for _, inputs in sizes.groups]
-    summed = _FLOAT64 + (_FLOAT32 if accelerator else _FLOAT64)  # a sum, and the Hessian made from it
+    number = _number_bytes(recipe)
+    summed = number + (_FLOAT32 if accelerator else number)  # a sum, and the Hessian made from it
     activations = _activation_bytes(sizes, recipe)
     match recipe.method:
         case GPTQ(sequential="layer"):
@@ -142,7 +144,7 @@ def _working_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: 
             paused = _paused_bytes(sizes, recipe)
             return _FLOAT32 * sum(weights) + max(summed * max(squares) + activations, paused + max(steps))
         case GPTQ() as method:
-            waiting = [_FLOAT64 * sum(squares[index + 1 :]) for index in range(len(squares))]
+            waiting = [number * sum(squares[index + 1 :]) for index in range(len(squares))]
             originals = 0 if method.sequential == "none" else _FLOAT32 * sum(weights)
             steps = [_gptq_bytes(recipe, *pair, together) for pair in zip(squares, weights, strict=True)]
             return originals + max(summed * sum(squares) + activations, *map(sum, zip(waiting, steps, strict=True)))
@@ -171,12 +173,18 @@ def _head_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: boo
         return _rounded_bytes(recipe, sizes.head)
     copies = moved + (method.sequential != "none")
     read = _FLOAT32 * 3 * sizes.width * _chunk_tokens(recipe)
-    square = sizes.width**2
-    summed = (_FLOAT64 + (_FLOAT32 if accelerator else _FLOAT64)) * square
+    square, number = sizes.width**2, _number_bytes(recipe)
+    summed = (number + (_FLOAT32 if accelerator else number)) * square
     return copies * _FLOAT32 * sizes.head + read + max(summed, _gptq_bytes(recipe, square, sizes.head, together))
 
 
 def _gptq_bytes(recipe: Quantized, square: int, weights: int, together: int) -> int:
     """Return the bytes that layers of so many weights take under one Hessian of so many entries, it included."""
     factored = _FACTORED + (_TURNED if recipe.rotation else 0)
-    return max(_FLOAT64 * factored * square, 2 * _FLOAT64 * square + _SWEPT * together * weights)
+    number = _number_bytes(recipe)
+    return max(number * factored * square, 2 * number * square + (_SWEPT + 2 * number) * together * weights)
+
+
+def _number_bytes(recipe: Quantized) -> int:
+    """Return the bytes of an entry of a Hessian."""
+    return _FLOAT32 if isinstance(recipe.method, GPTQ) and recipe.method.precision == "float32" else _FLOAT64

@@ -12,6 +12,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import creating, write_json
 from coolbits.models.files import load_model, save_model
 from coolbits.models.head import output_head, untie_head
+from coolbits.models.own_code import forget_own_code
 from coolbits.models.quantized import QuantizedModel, apply_model, read_quantized
 from coolbits.ptq.export.compressed_tensors import COMPRESSED_TENSORS
 from coolbits.ptq.export.formats import Format, integer_layers
@@ -89,6 +90,7 @@ def write_export(source: Source, form: Format, out: Path, dtype: str = "float32"
         loaded.float()  # not what is in `rest`: config.json names the model's dtype, in which readers compute
     with creating(out) as staging:
         save_model(loaded, source.model, staging, rest | codes)
+        forget_own_code(staging)
         origin = {"format": form.name, "dtype": dtype, "exact": exact}
         write_json(staging / PROVENANCE, origin | source.provenance)
         verify(staging, layers, rest, form, config)

@@ -26,7 +26,8 @@ def find_source(directory: Path, model: Path | None) -> Source:
     """Return the source in `directory`; `model` stands in for the model that it names, which must be the same.
 
     Raises:
-        CoolbitsError: if it is no quantized model or holds no weights, or the model is missing or is another one.
+        CoolbitsError: if it is no quantized model or holds no weights, or the model is missing, is another one, or was
+            opened by code of its own.
     """
     if (directory / QUANTIZATION).is_file():
         return _standalone(directory, model)
@@ -73,5 +74,11 @@ def _standalone(directory: Path, model: Path | None) -> Source:
     if weights_digests(found) != made["model"]["sha256"]:
         raise CoolbitsError(f"{found}: other weights than those that {directory} was made from")
     own = {"quantization": file_digest(directory / QUANTIZATION)}
-    origin = {key: made["model"][key] for key in ("revision", "sha256")}
+    if made["model"].get("own_code"):
+        raise CoolbitsError(
+            f"{directory}: quantized with --trust-remote-code, by code of the model's own; only models of the "
+            "library's classes are exported"
+        )
+    # Records of older versions have no commit.
+    origin = {key: made["model"].get(key) for key in ("revision", "commit", "sha256")}
     return Source(directory, found, {"artifact": own, "recipe": made["recipe"], "model": origin})

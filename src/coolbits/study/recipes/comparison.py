@@ -2,8 +2,23 @@
 
 from coolbits.study.recipes.ptq import AWQ, Int8, Quantized
 
+_UNTIED = "head: true unties the head from the embedding, of which the model has one weight and its quantized form two"
 
-def beyond_weights(quantizer: Quantized) -> str | None:
+
+def why_incomparable(measure: str, subject: str, quantizer: Quantized, untied: bool = False) -> str | None:
+    """Return, as a sentence, why the kind `measure` cannot compare a model with what `quantizer` makes of it, or None.
+
+    `subject` is what is quantized, in the words of the caller; `untied`: its head was tied to the embedding, and the
+    quantizer gives it a weight of its own.
+    """
+    reason = _UNTIED if untied else _beyond_weights(quantizer)
+    if reason is None:
+        return None
+    compared = f"{measure} compares a model with its quantized form weight by weight"
+    return f"{compared}, which does not describe {subject}: {reason}"
+
+
+def _beyond_weights(quantizer: Quantized) -> str | None:
     """Return what a quantizer does that a comparison weight by weight would misread, as a sentence's end; or None."""
     if isinstance(quantizer.method, AWQ):
         return "awq scales weights to and fro, which changes them but not the function"

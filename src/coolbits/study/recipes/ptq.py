@@ -79,6 +79,16 @@ class GPTQ(OnGrid):
     damping: float = Field(0.01, gt=0, description="share of the mean diagonal added to the Hessian")
     damping_step: float = Field(0.0025, gt=0, description="added to the damping after each failed factorization")
     damping_attempts: int = Field(20, gt=0, description="factorizations tried before the module falls back to rtn")
+    damping_accumulates: bool = Field(
+        False,
+        description="a failed factorization leaves its damping on the diagonal, and the next one adds its share of the "
+        "mean that it finds there (GPTQModel up to 3.0); else each starts from the Hessian",
+    )
+    precision: Literal["float64", "float32"] = Field(
+        "float64",
+        description="of Hessians, their factors and the weights that carry errors; on a GPU inputs are summed in "
+        "float32 in any case. GPTQ's own code, GPTQModel, llm-compressor: float32",
+    )
     sequential: Literal["layer", "block", "none"] = Field(
         "layer",
         description="what a layer's Hessian is made from: inputs that come through all layers quantized before it "
