@@ -97,3 +97,11 @@ def test_training_runs_are_in_the_legend_only_if_there_are_some(tables: dict[str
 
     assert "training runs" in labels(tables["theory"])
     assert "training runs" not in labels(tables["theory"].query("trajectory.isna()"))
+
+
+def test_optimizers_that_save_alike_share_a_line_whatever_the_second_digit(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["memory"]
+    cuts = {"AdamW-8L": 0.746, "Muon-8L+AdamW-8L": 0.744, "Muon-8L": 0.5}
+    with theme():
+        *_, savings = plot("memory").draw({"memory": table.assign(cut=table.optimizer.map(cuts).fillna(0))}, {}).axes
+    assert {text.get_text() for text in savings.texts} == {"AdamW-8L\nMuon-8L+AdamW-8L", "Muon-8L"}

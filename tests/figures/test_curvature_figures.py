@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 from PIL import Image
@@ -230,3 +231,61 @@ def test_artifacts_become_rows_beside_what_belongs_to_the_model(kind: str, tmp_p
     (tmp_path / file).unlink()
     with pytest.raises(CoolbitsError, match=file):
         read([_measurement(tmp_path, summary)])
+
+
+def test_a_diverged_run_has_a_cross_in_the_colour_of_its_rate_above_the_curves(own: Tables) -> None:
+    with theme():
+        figure = plot("curvature").draw(own, {})
+    hottest = figure.legends[0].get_lines()[-2]
+    assert hottest.get_label() == "peak rate 0.1"
+    for panel in figure.axes[3:5]:
+        (cross,) = [line for line in panel.lines if line.get_marker() == "x"]
+        assert cross.get_color() == hottest.get_color()
+        top = max(max(line.get_ydata()) for line in panel.lines if line is not cross and len(line.get_ydata()))
+        height = cross.get_transform().transform(cross.get_xydata())[0, 1]
+        assert height - panel.transData.transform((1e6, top))[1] > 2 * figure.dpi / 72
+
+
+def test_numbers_below_zero_are_in_their_panels(own: Tables) -> None:
+    """A trace may be negative early on, and so may the curvature along an error: no logarithm shows them."""
+    table = own["curvature"]
+    sunk = table.assign(trace=table.trace - 560, eigenvalue=table.eigenvalue.where(table["rank"] < 3, -1.0))
+    with theme():
+        curved = plot("curvature").draw({"curvature": sunk}, {}).axes
+        table = own["prediction"]
+        along = plot("prediction").draw({"prediction": table.assign(curvature=table.curvature - 0.011)}, {}).axes[2]
+    for panel in (*(curved[place] for place in (1, 2, 4, 5)), along):
+        lowest = min(min(line.get_ydata()) for line in panel.lines if len(line.get_ydata()))
+        assert panel.get_yscale() == "linear" and panel.get_ylim()[0] < lowest < 0
+    assert curved[0].get_ylim()[0] == 0 and curved[3].get_yscale() == "log"
+
+
+def test_both_axes_of_a_prediction_have_the_unit(own: Tables) -> None:
+    scatter = plot("prediction").draw(own, {}).axes[0]
+    assert all("nats per token" in axis.get_label_text() for axis in (scatter.xaxis, scatter.yaxis))
+
+
+@pytest.mark.parametrize("name", ["curvature", "prediction"])
+def test_captions_say_what_thin_lines_are(name: str, make_tables: Callable[[int], Tables], own: Tables) -> None:
+    thin = "3 seeds; thick lines: means, thin ones: single seeds."
+    assert thin in plot(name).caption(_tables(make_tables(3)["loss"]), {}, SCALE)
+    assert "thin ones" not in plot(name).caption(own, {}, SCALE)
+
+
+@pytest.mark.parametrize("lost", [np.inf, np.nan])
+def test_a_loss_that_overflowed_is_as_dark_as_it_gets(lost: float, own: Tables) -> None:
+    table = own["landscape"]
+    far = table.x == table.groupby("trajectory").x.transform("max")
+    with theme():
+        figure = plot("landscape").draw({"landscape": table.assign(grid_loss=table.grid_loss.mask(far, lost))}, {})
+        figure.draw_without_rendering()
+        pixels = np.asarray(_drawn(figure))
+    panel = figure.axes[0]
+    right, middle = panel.transAxes.transform((0.97, 0.3))
+    assert tuple(pixels[len(pixels) - round(middle), round(right)][:3]) == (68, 1, 84)  # the darkest of viridis
+
+
+def _drawn(figure: Canvas) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())

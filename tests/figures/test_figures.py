@@ -230,6 +230,23 @@ def test_a_variant_that_always_diverged_is_shown_where_it_did(tables: Tables) ->
         assert "AdamW-8L at 0.03, where it lasted longest; Muon-32 at 0.01;" in text
 
 
+def test_a_caption_says_over_how_many_seeds_means_are(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(3)
+    losses = tables["loss"]
+    mixed = losses.states == "8L+8D"
+
+    def said(rows: pd.DataFrame) -> str:
+        return plot("optimizers").caption(tables | {"loss": rows}, {}, SCALE)
+
+    assert "large marks: mean over 3 seeds; thin lines and small marks: single seeds. Crosses" in said(losses)
+    alone = "mean over 1 to 3 seeds; thin lines and small marks: single seeds; bands and bars, where there is one: 95 %"
+    assert alone in said(losses[~mixed | (losses.seed == 0)])
+    lost = losses.assign(outcome=losses.outcome.mask(mixed & (losses.seed == 0) & losses.final, "diverged"))
+    assert "mean over 2 to 3 seeds; thin lines and small marks: single seeds." in said(lost)
+    each = losses[losses.seed == np.where(mixed, 1, 0)]
+    assert "from 2 seeds, scored" in said(each) and "one seed each, so no spread over seeds is shown" in said(each)
+
+
 def test_at_equal_loss_a_run_is_pale_before_its_decay(make_tables: Callable[[int], Tables]) -> None:
     tables = make_tables(1)
     with theme():
@@ -297,6 +314,77 @@ def test_two_seeds_lie_within_the_bar_and_a_variant_with_fewer_says_so(make_tabl
     text = plot("states").caption(two, {}, SCALE)
     assert "large marks: mean over 2 seeds (Muon-8L+AdamW-8D: 1), small marks" in text
     assert "over seeds and documents, as claims take it; dotted, of one seed, over documents;" in text
+
+
+def test_a_figure_counts_the_models_that_were_scored(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    assert " n = 21 models from 1 seed" in plot("peak-rate").caption(tables, {}, SCALE)  # of 24: 3 had diverged
+
+
+def test_errors_below_zero_are_in_the_panel(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    losses = tables["loss"].assign(relative_error=tables["loss"].relative_error - 0.1)
+    with theme():
+        panel, *_ = plot("tokens").draw(tables | {"loss": losses}, {}).axes
+        above, *_ = plot("tokens").draw(tables, {}).axes
+    assert panel.get_ylim()[0] < min(min(line.get_ydata()) for line in panel.lines if len(line.get_ydata())) < 0
+    assert above.get_ylim()[0] == 0
+
+
+@pytest.mark.parametrize("name", ["peak-rate", "optimizers", "tokens"])
+def test_crosses_stand_above_what_is_drawn(name: str, make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    losses = tables["loss"].copy()
+    hot = losses.run == "hot" if name == "peak-rate" else losses.schedule == "cooldown"
+    losses.loc[hot & losses.base_loss.notna(), "relative_error"] = 0.2  # above all others
+    if name == "tokens":
+        losses.loc[hot & (losses.branch_tokens == 9_600_000), ["outcome", "diverged_step"]] = ["diverged", 2400]
+    with theme():
+        figure = plot(name).draw(tables | {"loss": losses}, {})
+    panel = figure.axes[1 if name == "optimizers" else 0]
+    lines = [line for line in panel.lines if len(line.get_xdata())]
+    heights = {kind: [] for kind in (True, False)}
+    for line in lines:
+        places = line.get_transform().transform(line.get_xydata())
+        heights[line.get_marker() == "x"].extend(places[:, 1])
+    assert min(heights[True]) - max(heights[False]) > 2 * figure.dpi / 72
+
+
+def test_a_cross_is_in_the_panel_where_nothing_else_is_as_far(make_tables: Callable[[int], Tables]) -> None:
+    losses = make_tables(1)["loss"]
+    axes = Canvas().subplots()
+    axes.plot([1e5, 1e6], [1, 2])
+    crosses.diverged(axes, losses[losses.run == "hot"], style.TRUNK)
+    assert axes.get_xlim()[1] > DIVERGED_STEP * BATCH and axes.get_ylim()[1] < 3
+
+
+def test_many_variants_are_told_apart_and_leave_the_panels_their_height(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    frames = [(name, tables[name], tables[name].trajectory.str.contains("muon-8L-wsd")) for name in ("loss", "metrics")]
+    more = {}
+    for name, table, chosen in frames:
+        added = [
+            table[chosen].assign(states=states, **{key: table[key] + states for key in ("trajectory", "family")})
+            for states in (f"{kind}-b{block}" for kind in ("8L", "8D", "8L+8D") for block in (128, 256, 512, 1024))
+        ]
+        more[name] = pd.concat([table, *added], ignore_index=True)
+    with theme():
+        few, many = (plot("optimizers").draw(tables | changed, {}) for changed in ({}, more))
+        for figure in (few, many):
+            figure.draw_without_rendering()
+    box = many.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= many.bbox.width
+    assert many.axes[0].bbox.height == pytest.approx(few.axes[0].bbox.height, rel=0.1)
+    lines = [line for line in many.legends[0].get_lines() if line.get_label() != "diverged"]
+    looks = {(line.get_marker(), line.get_color(), line.get_linestyle()) for line in lines}
+    assert len(looks) == len(lines) > 20
+
+
+def test_looks_that_are_alike_get_other_marks_and_colours_in_turn() -> None:
+    alike = [style.Look(label, "0.5") for label in "abc"]
+    first, *others = style.told_apart([*alike, style.Look("d", "0.5", "s")])
+    assert first == alike[0] and others[-1] == style.Look("d", "0.5", "s")
+    assert len({look.marker for look in (first, *others)}) == len({str(look.color) for look in (first, *others)}) + 1
 
 
 def test_crosses_of_several_variants_do_not_hide_each_other(make_tables: Callable[[int], Tables]) -> None:

@@ -160,3 +160,21 @@ def _with_tuned(table: pd.DataFrame) -> pd.DataFrame:
 
 def _lines(figure: Any) -> list[Any]:
     return [np.asarray(line.get_xydata(), float).tolist() for axes in figure.axes for line in axes.lines]
+
+
+def test_a_loss_that_rises_above_its_start_is_in_the_panel() -> None:
+    """That of a fine-tuning that overfits; one that diverges may leave the panel at the top."""
+    table = tuned(1)
+    worse = table.assign(loss=table.loss.mask(table.optimizer == "muon", 6 + table.step / 20))
+    with theme():
+        along, _ = plot("finetuning").draw({"finetuning": worse}, {}).axes
+    assert along.get_ylim()[1] > worse.loss.max() == 9
+
+
+def test_where_none_came_to_its_end_there_are_crosses_and_no_numbers() -> None:
+    table = tuned(1)
+    lost = table[table.outcome == "diverged"]
+    with theme():
+        along, end = plot("finetuning").draw({"finetuning": lost}, {}).axes
+    assert along.get_xlim()[1] > lost.diverged_step.max() > lost.step.max()
+    assert not len(end.get_xticks())

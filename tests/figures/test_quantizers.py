@@ -125,3 +125,25 @@ def test_the_caption_says_n_intervals_and_what_has_no_mark() -> None:
         assert part in text
     assert "not finite: rtn-w2." in text and text.endswith("tiny.")
     assert "Hollow" not in text
+
+
+def test_errors_of_less_than_a_percent_have_an_ordinary_axis() -> None:
+    table = losses("smol")
+    small = {"relative_error": table.relative_error.clip(-0.002, 0.004)}
+    table = table.assign(**small, relative_low=small["relative_error"], relative_high=small["relative_error"])
+    (panel,) = panels({"loss": table})
+    assert panel.get_xscale() == "linear" and panel.get_xlabel() == "Quantization error (%)"
+    assert "logarithmic" not in quantizers.caption({"loss": table}, {}, "SCALE")
+    assert "logarithmic above;" in quantizers.caption({"loss": losses("smol")}, {}, "SCALE")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_many_models_stand_in_rows_of_two_panels_each_with_its_letter_and_name(asked: bool) -> None:
+    names = ("SmolLM2-1.7B-Instruct", "Qwen3-0.6B-Base", "Llama-3.2-3B-Instruct", "OLMo-2-0425-1B", "phi-4")
+    drawn = panels({"loss": losses(*names)} | ({"tasks": tasks(*names)} if asked else {}))
+    assert [panel.get_title("left") for panel in drawn] == list("abcdefghij"[: len(drawn)])
+    assert [panel.get_title() for panel in drawn] == [name for name in names for _ in range(1 + asked)]
+    figure = drawn[0].figure
+    figure.draw_without_rendering()
+    labels = [panel.xaxis.label.get_window_extent() for panel in drawn]
+    assert all(left.x1 < right.x0 for left, right in zip(labels[::2], labels[1::2], strict=False))

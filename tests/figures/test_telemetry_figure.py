@@ -269,3 +269,30 @@ def test_too_many_variants_or_none_are_refused_with_those_there_are(tables: dict
         by_layer.draw(tables, {"measure": "heat"})
     with pytest.raises(CoolbitsError, match="telemetry-layers: the study has no states of which condition could be"):
         by_layer.draw({"telemetry": tables["telemetry"].assign(condition=math.nan)}, {"measure": "condition"})
+
+
+def test_a_panel_without_values_says_so_and_keeps_its_crosses(tables: dict[str, pd.DataFrame]) -> None:
+    """A scale of logarithms has no place for zeros and infinities; matplotlib refuses to draw an axis of nothing."""
+    none = tables["telemetry"].assign(condition=math.inf)
+    with theme():
+        figure = draw({"telemetry": none}, {"measures": ["condition", "stable_rank"]})
+        figure.draw_without_rendering()
+    empty, ranks = figure.axes
+    assert [text.get_text() for text in empty.texts] == ["no values"] and not ranks.texts
+    assert [line.get_marker() for line in empty.lines] == ["x"]
+
+
+def test_of_a_single_step_there_are_marks(tables: dict[str, pd.DataFrame]) -> None:
+    first = tables["telemetry"][tables["telemetry"].step == 1]
+    with theme():
+        panel, *_ = draw({"telemetry": first}, {"measures": ["stable_rank"]}).axes
+        layers, *_ = by_layer.draw({"telemetry": first}, {"measure": "stable_rank"}).axes
+    assert [line.get_marker() for line in panel.lines].count("None") == 0
+    assert [line.get_marker() for line in layers.lines] == ["o"] * 3
+
+
+def test_a_cross_beyond_the_last_measure_is_in_the_panel(tables: dict[str, pd.DataFrame]) -> None:
+    lost = tables["telemetry"][tables["telemetry"].outcome == "diverged"]
+    with theme():
+        panel, *_ = draw({"telemetry": lost}, {}).axes
+    assert lost.tokens.max() < DIVERGED_STEP * BATCH < panel.get_xlim()[1]

@@ -37,10 +37,11 @@ def store(tmp_path: Path) -> Store:
 def checkpoint(store: Store) -> Checkpoint:
     """A function that makes a checkpoint with this telemetry, or none, and summary."""
 
-    def make(label: str, frame: pd.DataFrame | None, **summary: Any) -> Node:
+    def make(label: str, frame: pd.DataFrame | None, metrics: pd.DataFrame | None = None, **summary: Any) -> Node:
         def build(out: Path) -> dict[str, Any]:
-            if frame is not None:
-                frame.to_parquet(out / "telemetry.parquet", index=False)
+            for name, table in (("telemetry", frame), ("metrics", metrics)):
+                if table is not None:
+                    table.to_parquet(out / f"{name}.parquet", index=False)
             return summary
 
         node = make_node("checkpoint", label, {"label": label}, {})
@@ -88,7 +89,15 @@ def test_a_run_that_diverged_before_anything_was_measured_has_a_row(
     assert len(rows) == 4
     lost = rows.iloc[-1]
     assert (lost.run, lost.outcome, lost.step, lost.diverged_step) == ("lost", "diverged", 1, 1)
-    assert pd.isna(lost.parameter)
+    assert pd.isna(lost.parameter) and pd.isna(lost.tokens)
+
+
+def test_its_row_has_the_tokens_by_then_if_its_losses_were_logged(
+    checkpoint: Checkpoint, table: Callable[..., pd.DataFrame]
+) -> None:
+    metrics = pd.DataFrame({"step": [1, 4], "tokens": [64, 256], "loss": [3.0, 9.0]})
+    rows = table(checkpoint("lost", None, metrics, outcome="diverged", diverged_step=3))
+    assert rows.tokens.tolist() == [192]
 
 
 def test_a_checkpoint_without_telemetry_is_an_error(checkpoint: Checkpoint, table: Callable[..., pd.DataFrame]) -> None:

@@ -79,7 +79,7 @@ def test_the_caption_says_n_rates_and_what_diverged(table):
     assert "resnet-micro (309k parameters) on digits (1,438 images for training)" in said
     assert "SGDM-8L 0.03" in said and "AdamW-32 0.03" in said
     assert f"n = {6 * seeds} runs from {seeds} seed" in said
-    assert f"diverged (AdamW-8L at step{'s 37, 37' if seeds > 1 else ' 37'})" in said
+    assert f"diverged (AdamW-8L{', 2 runs,' if seeds > 1 else ''} at step 37)" in said
     assert said.endswith("tiny: resnet-micro on digits.")
 
 
@@ -123,8 +123,38 @@ def test_one_that_diverged_before_anything_was_scored_keeps_its_updates(tmp_path
     assert rows.diverged_step.tolist() == [4, 4]
 
 
+def test_one_that_diverged_before_anything_was_logged_has_a_row(tmp_path):
+    whole = write_classifier(tmp_path / "lost")
+    for name in ("metrics", "evaluation"):
+        path = whole.place / f"{name}.parquet"
+        pd.read_parquet(path).iloc[:0].to_parquet(path)
+    lost = Measurement(whole.place, None, whole.summary, fallbacks=0, outcome="diverged", diverged_step=1)
+    (row,) = vision_rows([lost]).to_dict("records")
+    assert (row["step"], row["diverged_step"], row["outcome"], row["split"]) == (1, 1, "diverged", "train")
+
+
 def test_a_classifier_without_its_files_is_an_error(tmp_path):
     whole = write_classifier(tmp_path / "spoilt")
     (whole.place / "evaluation.parquet").unlink()
     with pytest.raises(CoolbitsError, match="no such file; a table of vision takes classifiers"):
         vision_rows([whole])
+
+
+def test_runs_that_diverged_apart_are_said_by_the_first_and_the_last_step():
+    lost = [training("adamw", "8L", seed, 0.03, 0.9).assign(diverged_step=40 + seed) for seed in range(30)]
+    said = vision.caption({"vision": pd.concat(lost, ignore_index=True)}, {}, "tiny")
+    assert "(AdamW-8L, 30 runs, at steps 40 to 69)" in said
+
+
+def test_one_evaluation_has_a_mark_where_a_line_would_have_no_length():
+    table = training("sgd", "32", 0, 0.03, 0.9)
+    with theme():
+        _, accuracies, _ = vision.draw({"vision": table[(table.split == "train") | (table.epoch == 8)]}, {}).axes
+    assert [line.get_marker() for line in accuracies.lines] == ["o"]
+    assert "n = 1 run from 1 seed" in vision.caption({"vision": table}, {}, "tiny")
+
+
+def test_where_no_run_came_to_its_end_the_last_panel_has_no_numbers():
+    with theme():
+        *_, ends = vision.draw({"vision": training("adamw", "8L", 0, 0.03, 0.9)}, {}).axes
+    assert not len(ends.get_yticks()) and [line.get_marker() for line in ends.lines] == ["x"]

@@ -10,7 +10,7 @@ from coolbits.provenance.explain import explain
 from coolbits.provenance.lineage import trace
 from coolbits.provenance.page import page
 from coolbits.provenance.recipes import contrast, flatten, values
-from coolbits.provenance.trained import Trained, say_trained, trained
+from coolbits.provenance.trained import Trained, say_trained, trained, trajectories
 
 FIGURE = ("figure", "tiny/tokens")
 
@@ -84,6 +84,12 @@ def behind(lab, *nodes):
     return trace(lab.root, [(node.kind, node.name) for node in nodes])
 
 
+def trained_behind(lab, *nodes):
+    """What was trained behind some artifacts."""
+    lineage = behind(lab, *nodes)
+    return trained(lineage, trajectories(lineage))
+
+
 def classifier(lab, seed, summary):
     recipe = {"seed": seed, "batch_images": 16, "epochs": 2}
     return lab.shared("classifier", f"resnet-s{seed}", recipe, {}, summary=summary)
@@ -96,7 +102,7 @@ def finetuned(lab, summary, start=None, seed=3):
 
 def test_classifiers_count_by_updates_and_images(empty):
     ends = ({"step": 20}, {"outcome": "diverged", "diverged_step": 5})
-    found = trained(behind(empty, *(classifier(empty, seed, end) for seed, end in enumerate(ends, 7))))
+    found = trained_behind(empty, *(classifier(empty, seed, end) for seed, end in enumerate(ends, 7)))
     assert found == {"classifier": Trained(2, 25, "images", 25 * 16, [7, 8])}
     assert say_trained(found) == "classifiers trained on 400 images in 25 updates, seeds 7, 8"
 
@@ -104,7 +110,7 @@ def test_classifiers_count_by_updates_and_images(empty):
 def test_fine_tunings_of_models_that_others_trained_count_as_such(empty):
     node = finetuned(empty, {"step": 40, "tokens": 12_000})
     lineage = behind(empty, node)
-    assert trained(lineage) == {"finetuned": Trained(1, 40, "tokens", 12_000, [3])}
+    assert trained(lineage, {}) == {"finetuned": Trained(1, 40, "tokens", 12_000, [3])}
     text = page(explain(lineage.artifacts[node.kind, node.name], lineage))
     assert "fine-tuned on 12k tokens in 40 updates, seeds 3" in text
     assert "nothing trained" not in text
@@ -113,7 +119,7 @@ def test_fine_tunings_of_models_that_others_trained_count_as_such(empty):
 def test_fine_tunings_of_a_run_count_beside_it(empty):
     recipe = {"trajectory": {"seed": 1, "batch_tokens": 256}, "step": 10}
     start = empty.named("checkpoint", "track/step_0000010", recipe, {})
-    found = trained(behind(empty, finetuned(empty, {"step": 40, "tokens": 12_000}, start)))
+    found = trained_behind(empty, finetuned(empty, {"step": 40, "tokens": 12_000}, start))
     assert say_trained(found) == (
         "pretrained on 2.56k tokens in 10 updates, seeds 1; fine-tuned on 12k tokens in 40 updates, seeds 3"
     )
@@ -123,7 +129,7 @@ def test_a_fine_tuning_from_a_start_that_diverged_trained_nothing(empty):
     lost = {"outcome": "diverged", "diverged_step": 7}
     recipe = {"trajectory": {"seed": 1, "batch_tokens": 256}, "step": 10}
     start = empty.named("checkpoint", "track/step_0000010", recipe, {}, summary=lost)
-    assert trained(behind(empty, finetuned(empty, lost, start))).keys() == {"checkpoint"}
+    assert trained_behind(empty, finetuned(empty, lost, start)).keys() == {"checkpoint"}
 
 
 def test_where_nothing_was_trained_the_page_says_so(empty):

@@ -27,6 +27,9 @@ def cross(axes: Axes, x: pd.Series, lost: pd.DataFrame, look: Look) -> None:
     down = ScaledTranslation(0, -_STEP * count(axes), axes.figure.dpi_scale_trans)
     mark = {"color": look.color, "transform": axes.get_xaxis_transform() + down}
     stand_for(axes.plot(x, [0.96] * len(lost), _MARKER, markersize=_SIZE, markeredgewidth=_EDGE, **mark), lost)
+    # matplotlib does not widen the x axis for what is moved by points: where nothing else is as far it would be cut
+    axes.update_datalim([(place, 1) for place in x], updatey=False)
+    axes.autoscale_view(scaley=False)
 
 
 def count(axes: Axes) -> int:
@@ -36,9 +39,11 @@ def count(axes: Axes) -> int:
 
 def make_room(axes: Axes) -> None:
     """Raise the top of the y axis, once it has its scale, so that crosses stand above what is drawn."""
+    if not count(axes):
+        return
     # before the layout a panel is a little taller than after it
     height = axes.bbox.height / axes.figure.dpi
-    share = _STEP * (count(axes) + 0.5) / height if count(axes) else 0
+    share = _STEP * (count(axes) + 0.5) / height
     scale = axes.yaxis.get_transform()
     low, high = scale.transform(axes.get_ylim())
     axes.set_ylim(top=scale.inverted().transform([high + share * (high - low)])[0])

@@ -56,6 +56,7 @@ def views(
         panel.set_ylabel(names[view.y])
         if view.x == "tokens":
             token_axis(panel)
+            crosses.make_room(panel)
         else:
             panel.set_xlabel(names[view.x])
         if view == LOSSES:

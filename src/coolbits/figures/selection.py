@@ -8,12 +8,13 @@ import pandas as pd
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.drawing import fell_back
 from coolbits.figures.names import OPTIONS
-from coolbits.figures.style import Look, optimizer_look, variant_look
-from coolbits.rows import VARIANT, of_quantizer, quantizers
+from coolbits.figures.style import Look, optimizer_look, told_apart, variant_look
+from coolbits.rows import SETTING, VARIANT, of_quantizer, quantizers
 from coolbits.study.optimizer_names import display_name
 
 Tables = Mapping[str, pd.DataFrame]
 Options = Mapping[str, Any]
+_HORIZON = ("schedule", "budget_tokens", "decay_tokens", "decay_shape", "final_fraction")
 
 
 def check_options(figure: str, options: Options) -> None:
@@ -103,10 +104,8 @@ def variant_looks(rows: pd.DataFrame) -> dict[tuple[str, str], Look]:
     """Return the looks of the rows' variants, optimizer and states: by optimizer, 32-bit states first."""
     variants = sorted(set(zip(*(rows[name] for name in VARIANT), strict=True)))
     kinds = [kind for kind, _ in variants]
-    return {
-        (kind, states): variant_look(display_name(kind, states), optimizer_look(kind, kinds), states)
-        for kind, states in variants
-    }
+    looks = [variant_look(display_name(kind, states), optimizer_look(kind, kinds), states) for kind, states in variants]
+    return dict(zip(variants, told_apart(looks), strict=True))
 
 
 def of_variant(rows: pd.DataFrame, variant: tuple[str, str]) -> pd.DataFrame:
@@ -116,22 +115,42 @@ def of_variant(rows: pd.DataFrame, variant: tuple[str, str]) -> pd.DataFrame:
 
 def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     """Return the caption's account of n, of the intervals shown and of marks a reader must know."""
-    seeds, models = rows.seed.nunique(), len(rows.drop_duplicates(["trajectory", "step", "average", "window"]))
+    scored = rows[rows.outcome != "diverged"]
+    seeds, models = rows.seed.nunique(), len(scored.drop_duplicates(["trajectory", "step", "average", "window"]))
     confidence = f"{100 * table.attrs.get('confidence', 0.95):g} %"
     units = "the samples of each task" if "task" in rows else f"{int(rows.documents.max())} held-out documents"
+    interval = f"{confidence} bootstrap interval over {'samples' if 'task' in rows else 'documents'}"
     sentences = [f"n = {models} models from {seeds} seed{'s' * (seeds > 1)}, scored on {units}."]
-    if seeds > 1:
+    fewest, most = _seeds_of_means(scored)
+    if most > 1:
+        several = f"{most}" if fewest == most else f"{fewest} to {most}"
+        alone = f"; bands and bars, where there is one: {interval}" if fewest == 1 else ""
         sentences.append(
-            f"Thick lines and large marks: mean over {seeds} seeds; thin lines and small marks: single seeds."
+            f"Thick lines and large marks: mean over {several} seeds; thin lines and small marks: single seeds{alone}."
         )
     else:
         sentences.append(
-            f"Bands and bars: {confidence} bootstrap interval over {'samples' if 'task' in rows else 'documents'}, "
-            "base and quantized model paired; one seed, so no spread over seeds is shown."
+            f"Bands and bars: {interval}, base and quantized model paired; one seed{' each' * (seeds > 1)}, so no "
+            "spread over seeds is shown."
         )
     if (rows.outcome == "diverged").any():
         sentences.append("Crosses: where a run diverged.")
     return " ".join(sentences) + fallback_note(rows)
+
+
+def _seeds_of_means(scored: pd.DataFrame) -> tuple[int, int]:
+    """Return over how many seeds the means of a figure are, at least and at most; `scored` models have numbers.
+
+    A line is the mean of the seeds of its setting, a large mark that of those that came to it.
+    """
+    ends = scored[scored.final.astype(bool) | (scored.source == "average")]
+    alike = [*SETTING, *_HORIZON, "source", "average", "window"]
+    counts = [
+        scored.groupby(alike, dropna=False).seed.nunique(),
+        ends.groupby([*alike, "tokens"], dropna=False).seed.nunique(),
+    ]
+    every = pd.concat(counts)
+    return (int(every.min()), int(every.max())) if len(every) else (1, 1)
 
 
 def fallback_note(rows: pd.DataFrame) -> str:

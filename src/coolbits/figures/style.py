@@ -11,12 +11,14 @@ and nothing shifts; what can be searched and copied is the caption beside it.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from math import ceil
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -25,6 +27,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from coolbits.artifacts.files import write_bytes
@@ -33,7 +37,8 @@ from coolbits.study.units import si
 DOUBLE = 6.9  # inches: two columns of a printed page
 _PIXELS_PER_INCH = 300
 _COLUMNS = 3  # panels side by side on a page
-_ENTRY, _LETTER = 0.44, 0.058  # inches of a legend: handle and spaces of an entry, a letter
+_ENTRY, _ENTRY_ROW = 0.44, 0.16  # inches of a legend: handle and spaces of an entry, a row
+_ENTRY_ROWS = 3  # for which the heights of figures leave room
 ERROR, LOSS = "Quantization error (%)", "Loss (nats per token)"
 _RC = {
     "font.family": "DejaVu Sans",
@@ -113,7 +118,8 @@ _OTHER_STATES: tuple[Line, str] = ((0, (8, 2)), "P")
 _CHANGES = re.compile(r"-(b|min)\d+")
 _OPTIMIZERS = {"adamw": ("AdamW", 0), "muon": ("Muon", 1), "adamc": ("AdamC", 2), "sgd": ("SGD", 3)}
 GREY = "0.55"
-_PALE = 0.4  # of a colour's distance from white
+_PALE, _DARKER = 0.4, 0.7  # of a colour's distance from white, from black
+_OTHER_MARKS = "XpP*h<>"
 
 
 def decay_look(label: str, place: int) -> Look:
@@ -150,6 +156,20 @@ def pale(look: Look) -> Look:
     return replace(look, color=tuple(1 - _PALE * (1 - part) for part in to_rgb(look.color)))
 
 
+def told_apart(looks: Sequence[Look]) -> list[Look]:
+    """Return the looks; of those alike but for the label each but the first is darker and has another mark."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    found = []
+    for look in looks:
+        alike = (to_rgb(look.color), look.marker, look.line)
+        again, seen[alike] = seen[alike], seen[alike] + 1
+        if again:
+            darker = tuple(part * _DARKER**again for part in to_rgb(look.color))
+            look = replace(look, color=darker, marker=_OTHER_MARKS[(again - 1) % len(_OTHER_MARKS)])
+        found.append(look)
+    return found
+
+
 def shades(count: int) -> list[Any]:
     """Return `count` colours in order, light to dark, each visible on white: for a peak rate or a budget."""
     return list(sns.color_palette("crest", count)) if count > 1 else [_OKABE_ITO[0]]
@@ -166,7 +186,7 @@ def panels(columns: int, height: float = 2.4, width: float = DOUBLE, rows: int =
     """Return a figure of `columns` panels side by side in each of `rows` rows, each with its letter."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for letter, panel in zip("abcdef", axes, strict=False):
+    for letter, panel in zip(ascii_lowercase, axes, strict=False):
         panel.set_title(letter, loc="left", fontweight="bold", fontsize=9)
     return figure, axes
 
@@ -198,11 +218,17 @@ def token_axis(axes: Axes, label: str = "Training tokens", logarithmic: bool = F
 
 
 def legend(figure: Figure, handles: Sequence[Artist], title: str = "") -> None:
-    """Put one legend for all panels above them, in as many equal rows as its entries need."""
-    widths = [_ENTRY + _LETTER * len(str(handle.get_label())) for handle in handles]
+    """Put one legend for all panels above them, in as many equal rows as its entries need.
+
+    The figure grows by the rows beyond the usual, so that many entries do not leave the panels flat.
+    """
+    font = FontProperties(size=mpl.rcParams["legend.fontsize"])
+    widths = [_ENTRY + TextPath((0, 0), str(handle.get_label()), prop=font).get_extents().x1 / 72 for handle in handles]
     room = figure.get_figwidth()
     columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
-    columns = ceil(len(handles) / ceil(len(handles) / columns))
+    rows = ceil(len(handles) / columns)
+    columns = ceil(len(handles) / rows)
+    figure.set_figheight(figure.get_figheight() + _ENTRY_ROW * max(rows - _ENTRY_ROWS, 0))
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, columnspacing=1.4, title=title)
 
 

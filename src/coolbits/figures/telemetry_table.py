@@ -28,6 +28,15 @@ def telemetry(measured: Sequence[Measurement]) -> pd.DataFrame:
             raise CoolbitsError(f"{path}: no telemetry; a table of it takes checkpoints of runs that have `telemetry`")
         frame = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
         if frame.empty and lost:
-            frame = pd.DataFrame({"step": [item.diverged_step], "tokens": [None]})
+            frame = pd.DataFrame({"step": [item.diverged_step], "tokens": [_tokens_when_lost(item)]})
         frames.append(frame.assign(row=row, outcome=item.outcome, diverged_step=item.diverged_step).astype(_TYPES))
     return pd.concat(frames, ignore_index=True)
+
+
+def _tokens_when_lost(item: Measurement) -> int | None:
+    """Return the tokens read by the step of divergence, if anything was logged of the training."""
+    path = item.place / "metrics.parquet"
+    logged = pd.read_parquet(path, columns=["step", "tokens"]) if path.is_file() else pd.DataFrame()
+    if logged.empty or item.diverged_step is None:
+        return None
+    return item.diverged_step * int(logged.tokens.iloc[-1]) // int(logged.step.iloc[-1])

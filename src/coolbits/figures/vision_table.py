@@ -27,7 +27,7 @@ def vision(measured: Sequence[Measurement]) -> pd.DataFrame:
 
     Where `split` is "train" the loss is that of one batch, with `lr` and `grad_norm`; where it is "test" it is that of
     all held-out images, with `accuracy`. Column `row` counts the rows of the recipe from 0. A training that diverged
-    keeps what there was before.
+    keeps what there was before; one that diverged before anything was logged has one row that says so.
 
     Raises:
         CoolbitsError: if a classifier has no metrics.
@@ -43,6 +43,7 @@ def vision(measured: Sequence[Measurement]) -> pd.DataFrame:
         train = train.assign(split="train", epoch=train.images / size).drop(columns="images")
         described = {"parameters": item.summary["parameters"], "train_images": size}
         described |= {"outcome": item.outcome, "diverged_step": item.diverged_step}
-        both = pd.concat([part for part in (train, test) if len(part)])
+        logged = [part for part in (train, test) if len(part)]
+        both = pd.concat(logged or [pd.DataFrame({"step": [item.diverged_step], "split": ["train"]})])
         frames.append(both.reindex(columns=list(_TYPES)).assign(**described).astype(_TYPES).assign(row=row))
     return pd.concat(frames, ignore_index=True)

@@ -51,15 +51,16 @@ class Explanation:
 def explain(top: Artifact, lineage: Lineage) -> Explanation:
     """Gather what is known of the artifact `top`, whose lineage is given; what a lost record knew is left out."""
     made = [artifact for artifact in lineage if artifact.manifest]
+    kinds, along = _by_kind(made), trajectories(lineage)
     recorded = [artifact.record for artifact in made if artifact.record]
     started = sorted(record.started for record in recorded) or [""]
     return Explanation(
         name=top.label,
         fingerprint=top.manifest.fingerprint if top.manifest else "",
         caption=_caption(top),
-        trained=trained(lineage),
-        recipes=_recipes(lineage),
-        shares={kind: _share(group) for kind, group in _by_kind(made).items()},
+        trained=trained(lineage, along),
+        recipes=_recipes(kinds, along, _runs(lineage)),
+        shares={kind: _share(group) for kind, group in kinds.items()},
         hours=_hours(made),
         commits=_commits(made),
         versions=_versions(made),
@@ -86,12 +87,14 @@ def _share(group: list[Artifact]) -> Share:
     return Share(len(group), sum(artifact.bytes for artifact in group), round(seconds, 3))
 
 
-def _recipes(lineage: Lineage) -> dict[str, Contrast]:
+def _recipes(
+    kinds: Mapping[str, list[Artifact]], along: Mapping[str, Fields], runs: Mapping[str, str]
+) -> dict[str, Contrast]:
     """Return for each kind its recipes side by side: trajectories by the study's runs, others by equal recipes."""
     found = {}
-    for kind, group in _by_kind(artifact for artifact in lineage if artifact.manifest).items():
+    for kind, group in kinds.items():
         if kind == "checkpoint":
-            found[kind] = contrast(_by_run(trajectories(lineage), _runs(lineage)))
+            found[kind] = contrast(_by_run(along, runs))
             continue
         equal: dict[str, list[Fields]] = defaultdict(list)
         for artifact in group:
@@ -102,7 +105,7 @@ def _recipes(lineage: Lineage) -> dict[str, Contrast]:
     return found
 
 
-def _by_run(recipes: dict[str, Fields], runs: Mapping[str, str]) -> list[tuple[str, list[Fields]]]:
+def _by_run(recipes: Mapping[str, Fields], runs: Mapping[str, str]) -> list[tuple[str, list[Fields]]]:
     groups: dict[str, list[Fields]] = defaultdict(list)
     for name, fields in recipes.items():
         groups[runs.get(name, "in no table")].append(fields)

@@ -43,10 +43,13 @@ def trajectories(lineage: Lineage) -> dict[str, Fields]:
     return found
 
 
-def trained(lineage: Lineage) -> dict[str, Trained]:
-    """Return what was trained behind a result, by kind of artifact; what a lost manifest knew is left out."""
+def trained(lineage: Lineage, along: Mapping[str, Fields]) -> dict[str, Trained]:
+    """Return what was trained behind a result, by kind of artifact; `along` has its `trajectories`.
+
+    What a lost manifest knew is left out.
+    """
     done: dict[str, list[tuple[int, int, Any]]] = defaultdict(list)
-    for fields in trajectories(lineage).values():
+    for fields in along.values():
         done["checkpoint"].append((fields["steps"], fields["tokens"], fields.get("seed")))
     for artifact in _finished(lineage, "finetuned"):
         steps, summary = _updates(artifact), artifact.manifest.summary if artifact.manifest else {}

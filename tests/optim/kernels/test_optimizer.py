@@ -19,7 +19,7 @@ from coolbits.models.presets import preset
 from coolbits.optim import build, kernels, reference
 from coolbits.optim.adam import Adam
 from coolbits.optim.codecs import Blockwise
-from coolbits.optim.kernels import product, updates
+from coolbits.optim.kernels import product, steps
 from coolbits.optim.muon import Muon, update_scale
 from coolbits.optim.newton_schulz import COEFFICIENTS, orthogonalize
 from coolbits.optim.optimizer import Group, Optimizer
@@ -73,7 +73,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             counts[self.name] += 1
             return lambda *arguments, **options: None
 
-    for module, name in ((updates, "_adam_kernel"), (updates, "_momentum_kernel"), (product, "_gram_kernel")):
+    for module, name in ((steps, "adam_kernel"), (steps, "momentum_kernel"), (product, "_gram_kernel")):
         monkeypatch.setattr(module, name, Counted(name))
     return counts
 
@@ -217,7 +217,7 @@ class TestLaunches:
         give_gradients(model, 1)
         built_with(kernels, name, model).step(LR)
         assert len(list(model.parameters())) > 200
-        assert launches == {"_momentum_kernel" if "SGDM" in name else "_adam_kernel": 1}
+        assert launches == {"momentum_kernel" if "SGDM" in name else "adam_kernel": 1}
 
     @pytest.mark.parametrize("layers", [2, 17])
     def test_those_of_muon_are_as_many_as_there_are_shapes(
@@ -227,7 +227,7 @@ class TestLaunches:
         model = model_of(layers, device)
         give_gradients(model, 1)
         built_with(kernels, "Muon-8L+AdamW-8D", model, "bfloat16").step(LR)
-        assert launches == {"_momentum_kernel": 3, "_gram_kernel": 3 * 5 * 2, "_adam_kernel": 1}
+        assert launches == {"momentum_kernel": 3, "_gram_kernel": 3 * 5 * 2, "adam_kernel": 1}
 
     def test_float32_is_multiplied_by_pytorch(
         self, built_with: Build, launches: Counter[str], device: torch.device
@@ -235,7 +235,7 @@ class TestLaunches:
         model = model_of(2, device)
         give_gradients(model, 1)
         built_with(kernels, "Muon-8L", model, "float32").step(LR)
-        assert launches == {"_momentum_kernel": 3}
+        assert launches == {"momentum_kernel": 3}
 
 
 class TestNewtonSchulz:

@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 from coolbits.optim import kernels, reference
 from coolbits.optim.adam import Adam
 from coolbits.optim.codecs import Blockwise, Parts
-from coolbits.optim.kernels import updates
+from coolbits.optim.kernels import steps
 from coolbits.optim.sgd import SGD
 
 LR = 0.01
@@ -178,8 +178,8 @@ def test_two_hundred_tensors_are_one_launch(index: int, device: torch.device, mo
             grids.append(tuple(grid))
             return lambda *arguments, **options: None
 
-    monkeypatch.setattr(updates, "_adam_kernel", Counted())
-    monkeypatch.setattr(updates, "_momentum_kernel", Counted())
+    monkeypatch.setattr(steps, "adam_kernel", Counted())
+    monkeypatch.setattr(steps, "momentum_kernel", Counted())
     name, arguments = list(calls(problem(device, [5] * 200)))[index]
     getattr(kernels, name)(**arguments)
     assert grids == [(200,)]

@@ -42,7 +42,8 @@ def of_each_kind(rows: pd.DataFrame) -> list[tuple[style.Look, pd.DataFrame]]:
         for window, line in zip(windows, _LINES * len(windows), strict=False):
             own = style.Look(f"{look.label}, {window} members", look.color, look.marker, line)
             groups.append((own, of_kind[of_kind.window == window]))
-    return groups
+    looks = style.told_apart([look for look, _ in groups])
+    return [(look, rows) for look, (_, rows) in zip(looks, groups, strict=True)]
 
 
 def draw_average(axes: style.Axes, rows: pd.DataFrame, y: str, look: style.Look) -> None:

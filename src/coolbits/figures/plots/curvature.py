@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from coolbits.figures import crosses, drawing, selection, style
+from coolbits.figures import crosses, drawing, scales, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.plots.averages import draw_average, of_each_kind
 from coolbits.figures.selection import Options, Tables, check_options
@@ -31,23 +31,24 @@ def draw(tables: Tables, options: Options) -> Figure:
     _spectrum_along(axes[2], checkpoints, main)
     shades = zip(sorted(rates.peak_lr.unique()), style.shades(max(1, rates.peak_lr.nunique())), strict=False)
     looks = {rate: Look(f"peak rate {selection.rate_label(rate)}", shade, "s") for rate, shade in shades}
+    for panel in axes[:3]:
+        crosses.diverged(panel, main, style.TRUNK)
     for rate, look in looks.items():
         own = rates[rates.peak_lr == rate]
         for panel, y in zip(axes[3:], ("top_eigenvalue", "trace"), strict=False):
             drawing.curve(panel, own, y, look)
+            crosses.diverged(panel, own, look)
         _spectrum(axes[5], checkpoints, own, look)
     for place, panel in enumerate(axes):
         panel.set_ylabel(_LABELS[place % 3])
         if place < 3:
-            panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
+            scales.from_zero(panel)
+            panel.set_ylim(top=1.05 * panel.get_ylim()[1])
         else:
-            panel.set_yscale("log")
-            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.yaxis.set_major_formatter("{x:g}")
-            panel.yaxis.set_minor_formatter(NullFormatter())
+            scales.scale_values(panel)
+        crosses.make_room(panel)
         if place < 5:
             style.token_axis(panel)
-            crosses.diverged(panel, main if place < 3 else rates, style.TRUNK)
     shown = [style.TRUNK, style.DECAY, *(look for look, _ in averaged), *looks.values()]
     style.legend(figure, [*drawing.handles(shown), *crosses.entry(pd.concat([main, rates]))])
     return figure
@@ -68,12 +69,13 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     shares = (table.trace_error / table.trace.abs()).dropna()
     error = f" (standard error at most {100 * shares.max():.1f} %)" if len(shares) else ""
     residual = 100 * (table.residual / table.top_eigenvalue).max()
+    thin = "; thick lines: means, thin ones: single seeds" if seeds > 1 else ""
     return (
         "Hessian of the held-out loss (nats per token) in all weights, along a trunk at a constant rate and its "
         f"cooldowns{averaged}. a: its largest eigenvalue, the sharpness. b: its trace by Hutchinson's estimate{error}. "
         f"c: its {count} largest eigenvalues by Lanczos' method (residual at most {residual:.2g} % of the largest)"
         f"{less}.{below} {selection.setting_label(main)}. n = {len(main)} models from {seeds} "
-        f"seed{'s' * (seeds > 1)}. {scale}."
+        f"seed{'s' * (seeds > 1)}{thin}. {scale}."
     )
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import crosses, drawing, style
 from coolbits.figures.marks import stand_for
-from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label
+from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label, variant_looks
 from coolbits.study.optimizer_names import display_name
 
 NAME = "finetuning"
@@ -28,11 +28,15 @@ def draw(tables: Tables, options: Options) -> Figure:
         _ends(end, whole[whole["last"]], lost, look, place)
     if rows.loss.notna().any():
         # A run about to diverge may be far above all others: it leaves the panel at the top.
-        low, high = float(rows.loss.min()), float(rows[rows.step == 0].loss.max())
-        along.set_ylim(low - _MARGIN * (high - low), high + 2 * _MARGIN * (high - low))
+        shown = rows[(rows.step == 0) | (rows.outcome != "diverged")].loss
+        low, high = float(rows.loss.min()), float(shown.max())
+        along.set_ylim(low - _MARGIN * (high - low), high + _MARGIN * (high - low))
+        crosses.make_room(along)
     along.set(xlabel="Updates", ylabel=f"L{_LOSS}\n{_UNIT}", xlim=(0, None))
     end.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     end.set(xlabel=f"Final l{_LOSS} {_UNIT}", ylim=(len(looks) - 0.5, -0.5))
+    if not rows["last"].any():
+        end.set_xticks([])
     style.legend(figure, drawing.handles(looks.values()) + crosses.entry(rows))
     return figure
 
@@ -45,7 +49,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     rates = rows.drop_duplicates("variant")
     settings = ", ".join(f"{name} {rate_label(rate)}" for name, rate in zip(rates.variant, rates.peak_lr, strict=True))
     means = ends.groupby("variant", sort=False)[["loss", "exact"]].mean()
-    finals = ", ".join(f"{name} {row.loss:.3f} ({row.exact:.0%})" for name, row in means.iterrows())
+    finals = ", ".join(f"{name} {row.loss:.3f} ({100 * row.exact:.0f} %)" for name, row in means.iterrows())
     lost = rows[rows.outcome == "diverged"].trajectory.nunique()
     died = f" Crosses: {lost} fine-tuning{'s' * (lost > 1)} diverged." if lost else ""
     start = rows[rows.step == 0].loss.mean()
@@ -79,12 +83,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
 
 
 def _looks(rows: pd.DataFrame) -> dict[str, style.Look]:
-    variants = rows.drop_duplicates("variant").sort_values(["optimizer", "states"], kind="stable")
-    kinds = list(dict.fromkeys(variants.optimizer))
-    return {
-        variant: style.variant_look(variant, style.optimizer_look(kind, kinds), states)
-        for variant, kind, states in variants[["variant", "optimizer", "states"]].to_numpy().tolist()
-    }
+    return {look.label: look for look in variant_looks(rows).values()}
 
 
 def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: style.Look) -> None:

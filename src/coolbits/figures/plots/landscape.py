@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -104,6 +105,7 @@ def _norm() -> BoundaryNorm:
 def _contours(axes: Axes, grid: pd.DataFrame) -> None:
     """Fill between the levels, and draw their lines; what lies above the last is as dark as it gets."""
     above = grid.pivot(index="y", columns="x", values="grid_loss") - grid.loss.iloc[0]
+    above = above.where(np.isfinite(above), 2 * _LEVELS[-1])  # a loss that overflowed is above all levels
     across, up = above.columns.to_numpy(), above.index.to_numpy()
     axes.contour(across, up, above, levels=_LEVELS, colors="white", linewidths=0.4)
     axes.contourf(across, up, above, levels=_LEVELS, cmap=_COLORS, norm=_norm(), extend="both")

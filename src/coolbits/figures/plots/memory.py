@@ -1,9 +1,11 @@
 """Bytes of optimizer states by model and optimizer, and what 8-bit states save (paper B's memory footprint)."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from coolbits.figures import style
 from coolbits.figures.marks import stand_for
@@ -14,6 +16,7 @@ NAME = "memory"
 _GIB = 2**30
 _CODED = 0.45  # opacity of what is stored in codes
 _LEAST = 0.001  # share; a smaller saving is none
+_ALIKE = 0.01  # share; savings no further apart share a line
 _MOST = 5
 _BAR = ["model", "optimizer"]
 
@@ -74,6 +77,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
         saved = f"  −{100 * cut:.1f} %" if cut > _LEAST else ""
         axes.text(left + 0.02 * longest, height, size + saved, va="center", fontsize=7)
     axes.set(xlim=(0, 1.2 * longest), xlabel="Optimizer states (GiB)")
+    axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.set_yticks(range(len(optimizers)), optimizers)
     axes.set_ylim(len(optimizers) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -96,10 +100,15 @@ def _savings(axes: Axes, table: pd.DataFrame) -> None:
     bars = table.drop_duplicates(_BAR)
     saved = bars[bars.cut > _LEAST].pivot(index="parameters", columns="optimizer", values="cut")
     order = [name for name in dict.fromkeys(bars.optimizer) if name in saved]
-    alike: dict[tuple[float, ...], list[str]] = {}
+    alike: list[list[str]] = []
     for optimizer in order:
-        alike.setdefault(tuple(saved[optimizer].round(2)), []).append(optimizer)
-    for place, names in enumerate(alike.values()):
+        for names in alike:
+            if np.allclose(saved[optimizer], saved[names[0]], rtol=0, atol=_ALIKE, equal_nan=True):
+                names.append(optimizer)
+                break
+        else:
+            alike.append([optimizer])
+    for place, names in enumerate(alike):
         line = 100 * saved[names[0]]
         marks = axes.plot(line.index.astype(float), line, marker="osD^v"[place % 5], color=str(0.25 * (place % 3)))
         stand_for(marks, bars[bars.optimizer.isin(names)], by="parameters")

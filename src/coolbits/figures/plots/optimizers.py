@@ -32,6 +32,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     drawing.views(errors, shown, groups, selection.quantizer_label(rows), _runs)
     started = training[training.tokens > 0.05 * training.tokens.max()].loss
     curves.set_ylim(float(started.min()) - 0.05, min(float(started.max()) + 0.1, _FAR * float(started.min())))
+    crosses.make_room(curves)
     curves.set(ylabel=f"Training {style.LOSS.lower()}")
     style.token_axis(curves)
     early = drawing.handles([style.pale(style.Look("before the decay (c)", style.GREY))]) if _phases(rows) > 1 else []

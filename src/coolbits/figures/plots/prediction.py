@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, selection, style
+from coolbits.figures import crosses, drawing, scales, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.figures.style import Look
 from coolbits.rows import averages, decays, main_rows, runs, trunks
@@ -22,8 +22,13 @@ def draw(tables: Tables, options: Options) -> Figure:
     figure, (scatter, length, curvature) = style.panels(3, height=2.7)
     shown = [_scatter(scatter, rows, size) for rows, size in zip(chosen, _SIZES, strict=False)]
     scatter.set(
-        xscale="log", yscale="log", xlabel="Predicted increase (nats per token)", ylabel="Measured increase (nats)"
+        xscale="log",
+        yscale="log",
+        xlabel="Predicted increase (nats per token)",
+        ylabel="Measured increase\n(nats per token)",
     )
+    for axis in (scatter.xaxis, scatter.yaxis):
+        scales.log_ticks(axis)
     low = max(scatter.get_xlim()[0], scatter.get_ylim()[0])
     scatter.axline((low, low), (10 * low, 10 * low), color=style.GREY, linestyle="--", linewidth=0.8, zorder=1)
     main = _main(chosen[0])
@@ -31,11 +36,13 @@ def draw(tables: Tables, options: Options) -> Figure:
     _fan(curvature, main, "curvature")
     _fan(curvature, main, "random_curvature", line=":")
     length.set_ylabel("Squared error |dW|²")
-    length.set_ylim(bottom=0)
-    curvature.set(yscale="log", ylabel="Curvature along the error dW")
+    scales.from_zero(length)
+    curvature.set_ylabel("Curvature along the error dW")
+    scales.scale_values(curvature)
     for panel in (length, curvature):
-        style.token_axis(panel)
         crosses.diverged(panel, main, style.TRUNK)
+        crosses.make_room(panel)
+        style.token_axis(panel)
     random = Look("random error", style.GREY, "", ":")
     looks = {look.label: look for looks in shown for look in looks}
     kinds = [
@@ -59,6 +66,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     sizes = " (large and small marks)" if len(chosen) > 1 else ""
     middle = f"{ratio.median():.2f} ({ratio.quantile(0.1):.2f} to {ratio.quantile(0.9):.2f}: from the 10th to the 90th"
     seeds, main = rows.seed.nunique(), _main(chosen[0])
+    thin = "; thick lines: means, thin ones: single seeds" if main.seed.nunique() > 1 else ""
     return (
         f"Is the cost of quantization ({names}) curvature times error? a{sizes}: held-out loss L(w + dW) - L(w), with "
         "w the weights and dW what quantization changes, against g'dW + dW'H dW / 2 with gradient g and Hessian H at "
@@ -66,7 +74,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"dW'H dW = |dW|² times curvature along dW, under {selection.quantizer_label(chosen[0])}, along a trunk at a "
         "constant rate and its cooldowns; dotted: the curvature along random errors of the same size in every "
         f"module. {selection.setting_label(main)}. n = {len(rows)} quantized models from {seeds} "
-        f"seed{'s' * (seeds > 1)}.{selection.fallback_note(rows)} {scale}."
+        f"seed{'s' * (seeds > 1)}{thin}.{selection.fallback_note(rows)} {scale}."
     )
 
 

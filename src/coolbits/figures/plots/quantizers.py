@@ -1,5 +1,8 @@
 """What each quantizer costs a pretrained model: held-out loss, and accuracy where the study asks tasks."""
 
+from collections.abc import Sequence
+from math import ceil
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,25 +18,30 @@ NAME = "quantizers"
 _LINEAR = 1.0  # percent: errors below, which may be negative, are drawn to scale, those above by their logarithm
 _MEAN = Look("mean of the tasks", "black", "|", "")
 _ROW, _TASK_ROW = 0.17, 0.065  # inches of a quantizer's row, of each task in it
+_COLUMNS = 2  # panels side by side: names and numbers need the width
 _EDGE = "0.85"
 _SPREAD = 0.8  # of a row, over which its tasks stand
 
 
 def draw(tables: Tables, options: Options) -> Figure:
-    """Draw a column of panels a model, a line a quantizer: relative error of the loss, and accuracy drop by task."""
+    """Draw panels of each model, a line a quantizer: relative error of the loss, and accuracy drop by task."""
     errors, drops = _errors(tables, options), _drops(tables, options)
     models, names = list(dict.fromkeys(errors.run)), list(dict.fromkeys(errors.quantizer))
     kinds = 1 if drops is None else 2
-    columns, rows = (kinds, 1) if len(models) == 1 else (len(models), kinds)
     tasks = {} if drops is None else _looks(drops)
+    columns = min(_COLUMNS, kinds * len(models))
+    rows = ceil(kinds * len(models) / columns)
     figure, panels = style.panels(columns, rows=rows, height=rows * (0.7 + len(names) * _row_height(len(tasks))))
     for place, model in enumerate(models):
-        _loss(panels[place], errors[errors.run == model], names)
+        loss, *accuracy = _of_model(panels, place, kinds, len(models))
+        loss.set_title(model)
+        _loss(loss, errors[errors.run == model], names, _wide(errors))
         if drops is not None:
-            _accuracy(panels[place + len(models)], drops[drops.run == model], names, tasks)
-    for panel, model in zip(panels, models * (columns // len(models)), strict=False):
-        panel.set_title(model)
-    for number, panel in enumerate(panels):
+            _accuracy(accuracy[0], drops[drops.run == model], names, tasks)
+            accuracy[0].set_title(model if len(models) != _COLUMNS else "")
+    for spare in panels[kinds * len(models) :]:
+        spare.remove()
+    for number, panel in enumerate(panels[: kinds * len(models)]):
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.tick_params(labelleft=number % columns == 0)
@@ -58,11 +66,12 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         for run, parameters, tokens in zip(models.run, models.parameters, models.tokens, strict=True)
     )
     confidence = f"{100 * tables['loss'].attrs.get('confidence', 0.95):g} %"
+    scaled = f", to scale below {_LINEAR:g} % (shaded) and logarithmic above" if _wide(errors) else ""
     parts = [
         f"What each quantizer costs: {named}.",
         f"Relative quantization error of the cross-entropy on {int(errors.documents.max())} held-out documents, "
-        f"CE(q) / CE - 1, to scale below {_LINEAR:g} % (shaded) and logarithmic above; bars: {confidence} bootstrap "
-        "interval over documents, base and quantized model paired.",
+        f"CE(q) / CE - 1{scaled}; bars: {confidence} bootstrap interval over documents, base and quantized model "
+        "paired.",
     ]
     if drops is not None:
         sizes = ", ".join(f"{task} {int(count)}" for task, count in drops.groupby("task").samples.max().items())
@@ -97,11 +106,21 @@ def _chosen(table: pd.DataFrame, options: Options) -> pd.DataFrame:
     return demand(NAME, rows, "quantized pretrained model")
 
 
+def _of_model(panels: Sequence[Axes], place: int, kinds: int, models: int) -> Sequence[Axes]:
+    """Return the panels of a model: two models stand side by side, their kinds below each other, others in turn."""
+    return panels[place::models] if models == _COLUMNS else panels[place * kinds : (place + 1) * kinds]
+
+
 def _looks(drops: pd.DataFrame) -> dict[str, Look]:
     return {task: style.nth_look(str(task), place) for place, task in enumerate(dict.fromkeys(drops.task))}
 
 
-def _loss(panel: Axes, rows: pd.DataFrame, names: list[str]) -> None:
+def _wide(errors: pd.DataFrame) -> bool:
+    """Whether some error is beyond those drawn to scale, so that the axis has a logarithmic part."""
+    return bool((100 * errors.relative_error.abs() > _LINEAR).any())
+
+
+def _loss(panel: Axes, rows: pd.DataFrame, names: list[str], wide: bool) -> None:
     for place, name in enumerate(names):
         own = rows[rows.quantizer == name]
         panel.hlines([place] * len(own), 100 * own.relative_low, 100 * own.relative_high, color="black", linewidth=1.1)
@@ -109,6 +128,10 @@ def _loss(panel: Axes, rows: pd.DataFrame, names: list[str]) -> None:
         for part, face in ((own[~fallen], "black"), (own[fallen], "white")):
             mark = panel.plot(100 * part.relative_error, [place] * len(part), "ok", markerfacecolor=face, zorder=3)
             stand_for(mark, part)
+    if not wide:
+        panel.axvline(0, color=style.GREY, linewidth=0.7)
+        panel.set_xlabel(style.ERROR)
+        return
     panel.set_xscale("symlog", linthresh=_LINEAR)
     panel.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=_LINEAR))
     panel.xaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=_LINEAR, subs=range(2, 10)))

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.scales import log_ticks
 from coolbits.figures.style import GREY, Look, token_axis
 
 SECOND = ("exp_avg_sq",)
@@ -98,8 +98,12 @@ def values_of(rows: pd.DataFrame, panel: Panel) -> pd.Series:
 
 
 def line_style(rows: pd.DataFrame, panel: Panel, look: Look) -> dict[str, Any]:
-    """Return how the line of `rows` is drawn: thin where it shows what linear codes would do to float32 states."""
+    """Return how the line of `rows` is drawn: thin where it shows what linear codes would do to float32 states.
+
+    Of a single step there is a mark, since there is no line.
+    """
     style = {"color": look.color, "linestyle": look.line}
+    style |= {"marker": look.marker} if rows.step.nunique() == 1 else {}
     return style | ({"linewidth": _THIN} if _would_be(rows, panel) else {})
 
 
@@ -115,12 +119,16 @@ def _would_be(rows: pd.DataFrame, panel: Panel) -> bool:
 
 
 def scale_axes(axes: Axes, panel: Panel) -> None:
-    """Label and scale the axes of a panel: the measure against training tokens."""
-    axes.set(ylabel=panel.label, yscale="log" if panel.logarithmic else "linear")
+    """Label and scale the axes of a panel, the measure against training tokens, or say that it has no values."""
+    axes.set_ylabel(panel.label)
+    if not np.isfinite(axes.dataLim.y0):
+        axes.set(xlabel="Training tokens", xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    if panel.logarithmic:
+        axes.set_yscale("log")
     if panel.logarithmic and panel.percent:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        log_ticks(axes.yaxis)
     token_axis(axes, logarithmic=True)
 
 

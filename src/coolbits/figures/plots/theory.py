@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from coolbits.figures import drawing, style
+from coolbits.figures import drawing, scales, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options
 from coolbits.figures.style import Look
@@ -96,7 +96,7 @@ def _errors(axes: Axes, table: pd.DataFrame) -> None:
             _dots(axes, place + shift, 100 * own.value, own, look, hollow=codec == "dynamic")
             axes.plot(place + shift, 100 * own.bound.mean(), "_", color=look.color, markersize=11)
     axes.set(yscale="log", ylabel="Error of the momentum (%)")
-    axes.yaxis.set_major_formatter("{x:g}")
+    scales.log_ticks(axes.yaxis)
     _names(axes, [look.label.replace(", ", ",\n").replace(" and ", "\nand ") for look in looks.values()])
 
 
@@ -133,7 +133,7 @@ def _updates(axes: Axes, table: pd.DataFrame) -> None:
                 across = place + 0.26 * (step - (len(looks) - 1) / 2) + shift
                 _dots(axes, across, 100 * own.value, own, look, codec != "linear")
     axes.set(yscale="log", ylabel="Change of the next update (%)")
-    axes.yaxis.set_major_formatter("{x:g}")
+    scales.log_ticks(axes.yaxis)
     _names(axes, list(_UPDATES.values()))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, selection, style
+from coolbits.figures import crosses, drawing, scales, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import decays, main_rows, runs, trunks
 
@@ -25,13 +25,14 @@ def draw(tables: Tables, options: Options) -> Figure:
         drawing.rates(panel, runs(rows))
         panel.set_title(selection.quantizer_label(rows))
         panel.set_ylabel(style.ERROR)
-        panel.set_ylim(bottom=0)
+        scales.from_zero(panel)
     _fan(axes[-1], per_quantizer[0], "base_loss", looks)
     _fan(axes[-1], per_quantizer[0], "loss", looks, line="--")
     axes[-1].set_ylabel(style.LOSS)
     for panel in axes:
-        style.token_axis(panel)
         crosses.diverged(panel, per_quantizer[0], style.TRUNK)
+        crosses.make_room(panel)
+        style.token_axis(panel)
     entries = drawing.handles([style.TRUNK, *looks.values()]) + drawing.handles([full, quantized], marked=False)
     style.legend(figure, entries + drawing.notes(pd.concat(per_quantizer), rate=True))
     return figure

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, style
+from coolbits.figures import crosses, drawing, scales, style
 from coolbits.figures.marks import gathered, stand_for
 from coolbits.figures.selection import (
     Options,
@@ -37,11 +37,15 @@ def draw(tables: Tables, options: Options) -> Figure:
             _crosses(panel, of_variant(rows, variant), look)
         _ends(ends, of_variant(rows, variant), place, look)
     losses.set(yscale="log", ylabel="Training loss (nats per image)")
+    scales.log_ticks(losses.yaxis)
     for panel in (losses, accuracies):
+        crosses.make_room(panel)
         panel.set(xlabel="Epochs", xlim=(0, None))
     accuracies.set(ylabel="Held-out accuracy (%)")
     ends.set(ylabel="Final held-out accuracy (%)", xlim=(-0.6, len(looks) - 0.4))
     ends.set_xticks(range(len(looks)), [look.label for look in looks.values()], rotation=40, ha="right")
+    if not (rows.outcome == "complete").any():
+        ends.set_yticks([])
     style.legend(figure, [*drawing.handles(looks.values(), marked=False), *crosses.entry(rows)])
     return figure
 
@@ -59,8 +63,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"{first.model} ({si(int(first.parameters))} parameters) on {first.images} ({int(first.train_images):,} images "
         f"for training) by optimizer and precision of its states, at the peak rate of highest accuracy at the end "
         f"({rates}). a: cross-entropy of training batches, smoothed. b: accuracy on held-out images after each epoch. "
-        f"c: the same after the last epoch. Lines and large marks: {several}. n = {runs} runs from {seeds} "
-        f"seed{'s' * (seeds > 1)}.{_lost(rows)} {scale}."
+        f"c: the same after the last epoch. Lines and large marks: {several}. n = {runs} "
+        f"run{'s' * (runs > 1)} from {seeds} seed{'s' * (seeds > 1)}.{_lost(rows)} {scale}."
     )
 
 
@@ -99,7 +103,8 @@ def _curves(axes: Axes, rows: pd.DataFrame, y: str, look: Look) -> None:
             stand_for(axes.plot(run.epoch, factor * run[y], linewidth=0.5, alpha=0.45, **style_), run)
     mean = rows.groupby("epoch", as_index=False).agg({y: "mean", "seed": "nunique", **gathered(rows)})
     mean = mean[mean.seed == rows.seed.nunique()]
-    stand_for(axes.plot(mean.epoch, factor * mean[y], **style_), mean)
+    marker = look.marker if len(mean) == 1 else ""
+    stand_for(axes.plot(mean.epoch, factor * mean[y], marker=marker, **style_), mean)
 
 
 def _crosses(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
@@ -128,6 +133,8 @@ def _lost(rows: pd.DataFrame) -> str:
     lost = rows[rows.outcome == "diverged"].drop_duplicates("trajectory")
     found = []
     for variant, look in variant_looks(lost).items():
-        steps = sorted(of_variant(lost, variant).diverged_step)
-        found.append(f"{look.label} at step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}")
+        own = of_variant(lost, variant)
+        steps = sorted(own.diverged_step.unique())
+        when = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+        found.append(f"{look.label}{f', {len(own)} runs,' * (len(own) > 1)} at {when}")
     return f" Crosses: diverged ({'; '.join(found)})." if found else ""

@@ -10,7 +10,7 @@ import torch
 if find_spec("triton") is not None:
     from coolbits.optim.kernels.launch import INTERPRETED
     from coolbits.optim.kernels.product import gram
-    from coolbits.optim.kernels.updates import adam_step, momentum_step, sgd_step
+    from coolbits.optim.kernels.steps import adam_step, momentum_step, sgd_step
 
     __all__ = ["adam_step", "available", "gram", "momentum_step", "sgd_step"]
 else:
