@@ -9,11 +9,11 @@ unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 READY := $(VENV)/.ready
 VALIDATOR := $(VENV)/crate-validator
-STUDY := config.yaml
+export STUDY := config.yaml
 ACTIVATE := source $(VENV)/bin/activate
 
 results: $(READY)
-	@$(ACTIVATE); workflow/scripts/results.sh $(STUDY)
+	@$(ACTIVATE); workflow/scripts/results.sh "$$STUDY"
 
 test: lint $(VALIDATOR)/.ready
 	@$(ACTIVATE); export OMP_NUM_THREADS=1; python -m pytest -n 2 --dist worksteal -q --durations=15

@@ -1,6 +1,7 @@
 """The command line: what each command prints, and one sentence with status 2 for what a person got wrong."""
 
 import json
+import os
 from pathlib import Path
 
 import jsonschema
@@ -79,6 +80,19 @@ def test_accept_keeps_an_artifact_that_other_code_made(tmp_path, capsys):
     assert f"accepted under code {now.code.digest[:8]}" in capsys.readouterr().out
     assert now.is_current(node)
     assert json.loads((node.directory(tmp_path) / "accepted.json").read_text())["why"] == "renamed a variable"
+
+
+def test_who_has_no_name_accepts_by_number(tmp_path, monkeypatch):
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    node = make_node("corpus", "english", {}, {})
+    Store(tmp_path, code_slice(STAGES["corpus"])).ensure(node, lambda _: {})
+    assert cli.main(["accept", str(node.directory(tmp_path)), "--why", "renamed a variable"]) == 0
+    assert json.loads((node.directory(tmp_path) / "accepted.json").read_text())["who"] == str(os.getuid())
 
 
 def test_accept_wants_a_reason(tmp_path, capsys):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from coolbits.resampling import percentiles, resampled_means
+from coolbits.resampling import interval_of_mean, percentiles, resampled_means
 from coolbits.statistics import mean_interval
 
 VALUES = np.random.default_rng(0).normal(3, 1, (4, 50))
@@ -36,3 +37,35 @@ def test_draws_that_are_not_finite_are_left_out() -> None:
     low, high = percentiles(drawn, 1.0)
     assert (low[0], high[0]) == (1.0, 3.0)
     assert np.isnan([low[1], high[1]]).all()
+
+
+def test_one_unit_says_nothing_of_spread() -> None:
+    drawn = resampled_means(VALUES[:, :1], 10, seed=0)
+    assert drawn.shape == (4, 10)
+    assert np.isnan(drawn).all()
+    assert np.isnan(interval_of_mean(np.concatenate([VALUES[:, :1], drawn], axis=1), 0.95)).all()
+
+
+def with_documents(estimates: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
+    """Return units whose documents, the same for all, add noise to estimates and resamples: [units, 1 + samples]."""
+    shared = generator.normal(0, noise, 500) if noise else np.zeros(500)
+    return estimates[:, None] + generator.normal(0, noise) + np.concatenate([[0.0], shared])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("noise", [0.0, 0.5, 2.0])
+def test_intervals_of_few_seeds_hold_the_mean_as_often_as_they_say(seeds: int, noise: float) -> None:
+    generator = np.random.default_rng(seeds)
+    held = []
+    for _ in range(2000):
+        low, high = interval_of_mean(with_documents(generator.normal(0, 1, seeds), noise, generator), 0.95)
+        held.append(low <= 0 <= high)
+    assert 0.935 < np.mean(held) < (0.965 if noise == 0 else 1)
+
+
+def test_quiet_documents_leave_students_t_and_seeds_that_agree_the_percentiles() -> None:
+    quiet = np.repeat([[1.0], [1.5], [0.7]], 100, axis=1)
+    assert interval_of_mean(quiet, 0.9) == pytest.approx(tuple(ttest_1samp(quiet[:, 0], 0).confidence_interval(0.9)))
+    drawn = np.random.default_rng(0).gamma(2, 1, 1000)
+    agreeing = np.tile(np.concatenate([[2.0], drawn]), (3, 1))
+    assert interval_of_mean(agreeing, 0.9) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])))

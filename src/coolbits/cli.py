@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     for kind, module in STAGES.items():
         stage = verbs.add_parser(kind, help=f"make the {kind} artifacts of a recipe file")
         stage.add_argument(
-            "recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/*.json"
+            "recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/STUDY/*.json"
         )
         stage.add_argument("out", type=Path, help="OUT: the results folder")
         stage.add_argument("--threads", type=at_least(1), default=1, help="CPU threads (default: 1)")
@@ -148,8 +148,15 @@ def _accept(options: argparse.Namespace) -> None:
 
     codes = [code_slice(STAGES[read_manifest(directory).kind]) for directory in options.artifacts]
     for directory, code in zip(options.artifacts, codes, strict=True):
-        accept(directory, code, getpass.getuser(), options.why)
+        accept(directory, code, _user(), options.why)
         print(f"{directory}: accepted under code {code.digest[:8]}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that nobody has
+        return str(os.getuid())
 
 
 if __name__ == "__main__":

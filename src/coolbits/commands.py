@@ -154,7 +154,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 
 def _gc(options: argparse.Namespace) -> None:
-    from coolbits.provenance.garbage import demand_idle, find_garbage, other_studies, remove
+    from coolbits.provenance.garbage import HOURS_AT_WORK, demand_idle, find_garbage, other_studies, remove
     from coolbits.study.plan import make_plan
     from coolbits.study.units import si
 
@@ -169,6 +169,8 @@ def _gc(options: argparse.Namespace) -> None:
         print(f"{garbage.path}: {si(garbage.bytes)}B, {garbage.why}", flush=True)
         if options.yes:
             remove(garbage, options.results)
+    for path in sweep.at_work:
+        print(f"{path}: stays, a job may be at work in it: written to in the last {HOURS_AT_WORK} hours")
     if sweep.held:
         print(f"{len(sweep.held):,} artifacts that no given study wants stay: results that are there need them")
     if others := other_studies(options.results, names):

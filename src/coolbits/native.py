@@ -23,8 +23,9 @@ _WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD6
 def library(source: Path, *included: Path) -> ctypes.CDLL | None:
     """Return the functions compiled from `source`, which includes `included`; None if there is no compiler or it fails.
 
-    The cache is TORCHINDUCTOR_CACHE_DIR, where PyTorch's compiler has its own, or else the user's cache folder. Names
-    of files tell sources, compiler, its version and the processor's instructions: unlike machines can share them.
+    The cache is TORCHINDUCTOR_CACHE_DIR, where PyTorch's compiler has its own, or else the user's cache folder. For a
+    user who has no home nothing is compiled: code is loaded from no folder to which others can write. Names of files
+    tell sources, compiler, its version and the processor's instructions: unlike machines can share them.
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
@@ -41,7 +42,7 @@ def library(source: Path, *included: Path) -> ctypes.CDLL | None:
                 _output([*command, str(source), "-o", str(made)])
                 made.replace(path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         _LOG.warning("%s cannot be compiled: %s", source.name, reason if isinstance(reason, str) else reason.decode())
         return None
@@ -62,10 +63,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _cache_folder() -> Path:
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or user / "coolbits")
+    shared = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    folder = Path(shared) if shared else _user_cache() / "coolbits"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _user_cache() -> Path:
+    """Return the user's cache folder; RuntimeError if the user has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _output(command: list[str]) -> bytes:

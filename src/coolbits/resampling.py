@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 _WEIGHTS_AT_ONCE = 1 << 22
 
@@ -16,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 def resampled_means(values: Floats, samples: int, seed: int) -> Floats:
-    """Return the mean of each row of `values` in every resample of the units.
+    """Return the mean of each row of `values` in every resample of the units; of one unit, which has no spread, NaN.
 
     Args:
         values: [models, units]
@@ -25,28 +26,33 @@ def resampled_means(values: Floats, samples: int, seed: int) -> Floats:
 
     Returns: [models, samples]
     """
+    if values.shape[1] < 2:
+        return np.full((len(values), samples), np.nan)
     return np.concatenate([values @ weights.T for weights in _weights(values.shape[1], samples, seed)], axis=1)
 
 
-def mean_of_drawn(units: Floats, seed: int) -> Floats:
-    """Return the mean of units drawn with replacement, in each resample of what they share.
+def interval_of_mean(units: Floats, confidence: float) -> tuple[float, float]:
+    """Return the ends of the interval of the mean over units, NaN where the data do not decide one.
 
-    Drawing from k units understates their variance by (k - 1) / k: deviations between units are widened by
-    sqrt(k / (k - 1)) (Davison & Hinkley 1997, section 2.3). One unit is itself.
+    Units, seeds as a rule, are few: their share is Student's t. (A bootstrap of two normal numbers holds their mean in
+    61 % of cases where it says 95 %.) What all units share, documents, is resampled: its share are percentiles of the
+    mean. The two errors are independent, and half-widths add as squares. One unit has the share of documents alone.
+    Where nothing was resampled, one unit has no interval, and units that agree to the last digit have none: they do not
+    tell how far the next one would lie.
 
     Args:
-        units: [units, samples], of each unit its resamples
-        seed: of the draws
-
-    Returns: [samples]
+        units: [units, 1 + samples], of each unit its estimate, then its resamples
+        confidence: of the interval
     """
-    count, samples = units.shape
-    centre = units.mean(axis=0)
-    if count == 1:
-        return centre
-    picks = np.random.default_rng(seed).integers(count, size=(count, samples))
-    means = np.take_along_axis(units, picks, axis=0).mean(axis=0)
-    return centre + np.sqrt(count / (count - 1)) * (means - centre)
+    count, estimates, means = len(units), units[:, 0], units.mean(axis=0)
+    if len(means) == 1 and (count < 2 or np.allclose(estimates, estimates[0], rtol=1e-9, atol=1e-9)):
+        return np.nan, np.nan
+    low, high = percentiles(means[1:], confidence) if len(means) > 1 else (means[0], means[0])
+    spread = 0.0
+    if count > 1:
+        spread = student.ppf((1 + confidence) / 2, count - 1) * estimates.std(ddof=1) / np.sqrt(count)
+    below, above = (np.hypot(np.maximum(share, 0), spread) for share in (means[0] - low, high - means[0]))
+    return float(means[0] - below), float(means[0] + above)
 
 
 def percentiles(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -35,6 +37,55 @@ def test_after_an_error_the_old_directory_stays(tmp_path):
         raise RuntimeError
     assert entries(target) == ["kept"]
     assert entries(tmp_path) == ["artifact"]
+
+
+def write_by_hand(directory):
+    (directory / "late").write_text("y")
+
+
+def make_again(directory):
+    """As libraries do that miss the folder into which they save."""
+    directory.mkdir()
+    write_by_hand(directory)
+
+
+@pytest.mark.parametrize("inner", ["", "inner"])
+@pytest.mark.parametrize("making", [replacing, creating])
+def test_a_file_does_not_make_again_the_directory_that_was_removed_under_it(making, inner, tmp_path):
+    with pytest.raises(CoolbitsError) as refusal, making(tmp_path / "made") as directory:
+        shutil.rmtree(directory)
+        try:
+            write_text(directory / inner / "late", "y")
+        finally:
+            assert entries(tmp_path) == []
+    said = "removed by somebody while a job wrote to it; what it made is lost: run again"
+    assert str(refusal.value) == f"{directory}: {said}"
+
+
+@pytest.mark.parametrize("go_on", [write_by_hand, make_again, entries])
+@pytest.mark.parametrize("making", [replacing, creating])
+def test_of_a_directory_that_was_removed_nothing_is_put_in_place(making, go_on, tmp_path):
+    with pytest.raises(CoolbitsError, match="removed by somebody"), making(tmp_path / "made") as directory:
+        (directory / "early").write_text("x")
+        shutil.rmtree(directory)
+        go_on(directory)
+    assert entries(tmp_path) == []
+
+
+def test_an_error_in_a_directory_that_is_there_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "made") as directory:
+        (directory / "absent").read_text()
+
+
+def test_where_a_link_stood_it_is_replaced_and_not_what_it_led_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "precious").write_text("x")
+    (tmp_path / "artifact").symlink_to(tmp_path / "disk")
+    with replacing(tmp_path / "artifact") as directory:
+        (directory / "fresh").write_text("y")
+    assert entries(tmp_path / "artifact") == ["fresh"]
+    assert entries(tmp_path / "disk") == ["precious"]
+    assert entries(tmp_path) == ["artifact", "disk"]
 
 
 def test_creating_puts_the_whole_directory_where_nothing_is(tmp_path):

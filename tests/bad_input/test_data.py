@@ -45,7 +45,8 @@ def tokenizer(content: str) -> Change:
     def change(folder):
         (folder.path / "own").mkdir()
         (folder.path / "own" / "tokenizer.json").write_text(content)
-        local = {"kind": "local", "sha256": hashlib.sha256(content.encode()).hexdigest()}
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        local = {"kind": "local", "names": ["tokenizer.json"], "sha256": [digest]}
         folder.edit("tokenizer-0", lambda node: node.update(recipe={"tokenizer": local}, parents={}))
         folder.configure("tokenizer-0", locations={"tokenizer": [str(folder.path / "own")]})
 
@@ -129,6 +130,10 @@ TOKENIZERS = [
         "...own/tokenizer.json: its SHA-256 is ..., but the recipe's `sha256` is ...",
     ),
     (planned_tokenizer(Path.unlink), "...own/tokenizer.json: no such file"),
+    (
+        planned_tokenizer(lambda path: path.with_name("tokenizer_config.json").write_text("{}")),
+        "...own/tokenizer_config.json: not among the recipe's `names`, but the tokenizer would be read from it, too",
+    ),
     (
         lambda folder: folder.edit(
             "tokenizer-0",

@@ -43,6 +43,8 @@ WORSE_ACCURACY = {
     ("adamw", "32"): 0.0,
     ("adamw", "8D"): -0.2,
     ("adamw", "8L"): 9,
+    ("adamw", "8D-min0"): 0.1,
+    ("adamw", "8L-min0"): 30,
 }
 WORSE_ANSWERS = dict.fromkeys([("muon", "32"), ("muon", "8L"), ("muon", "8D"), ("adamw", "32"), ("adamw", "8D")], 0.2)
 WORSE_ANSWERS |= {("muon", "32"): 0.0, ("adamw", "32"): 0.0, ("adamw", "8L"): 9.0}
@@ -54,7 +56,15 @@ Study = tuple[Frame, Frame]
 
 def _points(seed: int) -> Iterator[dict[str, Any]]:
     """Yield the models of one seed; `shift` is the claimed effect on the error, `gain` that on the full loss."""
-    base = {"seed": seed, "run": "run", "model": "micro", "parameters": 1000, "optimizer": "adamw", "weight_decay": 0.1}
+    base: dict[str, Any] = {
+        "seed": seed,
+        "data_seed": seed,
+        "run": "run",
+        "model": "micro",
+        "parameters": 1000,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+    }
     base |= {"peak_lr": 1e-2, "lr": 0.0, "branch_tokens": None, "budget_tokens": None, "final": False}
     base |= {"source": "checkpoint", "average": None, "window": None, "gain": 0.0, "shift": 0.0}
     base |= {"states": "32", "beta2": 0.95, "decay_tokens": None, "decay_shape": None, "final_fraction": None}
@@ -103,7 +113,8 @@ def _points(seed: int) -> Iterator[dict[str, Any]]:
         run = {"trajectory": f"soup{member}-s{seed}", "family": f"souptrunk-s{seed}", "model": "tiny"}
         run |= {"schedule": "cooldown", "branch_tokens": tokens(6), "budget_tokens": tokens(7)} | decay(1)
         yield at(7, "decay", **run, shift=2.0, final=True)
-    yield at(7, "decay", **run | {"source": "average", "average": "soup", "window": 2}, shift=0.5)
+    soup = {"source": "average", "average": "soup", "window": 2, "members": f"soup0-s{seed} soup1-s{seed}"}
+    yield at(7, "decay", **run | soup | {"trajectory": f"soup-s{seed}"}, shift=0.5)
 
 
 def make_study(sign: float, seeds: int = 3, model_noise: float = 0.02, document_noise: float = 0.02) -> Study:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -30,10 +31,17 @@ def _effect(name: str, evidence: Of) -> Effect | None:
     return REGISTRY[name].measure(evidence[FULL if REGISTRY[name].full_precision else "gptq-w3"])
 
 
+def _values(name: str, evidence: Of) -> dict[str, float]:
+    """Return the effect of each unit."""
+    effect = _effect(name, evidence)
+    assert effect is not None, f"{name} found no rows"
+    return {unit: float(values[0]) for unit, values in effect.units.items()}
+
+
 def _verdict(name: str, evidence: Of) -> str:
     effect = _effect(name, evidence)
     assert effect is not None, f"{name} found no rows"
-    return judge(effect, REGISTRY[name].form, CONFIDENCE, SEED).verdict
+    return judge(effect, REGISTRY[name].form, CONFIDENCE).verdict
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one seed", "three seeds"])
@@ -90,9 +98,21 @@ def test_equivalence_holds_within_the_margin_only(study: Callable[..., Study]) -
     assert _verdict("adamc-equals-adamw", _evidence(study(0.0, document_noise=2.0))) == UNDECIDED
 
 
+@pytest.mark.parametrize("name", ["flat-while-constant", "decay-not-tokens"])
+def test_errors_that_fall_with_tokens_are_neither_flat_nor_the_same(name: str, study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 3)
+    errors = (0.2 - 0.02 * np.log2(table.tokens.astype(float) / table.tokens.min())).to_dict()
+    quantized = set(table.index[table.quantizer == "gptq-w3"])
+    falling = [
+        base * (1 + errors[row] * (row in quantized))
+        for row, base in zip(documents.row, documents.base_nats, strict=True)
+    ]
+    assert _verdict(name, _evidence((table, documents.assign(nats=falling)))) == CONTRADICTED
+
+
 def test_an_effect_has_the_size_it_was_given(supporting: Of) -> None:
     effects = {name: _effect(name, supporting) for name in OF_LOSSES}
-    sizes = {name: judge(effect, "direction", CONFIDENCE, SEED).effect for name, effect in effects.items() if effect}
+    sizes = {name: judge(effect, "direction", CONFIDENCE).effect for name, effect in effects.items() if effect}
     assert sizes["decay-raises-error"] == pytest.approx(2.0, abs=0.2)
     assert sizes["decay-lowers-loss"] == pytest.approx(0.1, abs=0.01)
     assert sizes["wsd-vs-cosine"] == pytest.approx(1.5, abs=0.2)
@@ -153,7 +173,7 @@ def test_checkpoints_of_a_constant_rate_are_not_compared_with_decayed_ones(study
     evidence = _evidence((table.assign(base_loss=losses), documents.assign(base_nats=nats)))
     assert _effect("muon-vs-adamw-at-equal-loss-after-cooldown", evidence) is None
     effect = _effect("muon-vs-adamw-at-equal-loss-at-constant-rate", evidence)
-    assert effect is not None and judge(effect, "open", CONFIDENCE, SEED).effect == pytest.approx(1.5, abs=0.2)
+    assert effect is not None and judge(effect, "open", CONFIDENCE).effect == pytest.approx(1.5, abs=0.2)
 
 
 def test_the_quantized_models_behind_an_effect_are_known(study: Callable[..., Study]) -> None:
@@ -177,3 +197,32 @@ def test_rows_without_documents_are_refused(study: Callable[..., Study]) -> None
     table, documents = study(1.0, 1)
     with pytest.raises(CoolbitsError, match="no documents of row 0"):
         _evidence((table, documents.iloc[1:]))
+
+
+def test_a_soup_is_judged_against_what_was_averaged(study: Callable[..., Study]) -> None:
+    """Not against as many others that are alike, be its own members in the table or not."""
+    table, documents = study(1.0, 1)
+    others = table.trajectory.isin(["soup0-s0", "soup1-s0"])
+    lacking = table.assign(trajectory=table.trajectory.mask(others, table.trajectory + "-other"))
+    assert _effect("soup-beats-ingredients", _evidence((lacking, documents))) is None
+    _, behind = measured(REGISTRY["soup-beats-ingredients"].measure, _evidence((table, documents))["gptq-w3"])
+    assert set(behind.trajectory) == {"soup-s0", "soup0-s0", "soup1-s0"}
+
+
+def test_ingredients_need_not_be_alike_in_what_the_soup_goes_over(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 1)
+    soup, member = (table.trajectory == name for name in ("soup-s0", "soup0-s0"))
+    peak_lr = table.peak_lr.mask(soup).mask(member, 2e-2)
+    effect = _effect("soup-beats-ingredients", _evidence((table.assign(peak_lr=peak_lr), documents)))
+    assert effect is not None and effect.n == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["muon-vs-adamw", "higher-rate-lowers-error", "higher-rate-lowers-error-at-equal-loss"]
+)
+def test_orders_of_the_data_are_repeats_within_a_seed(name: str, study: Callable[..., Study]) -> None:
+    """The second seed of a study counts as another order of the first one's data: one unit, the mean of both."""
+    table, documents = study(1.0, 2, model_noise=0.5)
+    alone = _values(name, _evidence((table, documents)))
+    both = _values(name, _evidence((table.assign(seed=0), documents)))
+    assert list(both) == ["0"] and both["0"] == pytest.approx((alone["0"] + alone["1"]) / 2)

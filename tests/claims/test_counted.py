@@ -36,7 +36,7 @@ def _effect(name: str, table: Frame) -> Effect | None:
 def _verdict(name: str, table: Frame) -> str:
     effect = _effect(name, table)
     assert effect is not None
-    return judge(effect, REGISTRY[name].form, 0.95, 0).verdict
+    return judge(effect, REGISTRY[name].form, 0.95).verdict
 
 
 def test_plans_know_which_analysis_a_claim_needs() -> None:

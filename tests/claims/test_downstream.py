@@ -30,7 +30,7 @@ def _effect(evidence: Evidence) -> Effect | None:
 def _judged(evidence: Evidence) -> Judgement:
     effect = _effect(evidence)
     assert effect is not None
-    return judge(effect, REGISTRY[NAME].form, 0.95, 0)
+    return judge(effect, REGISTRY[NAME].form, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,31 @@ def test_a_run_that_diverged_contradicts(losses: Frame, tasks: Make) -> None:
 def test_without_losses_of_the_models_there_is_nothing_to_choose_by(losses: Frame, tasks: Make) -> None:
     unknown = losses.assign(trajectory="other-" + losses.trajectory)
     assert _effect(of_tasks(tasks(losses), unknown)) is None
+
+
+def _hard(table: Frame, asked: pd.Series) -> Frame:
+    """A second evaluation, limited to the rows `asked`, whose task all models find hard."""
+    hard = table[asked & (table.task == "arc_easy") & (table.metric == "acc")]
+    return pd.concat(
+        [table.assign(evaluation="tasks"), hard.assign(evaluation="hard", task="mmlu", value=0.25)], ignore_index=True
+    )
+
+
+def test_a_task_that_one_form_was_never_asked_counts_for_none(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.6)
+    limited = _hard(table, table.states == "32")
+    assert _judged(of_tasks(limited, losses)).effect == pytest.approx(0.6)
+    asked_all = _hard(table, table.states != "")
+    assert _judged(of_tasks(asked_all, losses)).effect == pytest.approx(0.6 * 2 / 3)
+
+
+def test_other_optimizers_and_trunks_do_not_limit_the_tasks(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.6)
+    trunk = table.assign(schedule="constant", phase="stable", trajectory="trunk-" + table.trajectory)
+    more = _hard(pd.concat([table, trunk], ignore_index=True), table.optimizer == "muon")
+    assert _judged(of_tasks(more, losses)).effect == pytest.approx(0.6 * 2 / 3)
+
+
+def test_forms_that_were_asked_different_tasks_are_not_compared(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.6)
+    assert _effect(of_tasks(table[(table.states == "32") == (table.task == "arc_easy")], losses)) is None

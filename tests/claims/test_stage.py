@@ -95,8 +95,8 @@ def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
             assert "(exact)" in entry["reading"] and "there is no interval" in entry["rule"]
         else:
             assert entry["low"] <= entry["effect"] <= entry["high"] and entry["units"] == 3
-        assert entry["resampled"] == ("seeds and documents" if claim.table == "loss" else "nothing")
-        assert ("Student's t over seeds" in entry["rule"]) == (claim.table in ("vision", "finetuning", "tasks"))
+        assert entry["resampled"] == ("documents" if claim.table == "loss" else "nothing")
+        assert ("bootstrap over documents" in entry["rule"]) == (claim.table == "loss")
     verdicts = read_manifest(made).summary["verdicts"]
     assert verdicts["decay-raises-error/gptq-w3"] == "supported"
     assert pd.read_parquet(made / "claims.parquet").verdict.tolist() == list(verdicts.values())

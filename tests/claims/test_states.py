@@ -78,7 +78,7 @@ def _effect(name: str, study: Study) -> Effect | None:
 def _verdict(name: str, study: Study) -> str:
     effect = _effect(name, study)
     assert effect is not None
-    return judge(effect, REGISTRY[name].form, 0.95, 0).verdict
+    return judge(effect, REGISTRY[name].form, 0.95).verdict
 
 
 @pytest.mark.parametrize("name", PARITY)
@@ -95,12 +95,33 @@ def test_a_variant_that_diverges_does_not_train_as_well(name: str, variants: Stu
     all_lost, one_lost = (_diverged(variants, lost & (variants[0].seed >= first)) for first in (0, 1))
     effect = _effect(f"{name}-trains-as-well", all_lost)
     assert effect is not None and (effect.n, effect.diverged, effect.runs) == (0, 2, 2)
-    judgement = judge(effect, "equivalence", 0.95, 0)
+    judgement = judge(effect, "equivalence", 0.95)
     assert (judgement.effect, judgement.low, judgement.high) == (None, None, None)
     assert judgement.verdict == CONTRADICTED
     effect = _effect(f"{name}-trains-as-well", one_lost)
     assert effect is not None and (effect.n, effect.diverged, effect.runs) == (1, 1, 2)
     assert _verdict(f"{name}-trains-as-well", one_lost) == CONTRADICTED
+
+
+def test_a_run_whose_32_bit_twin_diverged_too_is_not_held_against_it(variants: Study) -> None:
+    table = variants[0]
+    lost = (_rows(table, "muon", "8L") | _rows(table, "muon", "32")) & (table.seed == 1)
+    effect = _effect("muon-8l-trains-as-well", _diverged(variants, lost))
+    assert effect is not None and (effect.n, effect.diverged, effect.runs, effect.lost_peers) == (1, 0, 1, 1)
+    assert judge(effect, "equivalence", 0.95).verdict == SUPPORTED
+
+
+@pytest.mark.parametrize("variant", [("adamw", "32"), ("muon", "32")])
+def test_a_loss_is_not_lower_where_a_run_at_a_best_setting_diverged(variant: tuple[str, str], variants: Study) -> None:
+    table = variants[0]
+    assert _verdict("muon-beats-adamw", variants) == SUPPORTED
+    one_lost = _diverged(variants, _rows(table, *variant) & (table.seed == 1))
+    assert _verdict("muon-beats-adamw", one_lost) == UNDECIDED
+
+
+def test_a_variant_that_diverged_in_all_runs_has_no_loss_to_be_higher(variants: Study) -> None:
+    lost = _rows(variants[0], "muon", "8L+8L")
+    assert _verdict("hybrid-8l-costs-loss", _diverged(variants, lost)) == UNDECIDED
 
 
 def test_every_variant_is_judged_at_its_best_setting(variants: Study) -> None:
@@ -127,7 +148,7 @@ def test_unstable_is_what_diverges_in_every_run(variants: Study) -> None:
 def test_unstable_is_what_stalls(variants: Study) -> None:
     effect = _effect(UNSTABLE, variants)
     assert effect is not None and effect.diverged == 0
-    assert judge(effect, "instability", 0.95, 0).effect > 5
+    assert judge(effect, "instability", 0.95).effect > 5
     assert _verdict(UNSTABLE, variants) == SUPPORTED
 
 
@@ -146,7 +167,7 @@ def test_losses_differ_by_as_much_as_they_were_made_to(variants: Study) -> None:
     for name, size in sizes.items():
         effect = _effect(name, variants)
         assert effect is not None
-        assert judge(effect, "direction", 0.95, 0).effect == pytest.approx(size, abs=0.002)
+        assert judge(effect, "direction", 0.95).effect == pytest.approx(size, abs=0.002)
 
 
 def test_errors_are_compared_at_equal_settings(variants: Study) -> None:

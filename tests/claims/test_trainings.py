@@ -16,11 +16,16 @@ PARITY = {
     "vision-sgdm-8l-trains-as-well": ("sgd", "8L"),
     "vision-sgdm-8d-trains-as-well": ("sgd", "8D"),
     "vision-adamw-8d-trains-as-well": ("adamw", "8D"),
+    "vision-adamw-8d-min0-trains-as-well": ("adamw", "8D-min0"),
     "finetuning-muon-8l-trains-as-well": ("muon", "8L"),
     "finetuning-muon-8d-trains-as-well": ("muon", "8D"),
     "finetuning-adamw-8d-trains-as-well": ("adamw", "8D"),
 }
-UNSTABLE = {"vision-adamw-8l-unstable": ("adamw", "8L"), "finetuning-adamw-8l-unstable": ("adamw", "8L")}
+UNSTABLE = {
+    "vision-adamw-8l-unstable": ("adamw", "8L"),
+    "vision-adamw-8l-min0-unstable": ("adamw", "8L-min0"),
+    "finetuning-adamw-8l-unstable": ("adamw", "8L"),
+}
 ALL = PARITY | UNSTABLE
 GOOD_RATE, BAD_RATE = 1e-2, 1e-1
 
@@ -48,7 +53,7 @@ def _effect(name: str, table: pd.DataFrame) -> Effect | None:
 def _judged(name: str, table: pd.DataFrame) -> Judgement:
     effect = _effect(name, table)
     assert effect is not None, f"{name} found no rows"
-    return judge(effect, REGISTRY[name].form, 0.95, 0)
+    return judge(effect, REGISTRY[name].form, 0.95)
 
 
 def _diverged(table: pd.DataFrame, lost: Any) -> pd.DataFrame:
@@ -141,6 +146,14 @@ def test_entries_of_the_study_are_not_mixed(name: str, table_of: Make) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_32_bit_form_that_two_entries_share_is_the_peer_in_both(name: str, table_of: Make) -> None:
+    table = table_of(name, 2.0)
+    twin = table[~_low_bit(table)].assign(run="other")
+    for rows in ([twin, table], [table, twin]):
+        assert _judged(name, pd.concat(rows, ignore_index=True)).effect == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_points_of_a_grid_that_no_column_tells_are_paired_in_order(name: str, table_of: Make) -> None:
     """Say, two augmentations, or two sets of conversations: trainings that differ in the name alone."""
     table, second = table_of(name, 2.0), table_of(name, 4.0)
@@ -152,7 +165,7 @@ def test_points_of_a_grid_that_no_column_tells_are_paired_in_order(name: str, ta
     assert effect is not None and effect.n == 6
     share = 0.9 if name.startswith("vision") else 1.0
     expected = (2.0 + 4.0 * share) / 2
-    assert judge(effect, "equivalence", 0.95, 0).effect == pytest.approx(expected)
+    assert judge(effect, "equivalence", 0.95).effect == pytest.approx(expected)
 
 
 def test_a_model_whose_start_had_diverged_is_on_no_trial(finetunings: Make) -> None:

@@ -30,7 +30,7 @@ def _effect(*estimates: float, margin: float = 0.0) -> Effect:
     ],
 )
 def test_direction(estimates: tuple[float, ...], verdict: str) -> None:
-    assert judge(_effect(*estimates), "direction", 0.95, 0).verdict == verdict
+    assert judge(_effect(*estimates), "direction", 0.95).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -43,18 +43,18 @@ def test_direction(estimates: tuple[float, ...], verdict: str) -> None:
     ],
 )
 def test_equivalence_within_a_margin_of_one(estimates: tuple[float, ...], verdict: str) -> None:
-    assert judge(_effect(*estimates, margin=1.0), "equivalence", 0.95, 0).verdict == verdict
+    assert judge(_effect(*estimates, margin=1.0), "equivalence", 0.95).verdict == verdict
 
 
 def test_one_unit_has_the_interval_of_its_documents() -> None:
-    judgement = judge(_effect(1.0), "direction", 0.95, 0)
+    judgement = judge(_effect(1.0), "direction", 0.95)
     assert (judgement.low, judgement.high) == pytest.approx((1 - 1.96 * SPREAD, 1 + 1.96 * SPREAD), abs=0.01)
 
 
 def test_few_units_are_as_uncertain_as_their_sample_variance_says() -> None:
     values = np.random.default_rng(1).normal(0, 1, 12)
     quiet = Effect({str(place): np.full(20_001, value) for place, value in enumerate(values)}, 12)
-    judgement = judge(quiet, "direction", 0.6827, 0)
+    judgement = judge(quiet, "direction", 0.6827)
     assert (judgement.high - judgement.low) / 2 == pytest.approx(values.std(ddof=1) / np.sqrt(12), rel=0.1)
 
 
@@ -64,7 +64,7 @@ def test_few_units_are_as_uncertain_as_their_sample_variance_says() -> None:
 )
 def test_without_documents_the_interval_is_students(estimates: tuple[float, ...], verdict: str) -> None:
     units = {str(place): np.array([value]) for place, value in enumerate(estimates)}
-    judgement = judge(Effect(units, len(units)), "direction", 0.95, 0)
+    judgement = judge(Effect(units, len(units)), "direction", 0.95)
     assert (judgement.verdict, judgement.resampled) == (verdict, "nothing")
     spread = ttest_1samp(estimates, 0).confidence_interval(0.95) if len(estimates) > 1 else (None, None)
     assert (judgement.low, judgement.high) == pytest.approx(tuple(spread))
@@ -84,7 +84,7 @@ def test_exact_numbers_all_agree_and_have_no_interval(
     estimates: tuple[float, ...], margin: float, verdict: str
 ) -> None:
     units = {str(place): np.array([value]) for place, value in enumerate(estimates)}
-    judgement = judge(Effect(units, len(units), margin), "exact", 0.95, 0)
+    judgement = judge(Effect(units, len(units), margin), "exact", 0.95)
     assert (judgement.verdict, judgement.low, judgement.high) == (verdict, None, None)
     assert judgement.effect == pytest.approx(np.mean(estimates))
 
@@ -102,5 +102,5 @@ def test_the_reverse_of_an_effect_has_the_reverse_verdict(estimates: list[float]
     effect = _effect(*estimates)
     reverse = Effect({unit: -values for unit, values in effect.units.items()}, effect.n)
     pairs = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED, UNDECIDED: UNDECIDED}
-    verdicts = [judge(each, "direction", 0.95, 0).verdict for each in (effect, reverse)]
+    verdicts = [judge(each, "direction", 0.95).verdict for each in (effect, reverse)]
     assert verdicts[1] == pairs[verdicts[0]]

@@ -18,7 +18,7 @@ from coolbits.artifacts.manifest import describe_files
 from coolbits.artifacts.node import make_node
 from coolbits.artifacts.store import Store
 from coolbits.data.corpus import build_corpus, split_of
-from coolbits.data.documents import count_documents, read_documents, read_rows, text_bytes
+from coolbits.data.documents import count_documents, read_documents, read_rows, read_sizes
 from coolbits.data.sources import EMBEDDED
 from coolbits.study.recipes.data import Corpus, EmbeddedSource
 
@@ -62,8 +62,8 @@ def test_repeats_are_dropped_wherever_they_stand(build):
 
 
 def test_blank_documents_are_left_out(build):
-    directory, summary = build([*TEXTS, "", " \n"])
-    assert summary["blank"] == 2
+    directory, summary = build([*TEXTS, "", " \n", "\u00a0\u3000\u2003"])
+    assert summary["blank"] == 3
     assert count_documents(directory) == len(TEXTS)
 
 
@@ -112,10 +112,11 @@ def test_the_artifact_holds_pieces_and_nothing_else(build, monkeypatch):
     assert {row["source"] for row in read_rows(directory, "train", ["source"])} == {"made.jsonl"}
 
 
-def test_footers_tell_documents_and_bytes(build):
-    directory, summary = build(TEXTS * 2)
-    assert count_documents(directory) == len(TEXTS)
-    assert summary["bytes"] <= text_bytes(directory) <= summary["bytes"] + 100 + 5 * len(TEXTS)
+def test_sizes_are_bytes_of_text_by_id(build):
+    directory, _ = build([*TEXTS, "naïve — 日本"])
+    for split in ("train", "validation"):
+        rows = read_rows(directory, split, ["id", "text"])
+        assert list(read_sizes(directory, split)) == [(row["id"], len(row["text"].encode())) for row in rows]
 
 
 def test_an_empty_source_is_refused(build):

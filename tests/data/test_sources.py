@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
+from coolbits.data import formats
 from coolbits.data.hub import download_tokenizer
 from coolbits.data.sources import EMBEDDED, open_documents
 from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, HubTokenizer
@@ -101,6 +102,14 @@ def test_the_last_document_reaches_the_end_of_all_files(tmp_path):
 def test_what_cannot_be_read_is_refused_by_name(source_of, name, content, complaint):
     with pytest.raises(CoolbitsError, match=complaint):
         read(source_of, name, content)
+
+
+def test_a_document_too_long_for_a_corpus_is_refused_by_its_place_before_it_fails_there(source_of, monkeypatch):
+    monkeypatch.setattr(formats, "_MOST_BYTES", 6)
+    assert read(source_of, "a.jsonl", lines(["six by"])) == [("a.jsonl", "six by")]
+    said = r"a\.jsonl, line 2: the key `text` holds 7 bytes of text, but a document may have 6 at most"
+    with pytest.raises(CoolbitsError, match=said):
+        read(source_of, "a.jsonl", lines(["six by", "ninéte"]))
 
 
 @pytest.mark.parametrize(

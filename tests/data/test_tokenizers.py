@@ -14,9 +14,27 @@ import coolbits.data.tokenizers as stage
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import describe_files
+from coolbits.data.corpus import build_corpus
 from coolbits.data.documents import read_documents
+from coolbits.data.local_tokenizer import local_files
 from coolbits.data.tokenizers import END_OF_TEXT, build_tokenizer, load_tokenizer, training_texts, vocabulary_size
-from coolbits.study.recipes.data import HubTokenizer, LocalTokenizer, PretrainedTokenizer, TrainedTokenizer
+from coolbits.study.recipes.data import (
+    Corpus,
+    HubTokenizer,
+    LocalTokenizer,
+    PretrainedTokenizer,
+    TrainedTokenizer,
+)
+
+
+def as_it_is(directory: Path) -> LocalTokenizer:
+    """Return the recipe of a local tokenizer as its files are now."""
+    names = local_files(directory)
+    return LocalTokenizer(names=names, sha256=tuple(file_digest(directory / name) for name in names))
+
+
+def size_of(texts: list[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
 
 
 def test_every_entry_and_every_special_token_is_where_it_should_be(tokenizer):
@@ -39,25 +57,45 @@ def test_the_same_recipe_gives_the_same_bytes(corpus, tokenizer, tmp_path):
 
 
 def test_no_path_of_this_machine_is_in_the_files(tokenizer, tmp_path):
-    recipe = LocalTokenizer(sha256=file_digest(tokenizer / "tokenizer.json"))
-    build_tokenizer(recipe, None, tokenizer, tmp_path)
+    build_tokenizer(as_it_is(tokenizer), None, tokenizer, tmp_path)
     for directory in (tokenizer, tmp_path):
         assert not any(str(tokenizer.parent) in path.read_text() for path in directory.iterdir())
 
 
-def test_only_training_documents_are_read(corpus):
-    assert list(training_texts(corpus, 10**9)) == list(read_documents(corpus, "train"))
-
-
-def test_less_text_is_drawn_evenly_and_within_the_limit(corpus):
+@pytest.mark.parametrize("more", [0, 1, 10**9])
+def test_a_limit_that_covers_the_training_documents_takes_them_all_and_no_others(corpus, more):
     train = list(read_documents(corpus, "train"))
-    total = sum(len(text.encode()) for text in train)
-    taken = list(training_texts(corpus, total // 3))
-    size = sum(len(text.encode()) for text in taken)
-    assert total / 8 < size <= total // 3
-    places = [train.index(text) for text in taken]
+    assert list(training_texts(corpus, size_of(train) + more)) == train
+
+
+def test_less_text_fills_the_limit_with_whole_documents_from_everywhere_and_one_that_is_cut(corpus):
+    train = list(read_documents(corpus, "train"))
+    limit = size_of(train) // 3
+    taken = list(training_texts(corpus, limit))
+    assert limit - 3 <= size_of(taken) <= limit  # a character may have four bytes
+    places = [next(place for place, text in enumerate(train) if text.startswith(found)) for found in taken]
     assert places == sorted(places)
     assert min(places) < len(train) / 4 < 3 * len(train) / 4 < max(places)
+    assert sum(found != train[place] for found, place in zip(taken, places, strict=True)) <= 1
+
+
+def test_a_document_is_cut_between_characters(corpus):
+    whole, *none = training_texts(corpus, 10)
+    assert not none
+    for limit in range(1, 60):
+        (cut,) = training_texts(corpus, limit)
+        assert cut[:5] == whole[:5][: len(cut)]
+        assert limit - 3 <= size_of([cut]) <= limit
+
+
+def test_documents_longer_than_the_limit_are_drawn_like_others(source_of, tmp_path):
+    books = [f"book {number} " + "long " * 6000 for number in range(40)]
+    scraps = [f"scrap {number} " + "short " * 30 for number in range(400)]
+    source, locations = source_of("made.jsonl", books + scraps)
+    build_corpus(Corpus(source=source, validation_fraction=0.05), locations, tmp_path)
+    taken = list(training_texts(tmp_path, 25_000))
+    assert size_of(taken) == 25_000
+    assert size_of([text for text in taken if text.startswith("book")]) > 12_500  # they have 94 % of the bytes
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused(corpus, tmp_path):
@@ -66,29 +104,49 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_refused(corpus, tmp_path):
 
 
 def test_a_local_tokenizer_is_taken_over(tokenizer, tmp_path):
-    recipe = LocalTokenizer(sha256=file_digest(tokenizer / "tokenizer.json"))
-    assert build_tokenizer(recipe, None, tokenizer, tmp_path) == {"vocabulary_size": 300, "end_of_text_id": 0}
+    own = shutil.copytree(tokenizer, tmp_path / "own")
+    (own / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    out = tmp_path / "out"
+    assert build_tokenizer(as_it_is(own), None, own, out) == {"vocabulary_size": 300, "end_of_text_id": 0}
     text = "the cool bits"
-    assert load_tokenizer(tmp_path).encode(text) == load_tokenizer(tokenizer).encode(text)
+    assert load_tokenizer(out).encode(text) == load_tokenizer(tokenizer).encode(text)
+    assert load_tokenizer(out).chat_template == "{{ messages[0].content }}"
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda directory: None, r"tokenizer\.json: its SHA-256 is \w{64}, but the recipe's `sha256` is 0{64}"),
-        (lambda directory: (directory / "tokenizer.json").unlink(), r"tokenizer\.json: no such file"),
+        (lambda path: path.write_text(" "), r"its SHA-256 is \w{64}, but the recipe's `sha256` is \w{64}"),
+        (Path.unlink, "no such file"),
     ],
 )
-def test_another_local_tokenizer_is_refused(tokenizer, tmp_path, spoil, complaint):
-    shutil.copytree(tokenizer, tmp_path / "copy")
-    spoil(tmp_path / "copy")
-    with pytest.raises(CoolbitsError, match=complaint):
-        build_tokenizer(LocalTokenizer(sha256="0" * 64), None, tmp_path / "copy", tmp_path / "out")
+def test_a_local_tokenizer_of_which_a_file_changed_is_refused(tokenizer, tmp_path, name, spoil, complaint):
+    own = shutil.copytree(tokenizer, tmp_path / "own")
+    (own / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    recipe = as_it_is(own)
+    spoil(own / name)
+    with pytest.raises(CoolbitsError, match=f"own/{name}: {complaint}"):
+        build_tokenizer(recipe, None, own, tmp_path / "out")
 
 
-def test_a_local_tokenizer_without_a_location_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "special_tokens_map.json", "config.json", "additional_chat_templates/tool.jinja"]
+)
+def test_a_local_tokenizer_with_one_more_file_is_refused(tokenizer, tmp_path, name):
+    own = shutil.copytree(tokenizer, tmp_path / "own")
+    recipe = as_it_is(own)
+    (own / "README.md").write_text("What this is.")
+    build_tokenizer(recipe, None, own, tmp_path / "out")
+    (own / name).parent.mkdir(exist_ok=True)
+    (own / name).write_text("{}")
+    with pytest.raises(CoolbitsError, match=f"own/{name}: not among the recipe's `names`"):
+        build_tokenizer(recipe, None, own, tmp_path / "out")
+
+
+def test_a_local_tokenizer_without_a_location_is_refused(tokenizer, tmp_path):
     with pytest.raises(CoolbitsError, match=r"locations\.tokenizer: missing"):
-        build_tokenizer(LocalTokenizer(sha256="0" * 64), None, None, tmp_path)
+        build_tokenizer(as_it_is(tokenizer), None, None, tmp_path)
 
 
 def test_a_directory_that_holds_no_tokenizer_is_refused(tmp_path):
@@ -103,7 +161,7 @@ def test_a_tokenizer_without_an_end_of_text_token_is_refused(tokenizer, tmp_path
     nameless = tmp_path / "nameless"
     PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(tokenizer).backend_tokenizer).save_pretrained(nameless)
     with pytest.raises(CoolbitsError, match="the local tokenizer names no end-of-text token"):
-        build_tokenizer(LocalTokenizer(sha256=file_digest(nameless / "tokenizer.json")), None, nameless, tmp_path)
+        build_tokenizer(as_it_is(nameless), None, nameless, tmp_path)
 
 
 def test_a_hub_tokenizer_is_saved_like_any_other(tokenizer, tmp_path, monkeypatch):

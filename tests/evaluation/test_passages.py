@@ -33,22 +33,32 @@ def test_a_repeated_paragraph_counts_once(tmp_path):
     assert [paragraph.text for paragraph in held_out_paragraphs(tmp_path)] == ["a b", "c d"]
 
 
-def test_cloze_asks_for_the_word_that_follows_32_others(held_out):
+def test_cloze_asks_for_the_word_that_follows_8_others(held_out):
     texts = [paragraph.text for paragraph in held_out]
     rows = cloze_rows(held_out, None, seed=0)
-    assert len(rows) == sum(len(text.split()) > 32 for text in texts)
+    assert 0.8 * len(texts) < len(rows) <= len(texts)
     for row in rows:
-        assert len(row["context"].split()) == 32
+        assert len(row["context"].split()) == 8
         assert row["target"][0] == " "
         assert row["target"][1:].isalpha()
         assert any(row["context"] + row["target"] in text for text in texts)
 
 
 def test_cloze_passes_over_words_that_are_not_letters_alone():
-    words = [f"word{number}" for number in range(33)] + ["well-known", "'tis", "plain,", "later"]
+    words = [f"word{number}" for number in range(9)] + ["well-known", "'tis", "plain,", "later"]
     (row,) = cloze_rows([Paragraph("one", " ".join(words))], None, seed=0)
     assert row["target"] == " plain"
-    assert row["context"].split() == words[3:35]
+    assert row["context"].split() == words[3:11]
+
+
+def test_cloze_fits_64_tokens_of_any_tokenizer():
+    """Of bytes, say: a paragraph is asked at the first place where its words are short enough, or not at all."""
+    long, short = ["elephantine"] * 8, ["war"] * 8
+    (row,) = cloze_rows([Paragraph("one", " ".join(long + short))], None, seed=0)
+    assert row == {"context": " ".join(long[:3] + short[:5]), "target": " war"}
+    assert len(row["context"] + row["target"]) == 59
+    two_bytes_a_letter = " ".join(["\u00e4" * 6] * 8 + ["war"])
+    assert cloze_rows([Paragraph("one", two_bytes_a_letter)], None, seed=0) == []
 
 
 def test_choice_has_one_true_opening_of_four_from_one_source(held_out):

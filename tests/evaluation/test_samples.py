@@ -29,6 +29,7 @@ def results(**changes) -> dict:
         "results": {"leaf_a": {"acc,none": 0.5}, "leaf_b": {"acc,none": 1.0}},
         "groups": {"group": {"alias": "group", "acc,none": 2 / 3, "acc_stderr,none": "N/A", "sample_len": 3}},
         "samples": {"leaf_a": [sample(0), sample(1)], "leaf_b": [sample(1)]},
+        "requests": {"leaf_a": {"made": 8, "cut": 3}, "leaf_b": {"made": 4, "cut": 0}},
         "config": {"model": "/a/path"},
         "date": 1.0,
     } | changes
@@ -43,7 +44,7 @@ def test_samples_of_a_group_are_numbered_through(tmp_path):
         "metric": ["acc"] * 3,
         "value": [0.0, 1.0, 1.0],
     }
-    assert summary == {"group": {"acc": 2 / 3}}
+    assert summary == {"group": {"acc": 2 / 3}, "requests": {"group": {"made": 12, "cut": 3}}}
     lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert [(line["task"], line["subtask"], line["sample"]) for line in lines] == [
         ("group", "leaf_a", 0),
@@ -55,20 +56,26 @@ def test_samples_of_a_group_are_numbered_through(tmp_path):
 
 def test_what_changes_from_run_to_run_is_left_out(tmp_path):
     write_results(results(), {"leaf_a": ("leaf_a",)}, tmp_path)
-    assert set(json.loads((tmp_path / "results.json").read_text())) == {"results"}
+    assert set(json.loads((tmp_path / "results.json").read_text())) == {"results", "requests"}
 
 
 def test_filters_are_part_of_a_metrics_name(tmp_path):
     found = results(
         results={"leaf": {"acc,strict": 1.0, "acc_stderr,strict": 0.0}},
         samples={"leaf": [sample(1, task_filter="strict")]},
+        requests={"leaf": {"made": 1, "cut": 0}},
     )
-    assert write_results(found, {"leaf": ("leaf",)}, tmp_path) == {"leaf": {"acc,strict": 1.0}}
+    assert write_results(found, {"leaf": ("leaf",)}, tmp_path)["leaf"] == {"acc,strict": 1.0}
     assert pd.read_parquet(tmp_path / "samples.parquet")["metric"].tolist() == ["acc,strict"]
 
 
 def test_what_is_not_finite_is_null_and_said(tmp_path):
-    found = results(results={"leaf": {"acc,none": math.nan}}, samples={"leaf": [sample(math.nan, -math.inf)]})
-    assert write_results(found, {"leaf": ("leaf",)}, tmp_path) == {"leaf": {"acc": None}, "non_finite": True}
+    found = results(
+        results={"leaf": {"acc,none": math.nan}},
+        samples={"leaf": [sample(math.nan, -math.inf)]},
+        requests={"leaf": {"made": 1, "cut": 0}},
+    )
+    summary = write_results(found, {"leaf": ("leaf",)}, tmp_path)
+    assert summary["leaf"] == {"acc": None} and summary["non_finite"]
     assert json.loads((tmp_path / "samples.jsonl").read_text())["resps"] == [[[None, False]]]
     assert pd.read_parquet(tmp_path / "samples.parquet")["value"].isna().all()

@@ -180,6 +180,53 @@ def test_a_continuation_longer_than_the_context_is_refused(suite, tiny_model):
         score(suite, tiny_model(context=16))
 
 
+def test_the_built_cloze_is_never_cut_in_a_context_of_64_tokens(suite, tiny_model, tmp_path, caplog):
+    results = score(suite, tiny_model(context=64))
+    rows = len(results["samples"]["coolbits_cloze"])
+    assert results["requests"]["coolbits_cloze"] == {"made": rows, "cut": 0}
+    assert results["versions"]["coolbits_cloze"] == 2.0
+    assert not [line for line in caplog.messages if "coolbits_cloze" in line]
+    assert write_results(results, suite.leaves, tmp_path)["requests"]["coolbits_cloze"]["cut"] == 0
+
+
+def test_what_does_not_fit_the_context_is_counted_and_said_once(package, tokenizer, tiny_model, caplog):
+    """A context holds all but the last token, which is never read."""
+    suite = load_suite(Tasks(tasks=("olmo_sciq", "olmo_lambada")), None, tokenizer)
+    asked = [(each["request"]["context"], each["request"]["continuation"]) for each in package["sciq/rc_0shot"]]
+    lengths = [len(suite.tokenizer.encode(context + text)) for context, text in asked if context != "Answer:"]
+    longest = max(lengths)
+    for context in (longest - 1, longest - 2):
+        counts = score(suite, tiny_model(context=context))["requests"]
+        cut = sum(length > context + 1 for length in lengths)
+        assert counts["olmo_sciq"] == {"made": 4, "cut": cut} and counts["olmo_lambada"]["cut"] == 0
+    said = (
+        f"{cut} of 4 requests of olmo_sciq were longer than the model's {longest - 2} tokens, and lost their beginning"
+    )
+    score(suite, tiny_model(seed=1, context=longest - 2))
+    assert cut and caplog.messages == [said]
+
+
+def test_what_is_generated_needs_room_too(tokenizer, tiny_model):
+    """A context of 16 tokens, of which 8 are to be generated, holds 8."""
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    rows = [{"context": encoder.decode(encoder.encode(" ba do ki lu me no")[:length])} for length in (7, 8, 9)]
+    config = {
+        "task": "told",
+        "custom_dataset": lambda **_: {"test": Dataset.from_list([row | {"target": "x"} for row in rows])},
+        "test_split": "test",
+        "num_fewshot": 0,
+        "output_type": "generate_until",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8, "do_sample": False},
+        "doc_to_text": "context",
+        "doc_to_target": "target",
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }
+    loaded = {"tasks": {"told": ConfigurableTask(config=config)}, "groups": {}, "group_map": {}}
+    suite = Suite(Tasks(tasks=("told",)), encoder, loaded, {"told": ("told",)}, {})
+    assert [len(encoder.encode(row["context"])) for row in rows] == [7, 8, 9]
+    assert score(suite, tiny_model(context=16))["requests"] == {"told": {"made": 3, "cut": 1}}
+
+
 def test_built_tasks_have_no_shots_to_show(corpus, tokenizer):
     with pytest.raises(CoolbitsError, match="shots: found 5, but coolbits_cloze can only be asked at 0"):
         load_suite(Tasks(tasks=("coolbits_cloze",), shots=5), corpus, tokenizer)
@@ -225,7 +272,12 @@ def test_groups_keep_their_name_and_tags_become_their_tasks(
     assert suite.leaves == {"grouped": ("in_group_a", "in_group_b"), "tag_a": ("tag_a",), "tag_b": ("tag_b",)}
     (tmp_path / "out").mkdir()
     summary = write_results(score(suite, tiny_model()), suite.leaves, tmp_path / "out")
-    assert {*summary} == {"grouped", "tag_a", "tag_b"}
+    assert {*summary} == {"grouped", "tag_a", "tag_b", "requests"}
+    assert {task: counts["made"] for task, counts in summary["requests"].items()} == {
+        "grouped": 4,
+        "tag_a": 2,
+        "tag_b": 2,
+    }
     samples = pd.read_parquet(tmp_path / "out" / "samples.parquet")
     assert samples["task"].value_counts().to_dict() == {"grouped": 4, "tag_a": 2, "tag_b": 2}
     assert summary["grouped"]["acc"] == samples.loc[samples["task"] == "grouped", "value"].mean()

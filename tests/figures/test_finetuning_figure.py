@@ -111,12 +111,24 @@ def test_a_study_in_which_nothing_diverged_has_no_crosses() -> None:
 
 def test_several_runs_can_be_drawn_together() -> None:
     """As those of an optimizer whose rates are another's times a hundred."""
-    two = tuned(1).assign(run="sgd", optimizer="sgd").query("states == '32'")
+    two = tuned(1).query("states == '32'").assign(run="sgd", optimizer="sgd")
+    two = two.assign(trajectory=two.trajectory.str.replace("adamw", "sgd"))
     tables = {"finetuning": pd.concat([tuned(1), two], ignore_index=True)}
     with theme():
         end = plot("finetuning").draw(tables, {"run": ["qa", "sgd"]}).axes[1]
     assert [tick.get_text() for tick in end.get_yticklabels()][-1] == "SGDM-32"
     assert "Supervised fine-tuning (qa, sgd)" in plot("finetuning").caption(tables, {"run": ["qa", "sgd"]}, SCALE)
+
+
+def test_a_fine_tuning_that_two_entries_share_is_drawn_and_counted_once() -> None:
+    shared = tuned(2)
+    tables = {"finetuning": pd.concat([shared, shared.assign(run="again")], ignore_index=True)}
+    both = {"run": ["qa", "again"]}
+    with theme():
+        lines = [len(plot("finetuning").draw(tables, options).axes[0].lines) for options in (both, {"run": "qa"})]
+    assert lines[0] == lines[1]
+    captions = [plot("finetuning").caption(tables, options, SCALE) for options in (both, {"run": "qa"})]
+    assert captions[0] == captions[1]
 
 
 def test_a_fine_tuning_that_is_not_there_is_refused_with_those_there_are() -> None:

@@ -33,7 +33,7 @@ def losses(*runs: str) -> pd.DataFrame:
 
 def tasks(*runs: str) -> pd.DataFrame:
     return pd.DataFrame(
-        row(run, name, task=task, metric=metric, samples=200, fallbacks=0, **bounds(drop))
+        row(run, name, task=task, metric=metric, samples=200, requests=800, cut_requests=0, fallbacks=0, **bounds(drop))
         for run in runs
         for name in ERRORS
         for task, metric, drop in (("piqa", "acc", 0.2), ("sciq", "acc", -0.05), ("piqa", "acc_norm", 0.9))
@@ -124,7 +124,14 @@ def test_the_caption_says_n_intervals_and_what_has_no_mark() -> None:
     for part in ("smol (135M parameters, 2T tokens)", "60 held-out documents", "95 % bootstrap", "piqa 200, sciq 200"):
         assert part in text
     assert "not finite: rtn-w2." in text and text.endswith("tiny.")
-    assert "Hollow" not in text
+    assert "Hollow" not in text and "beginning" not in text
+
+
+def test_the_caption_says_which_tasks_did_not_fit_the_context() -> None:
+    asked = tasks("smol")
+    cut = asked.assign(cut_requests=asked.cut_requests.mask(asked.task == "sciq", 792))
+    text = quantizers.caption({"loss": losses("smol"), "tasks": cut}, {}, "tiny")
+    assert "sciq 200. Requests longer than the model's context lost their beginning: sciq 792 of 800. tiny." in text
 
 
 def test_errors_of_less_than_a_percent_have_an_ordinary_axis() -> None:

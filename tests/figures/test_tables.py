@@ -43,6 +43,27 @@ def _artifact(
     return node
 
 
+def _checkpoint(
+    store: Store,
+    trajectory: str,
+    step: int,
+    files: dict[str, pd.DataFrame],
+    diverged: int | None = None,
+    **parents: Node,
+) -> Node:
+    """Make a checkpoint; `diverged` is the step since which its trajectory had, as far as it knows."""
+    recipe, refs = {"step": step}, {role: parent.ref for role, parent in parents.items()}
+    node = make_node("checkpoint", f"{trajectory}/step_{step:07d}", recipe, refs)
+
+    def build(directory: Path) -> dict[str, Any]:
+        for name, frame in files.items():
+            frame.to_parquet(directory / name, index=False)
+        return {} if diverged is None else {"outcome": "diverged", "diverged_step": diverged}
+
+    store.ensure(node, build)
+    return node
+
+
 def _losses(
     store: Store, label: str, seed: int, shift: float = 0.0, tokens: np.ndarray = TOKENS, **parents: Node
 ) -> Node:
@@ -58,7 +79,8 @@ def _samples(store: Store, label: str, seed: int, share: float, **parents: Node)
         for task, metric, count in (("cloze", "acc", 60), ("cloze", "bits", 60), ("choice", "acc", 35))
     ]
     frame = pd.concat(frames).astype({"value": "float64"})
-    return _artifact(store, "evaluation", label, {"samples.parquet": frame}, {}, **parents)
+    requests = {"cloze": {"made": 60, "cut": 12}, "choice": {"made": 140, "cut": 0}}
+    return _artifact(store, "evaluation", label, {"samples.parquet": frame}, {"requests": requests}, **parents)
 
 
 def _table(store: Store, content: str, rows: list[tuple[Node, Node | None, dict[str, Any]]]) -> pd.DataFrame:
@@ -133,6 +155,68 @@ def test_a_diverged_model_has_a_row_without_numbers(store: Store) -> None:
     assert only.loss.isna().all() and "relative_high" in only
 
 
+def _lost(store: Store, label: str, model: Node) -> Node:
+    """Make the evaluation of a model whose manifest says since when it diverged."""
+    return _artifact(store, "evaluation", label, {}, {"outcome": "diverged", "diverged_step": 8}, model=model)
+
+
+def test_what_was_kept_before_a_divergence_was_noticed_has_diverged_too(store: Store) -> None:
+    before, since, end = (_checkpoint(store, "hot", step, {}) for step in (5, 8, 15))
+    noticed = _checkpoint(store, "hot", 20, {}, diverged=8)
+    other = _checkpoint(store, "cool", 15, {})
+    models = (before, since, end, other)
+    evaluations = [_losses(store, f"e{number}", number, model=model) for number, model in enumerate(models)]
+    rows = [(evaluation, None, {}) for evaluation in [*evaluations, _lost(store, "end", noticed)]]
+    table = _table(store, "loss", rows)
+    assert table.outcome.tolist() == ["complete", "diverged", "diverged", "complete", "diverged"]
+    assert table.diverged_step.fillna(0).tolist() == [0, 8, 8, 0, 8]
+    assert table[["loss", "base_loss", "relative_error", "bits_per_byte"]].notna().all(axis=1).tolist() == [
+        *(True, False, False, True, False)
+    ]
+    (path,) = store.root.glob("table/*/documents.parquet")
+    assert pd.read_parquet(path).row.tolist() == [0, 3]
+
+
+def test_what_was_made_of_a_model_that_had_diverged_has_diverged(store: Store) -> None:
+    early, late = (_checkpoint(store, "trunk", step, {}) for step in (5, 15))
+    noticed = _checkpoint(store, "trunk", 20, {}, diverged=8)
+    branches = [_checkpoint(store, f"branch{start.recipe['step']}", 30, {}, start=start) for start in (early, late)]
+    average = _artifact(store, "average", "lawa", {}, {}, **{"member.0": early, "member.1": late})
+    quantized = _artifact(store, "quantized", "q", {}, {"fallbacks": 2}, model=late)
+    rows = [(_losses(store, f"e{n}", n, model=model), None, {}) for n, model in enumerate([*branches, average])]
+    base = _losses(store, "base", 3, model=late)
+    rows.append((_losses(store, "e4", 4, model=late, quantized=quantized), base, {}))
+    table = _table(store, "loss", [*rows, (_lost(store, "end", noticed), None, {})])
+    assert table.outcome.tolist() == ["complete", "diverged", "diverged", "diverged", "diverged"]
+    assert table.fallbacks.tolist() == [0, 0, 0, 2, 0]
+
+
+def test_a_branch_that_diverged_says_nothing_of_its_trunk(store: Store) -> None:
+    start, end = (_checkpoint(store, "trunk", step, {}) for step in (15, 20))
+    branch = _checkpoint(store, "branch", 30, {}, diverged=8, start=start)
+    own = [(_losses(store, f"e{number}", number, model=model), None, {}) for number, model in enumerate((start, end))]
+    table = _table(store, "loss", [*own, (_lost(store, "tail", branch), None, {})])
+    assert table.outcome.tolist() == ["complete", "complete", "diverged"]
+
+
+def test_a_trunk_that_diverged_is_known_by_a_branch_that_left_from_it(store: Store) -> None:
+    fork, noticed = _checkpoint(store, "trunk", 15, {}), _checkpoint(store, "trunk", 20, {}, diverged=8)
+    short = _checkpoint(store, "short", 18, {}, start=fork)
+    long = _checkpoint(store, "long", 30, {}, diverged=8, start=noticed)
+    rows = [(_losses(store, "short", 0, model=short), None, {}), (_lost(store, "long", long), None, {})]
+    assert _table(store, "loss", rows).outcome.tolist() == ["diverged", "diverged"]
+
+
+def test_a_model_that_is_no_longer_what_was_measured_is_an_error(store: Store) -> None:
+    model = _checkpoint(store, "trunk", 5, {})
+    evaluation = _losses(store, "e", 0, model=model)
+    record = model.directory(store.root) / "record.json"
+    record.unlink()
+    store.ensure(model, lambda _: {"loss": 1.0})
+    with pytest.raises(CoolbitsError, match=r"not what evaluation/e-\w+ was made from; run `snakemake`"):
+        _table(store, "loss", [(evaluation, None, {})])
+
+
 def test_tasks_have_a_row_a_task_and_metric(store: Store) -> None:
     base, quantized = _samples(store, "base", 1, 0.7), _samples(store, "quantized", 2, 0.6)
     lost = _artifact(store, "evaluation", "lost", {}, {"outcome": "diverged", "diverged_step": 70})
@@ -148,7 +232,20 @@ def test_tasks_have_a_row_a_task_and_metric(store: Store) -> None:
     assert own == pytest.approx(mean_interval(values[1], SAMPLES, 0.95, 3))
     assert drop == pytest.approx(drop_interval(*values, SAMPLES, 0.95, 3))
     assert row.samples == 35
+    requests = table[table.run == "trunk"].set_index(["task", "metric"])[["requests", "cut_requests"]].to_dict("index")
+    assert requests == {
+        ("cloze", "acc"): {"requests": 60, "cut_requests": 12},
+        ("cloze", "bits"): {"requests": 60, "cut_requests": 12},
+        ("choice", "acc"): {"requests": 140, "cut_requests": 0},
+    }
     assert table[table.metric == "bits"].relative_drop.isna().all()
+
+
+def test_an_evaluation_of_tasks_that_did_not_count_what_was_cut_is_refused(store: Store) -> None:
+    frame = pd.DataFrame({"task": ["cloze"], "sample": [0], "metric": ["acc"], "value": [1.0]})
+    old = _artifact(store, "evaluation", "old", {"samples.parquet": frame}, {"cloze": {"acc": 1.0}})
+    with pytest.raises(CoolbitsError, match="does not count requests that were cut; score it again"):
+        _table(store, "tasks", [(old, None, {})])
 
 
 def test_fallbacks_are_in_the_rows_of_tasks(store: Store) -> None:
@@ -163,10 +260,8 @@ def test_metrics_are_concatenated_and_take_the_place_of_descriptors(store: Store
     frame = pd.DataFrame(
         {"step": [1, 2], "tokens": [10, 20], "loss": [3.0, 2.9], "lr": [0.1, 0.2], "data_digest": ["a", "b"]}
     )
-    good = _artifact(store, "checkpoint", "good", {"metrics.parquet": frame}, {})
-    lost = _artifact(
-        store, "checkpoint", "lost", {"metrics.parquet": frame[:1]}, {"outcome": "diverged", "diverged_step": 1}
-    )
+    good = _checkpoint(store, "good", 2, {"metrics.parquet": frame})
+    lost = _checkpoint(store, "lost", 2, {"metrics.parquet": frame[:1]}, diverged=1)
     table = _table(store, "metrics", [(good, None, {"run": "a"}), (lost, None, {"run": "b"})])
     assert table[["run", "step", "loss", "outcome"]].to_numpy().tolist() == [
         ["a", 1, 3.0, "complete"],

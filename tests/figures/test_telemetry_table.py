@@ -44,7 +44,7 @@ def checkpoint(store: Store) -> Checkpoint:
                     table.to_parquet(out / f"{name}.parquet", index=False)
             return summary
 
-        node = make_node("checkpoint", label, {"label": label}, {})
+        node = make_node("checkpoint", f"{label}/step_0000005", {"step": 5}, {})
         store.ensure(node, build)
         return node
 
@@ -57,7 +57,7 @@ def table(store: Store, tmp_path: Path) -> Callable[..., pd.DataFrame]:
 
     def build(*nodes: Node) -> pd.DataFrame:
         rows = tuple(
-            Row(evaluation=node.name, columns=COLUMNS | {"run": node.name.rpartition("-")[0]}) for node in nodes
+            Row(evaluation=node.name, columns=COLUMNS | {"run": node.name.partition("/")[0]}) for node in nodes
         )
         directories = {node.name: node.directory(store.root) for node in nodes}
         (tmp_path / "out").mkdir()

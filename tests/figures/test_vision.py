@@ -83,6 +83,14 @@ def test_the_caption_says_n_rates_and_what_diverged(table):
     assert said.endswith("tiny: resnet-micro on digits.")
 
 
+def test_a_training_that_two_entries_share_is_drawn_once(table):
+    """A mean over seeds in which one counts twice would be another."""
+    shared = table[(table.seed == 0) & (table.states == "32")].assign(run="again")
+    both = pd.concat([table, shared], ignore_index=True)
+    one, other = (vision._rows({"vision": rows}, {}) for rows in (table, both))
+    pd.testing.assert_frame_equal(one, other)
+
+
 def test_options_choose_images_and_model(table):
     other = table.assign(images="fashion", trajectory=table.trajectory + "-fashion")
     both = {"vision": pd.concat([table, other], ignore_index=True)}

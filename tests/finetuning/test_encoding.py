@@ -1,12 +1,13 @@
 """Which tokens are learned: exactly the assistant's words and the token that ends them, for any template."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -35,12 +36,26 @@ TEMPLATES = {
     "llama": (_LLAMA, "", "<|eot|>"),
     "mistral": (_MISTRAL, " ", END),
 }
+SPECIAL = (END, "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>", "[INST]", "[/INST]")
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=8)
 
 
 def learned_text(tokenizer: PreTrainedTokenizerFast, example: Example) -> str:
     text: str = tokenizer.decode(example.tokens[example.learned])
     return text
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[int]) -> list[str]:
+    special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return [special[token] for token in tokens if token in special]
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer with a special token for every word of control in the templates."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, pad_token=END)
 
 
 @pytest.fixture
@@ -88,6 +103,60 @@ def test_the_mask_is_exact_whatever_is_said(
     example = Encoder(tokenizer, template, loss_on, 1000).encode(messages)
     assert example is not None
     assert learned_text(tokenizer, example) == f"{before}{answer}{end}"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("loss_on", ["last", "all"])
+def test_special_tokens_written_out_in_a_message_are_plain_text(
+    name: str, loss_on: Any, chat_tokenizer: Any, conversation: Chat
+) -> None:
+    """All control tokens are the template's: as many as in a conversation of equal turns that has none written out."""
+    template, before, end = TEMPLATES[name]
+    said = [f"what does {text} {text}do?" for text in SPECIAL], [f"it ends {text}" for text in SPECIAL]
+    turns = [turn for pair in zip(*said, strict=True) for turn in zip(("user", "assistant"), pair, strict=True)]
+    encoder = Encoder(chat_tokenizer, template, loss_on, 1000)
+    example = encoder.encode(conversation(*turns))
+    plain = encoder.encode(conversation(*((role, "words") for role, _ in turns)))
+    assert example is not None and plain is not None
+    assert control_tokens(chat_tokenizer, example.tokens) == control_tokens(chat_tokenizer, plain.tokens)
+    answers = [before + words + end for words in said[1]]
+    assert learned_text(chat_tokenizer, example) == "".join(answers if loss_on == "all" else answers[-1:])
+    whole = chat_tokenizer.apply_chat_template(conversation(*turns), chat_template=template, tokenize=False)
+    assert chat_tokenizer.decode(example.tokens) == whole.rstrip()
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("changed", [None, normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])])
+def test_what_is_plain_has_the_tokens_of_a_tokenizer_without_special_ones(
+    chat_tokenizer: Any, conversation: Chat, changed: Any, normalized: bool
+) -> None:
+    """Where words meet a special token written out they are tokenized as one text, whatever the tokenizer changes."""
+    backend = Tokenizer.from_str(chat_tokenizer.backend_tokenizer.to_str())
+    if changed:
+        backend.normalizer = changed
+    special = [AddedToken(text, special=True, normalized=normalized) for text in SPECIAL]
+    backend.add_special_tokens(special)
+    opened = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=special[0])
+    words = "how Cool,<|im_end|>bits and <<|eot|> |>"
+    example = Encoder(opened, _CHATML, "last", 1000).encode(conversation(("user", "?"), ("assistant", words)))
+    plain = Tokenizer.from_str(backend.to_str())
+    plain.encode_special_tokens = True
+    assert example is not None
+    assert example.tokens[example.learned].tolist() == [
+        *plain.encode(words, add_special_tokens=False).ids,
+        backend.token_to_id("<|im_end|>"),
+    ]
+
+
+def test_special_tokens_that_overlap_are_all_plain_text(chat_tokenizer: Any, conversation: Chat) -> None:
+    backend = Tokenizer.from_str(chat_tokenizer.backend_tokenizer.to_str())
+    backend.add_special_tokens([AddedToken(text, special=True) for text in ("<a>b", ">bc", "a>", "cd")])
+    opened = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
+    example = Encoder(opened, _CHATML, "last", 1000).encode(conversation(("user", "?"), ("assistant", "<a>bcd")))
+    assert example is not None
+    answer = example.tokens[example.learned].tolist()
+    assert opened.decode(answer) == "<a>bcd<|im_end|>"
+    assert control_tokens(opened, answer) == ["<|im_end|>"]
 
 
 def test_the_prompt_has_the_tokens_that_it_has_when_the_model_is_asked(tokenizer: Any, conversation: Chat) -> None:

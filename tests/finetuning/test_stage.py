@@ -13,9 +13,11 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.progress import Progress
 from coolbits.finetuning import stage
+from coolbits.study.execution import Execution
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.finetuning import Finetuned, HubModel
 from coolbits.study.recipes.training import SGD, AdamW, Constant, Divergence, Muon
@@ -121,6 +123,22 @@ def test_a_signal_saves_a_state_and_says_so(
         patched.setattr(Progress, "advance", advance_and_hear)
         lab.tune(node)
     assert same_bytes(lab.tune(node), whole)
+
+
+def test_a_signal_while_a_model_is_written_ends_the_job_once_it_is_stored(
+    lab: Any, finetuned: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (lab.node(finetuned(seed=seed)) for seed in (0, 1))
+    write = stage.write_finetuned
+
+    def write_and_hear(*arguments: Any) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="stopped by SIGTERM; what was made"):
+        patched.setattr(stage, "write_finetuned", write_and_hear)
+        stage.run(Job("finetuned", "test", (first, second), Execution(device="cpu").identity()), lab.store)
+    assert [lab.store.is_current(node) for node in (first, second)] == [True, False]
 
 
 def test_a_state_of_other_code_or_parents_is_not_gone_on_from(

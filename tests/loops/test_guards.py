@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coolbits.loops.guards import can_compile, hearing_signals
+from coolbits.loops.guards import can_compile, hearing_signals, stop_if_asked
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -19,6 +19,14 @@ def test_a_signal_is_heard_and_the_old_handler_comes_back(number: signal.Signals
         assert heard() == number.name
         assert signal.getsignal(number) == before
     assert signal.getsignal(number) == before
+
+
+def test_who_was_asked_to_stop_stops_where_all_is_stored() -> None:
+    with hearing_signals() as heard:
+        stop_if_asked(heard)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit, match="stopped by SIGTERM; what was made is stored"):
+            stop_if_asked(heard)
 
 
 @pytest.fixture

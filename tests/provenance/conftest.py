@@ -219,6 +219,20 @@ def lab(template, tmp_path):
     return Laboratory(Path(shutil.copytree(template, tmp_path / "results")))
 
 
+@pytest.fixture
+def move_away(lab, tmp_path) -> Callable[[str], Path]:
+    """The function that moves a folder of the laboratory to another disk, with a link in its place."""
+
+    def move(place: str) -> Path:
+        disk = tmp_path / "disk" / place.replace("/", "-")
+        disk.parent.mkdir(exist_ok=True)
+        (lab.root / place).rename(disk)
+        (lab.root / place).symlink_to(disk)
+        return disk
+
+    return move
+
+
 # Two peak rates, the second of which diverges.
 STUDY = """
 study: tiny

@@ -455,14 +455,15 @@ def test_the_commit_that_a_summary_keeps_is_told(empty, commit, said):
     assert finding.said == f"read from the hub's owner/set {said}"
 
 
+@pytest.mark.parametrize("folder", ["recipes", "recipes/tiny"], ids=["of old", "of a study"])
 @pytest.mark.parametrize("content", ["as it was", "as it is now", None])
-def test_a_corpus_read_from_files_is_compared_with_them_where_they_lie(empty, tmp_path, content):
+def test_a_corpus_read_from_files_is_compared_with_them_where_they_lie(empty, tmp_path, content, folder):
     path = tmp_path / "text.jsonl"
     path.write_text("as it was")
     node = corpus_of(empty, {"kind": "files", "names": [path.name], "sha256": [file_digest(path)]})
     job = Job("corpus", f"corpus-{node.name}", (node,), {}, {"files": [str(path)]})
-    (empty.root / "recipes").mkdir()
-    (empty.root / "recipes" / f"{job.name}.json").write_text(json.dumps(job.to_json()))
+    (empty.root / folder).mkdir(parents=True)
+    (empty.root / folder / f"{job.name}.json").write_text(json.dumps(job.to_json()))
     path.unlink() if content is None else path.write_text(content)
     said = {
         "as it was": [],
@@ -501,7 +502,7 @@ def test_what_was_read_by_digest_is_compared_with_it(empty, tmp_path, kind, chan
         "directory": ({"source": {"kind": "directory", **files}}, "some", [tmp_path]),
         "gguf": ({"source": {"kind": "gguf", "sha256": digest}}, "some", [path]),
         "calibration": ({"calibration": {"kind": "documents", "source": {"kind": "files", **files}}}, "some", [path]),
-        "tokenizer": ({"tokenizer": {"kind": "local", "sha256": digest}}, "tokenizer", [tmp_path]),
+        "tokenizer": ({"tokenizer": {"kind": "local", **files}}, "tokenizer", [tmp_path]),
         "idx": idx,
         "gzipped": idx,
     }[kind]

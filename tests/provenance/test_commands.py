@@ -41,6 +41,20 @@ def test_findings_have_status_1_and_a_line_each(run, lab):
     assert last == "2 findings: 10 artifacts, 0 MB, sizes only"
 
 
+@pytest.mark.parametrize("place", ["checkpoint", "figure/tiny", "table/tiny/loss"])
+def test_an_audit_sees_what_lies_on_another_disk(run, lab, move_away, place):
+    move_away(place)
+    assert run("audit", lab.root / place)[0] == 0
+    assert run("audit", lab.root)[:2] == (0, "clean: 10 artifacts, 0 MB\n")
+    (lab.root / "table/tiny/loss/table.parquet").unlink()
+    (lab.root / "figure/tiny/tokens/tokens.svg").unlink()
+    _, said, _ = run("audit", lab.root)
+    assert {line.split()[1] for line in said.splitlines()[:-1]} == {
+        "table/tiny/loss/table.parquet:",
+        "figure/tiny/tokens/tokens.svg:",
+    }
+
+
 def test_notes_alone_are_clean(run, lab):
     lab.rewrite(lab.one("shards") / "record.json", lambda record: record["environment"].update(git=None))
     status, said, _ = run("audit", lab.one("figure"))
@@ -97,6 +111,12 @@ def test_what_is_not_there_is_refused(run, tmp_path, command):
     assert run(command, path) == (2, "", f"coolbits: {path}: no such file or folder\n")
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Where no Snakemake runs, whatever happens in the repository."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
 def study_file(folder, name):
     """The study of the repository under another name."""
     path = folder / f"{name}.yaml"
@@ -118,6 +138,15 @@ def test_gc_lists_and_then_removes(run, lab, tmp_path):
     assert removed.splitlines()[:-1] == listed.splitlines()[:-1]
     assert removed.splitlines()[-1] == listed.splitlines()[-1].replace("can go with --yes", "freed")
     assert not list(lab.root.rglob("manifest.json"))
+
+
+def test_gc_says_what_may_be_another_machines_work(run, lab, tmp_path):
+    work = lab.root / "evaluation" / ".loss.0123abcd.new"
+    work.mkdir()
+    status, said, _ = run("gc", study_file(tmp_path, "another"), "--results", lab.root, "--yes")
+    assert status == 0
+    assert f"{work}: stays, a job may be at work in it: written to in the last 24 hours" in said
+    assert work.exists()
 
 
 def test_gc_says_what_stays_and_why(run, lab, tmp_path):

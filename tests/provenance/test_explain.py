@@ -44,7 +44,7 @@ def test_core_hours_are_seconds_times_threads_and_those_of_accelerators_are_not(
 def test_the_commands_make_just_this_figure(explained):
     assert explained.commands == [
         f"git checkout {'c' * 40}",
-        "snakemake --cores all --configfile STUDY.yaml results/figure/tiny/tokens/manifest.json",
+        "snakemake --cores all results/figure/tiny/tokens/manifest.json --configfile STUDY.yaml",
     ]
 
 

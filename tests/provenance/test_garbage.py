@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import os
+from time import time
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node, fingerprint_of
-from coolbits.provenance.garbage import demand_idle, find_garbage, other_studies, remove
+from coolbits.provenance.garbage import HOURS_AT_WORK, demand_idle, find_garbage, other_studies, remove
 from coolbits.provenance.lineage import artifacts_below, trace
 
 # From the corpus to the claims; an artifact has parents of earlier kinds.
@@ -108,6 +110,24 @@ def test_what_a_present_result_was_made_from_stays_though_the_study_has_changed(
     assert {kind for kind, _ in sweep.held} == {"quantized", "evaluation"}
 
 
+def age(folder):
+    """Let a folder and its files look as if nobody had written to them for as long as a job may take between files."""
+    moment = time() - HOURS_AT_WORK * 3600 - 1
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (moment, moment))
+
+
+def test_what_becomes_an_artifact_stays_as_long_as_a_job_of_another_machine_may_write_to_it(lab):
+    young = lab.root / "evaluation" / ".loss.0123abcd.new"
+    young.mkdir()
+    (young / "file").write_text("12345")
+    age(young)
+    assert [garbage.path for garbage in find_garbage(lab.root, plan_of(lab.root), ["tiny"]).garbage] == [young]
+    (young / "file").write_text("123456")
+    sweep = find_garbage(lab.root, plan_of(lab.root), ["tiny"])
+    assert (sweep.garbage, sweep.at_work) == ([], [young])
+
+
 def test_work_goes_with_its_trajectory_and_leftovers_of_killed_jobs_always(lab):
     track = lab.one("checkpoint").parent.name
     places = [
@@ -117,6 +137,7 @@ def test_work_goes_with_its_trajectory_and_leftovers_of_killed_jobs_always(lab):
     for place in places:
         (lab.root / place).mkdir(parents=True)
         (lab.root / place / "file").write_text("12345")
+        age(lab.root / place)
     found = find_garbage(lab.root, plan_of(lab.root), ["tiny"]).garbage
     assert {(garbage.path.relative_to(lab.root).as_posix(), garbage.bytes) for garbage in found} == {
         *(("work/checkpoint/gone-0123", 5), ("work/shards/gone", 5), ("evaluation/.loss.0123abcd.new", 5)),
@@ -157,7 +178,8 @@ def test_a_lost_link_that_a_given_study_knows_is_no_obstacle(lab):
         find_garbage(lab.root, changed, ["tiny"])
 
 
-def test_a_training_that_runs_refuses(lab):
+def test_a_training_that_runs_refuses(lab, monkeypatch):
+    monkeypatch.chdir(lab.root)
     folder = lab.root / "work" / "checkpoint" / "track"
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock:
@@ -171,13 +193,20 @@ def test_a_training_that_runs_refuses(lab):
     assert (folder / "lock").read_text() == "123"
 
 
-def test_a_snakemake_that_runs_or_was_killed_refuses(lab):
-    locks = lab.root.parent / ".snakemake" / "locks"
+@pytest.mark.parametrize("place", ["here", "beside the link", "beside the results"])
+def test_a_snakemake_that_runs_or_was_killed_refuses(lab, tmp_path, monkeypatch, place):
+    folders = {"here": tmp_path / "a", "beside the link": tmp_path / "b", "beside the results": lab.root.parent}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folders["here"])
+    link = folders["beside the link"] / "results"
+    link.symlink_to(lab.root)
+    locks = folders[place] / ".snakemake" / "locks"
     locks.mkdir(parents=True)
-    demand_idle(lab.root)
+    demand_idle(link)
     (locks / "0.input.lock").write_text("results/a")
     with pytest.raises(CoolbitsError) as error:
-        demand_idle(lab.root)
+        demand_idle(link)
     assert str(error.value) == f"{locks}: Snakemake runs here; wait for it, or, if it was killed, `snakemake --unlock`"
 
 
@@ -186,3 +215,64 @@ def test_other_studies_are_those_with_a_board(lab):
     for name in ("tiny", "large"):
         (lab.root / "work" / "boards" / f"{name}.json").write_text("{}")
     assert other_studies(lab.root, ["tiny"]) == ["large"]
+
+
+@pytest.mark.parametrize("moved", [["figure/tiny", "table/tiny"], ["figure", "table"], ["checkpoint"]])
+def test_results_on_another_disk_hold_what_they_were_made_from(lab, move_away, moved):
+    for place in moved:
+        move_away(place)
+    sweep = find_garbage(lab.root, {}, ["another"])
+    assert [garbage.path for garbage in sweep.garbage] == [lab.root / "checkpoint" / track(lab) / "step_0000010"]
+
+
+def track(lab):
+    return next((lab.root / "checkpoint").iterdir()).name
+
+
+def test_what_nothing_needs_goes_from_another_disk_too_and_the_link_to_it_stays(lab, move_away):
+    disk = move_away(f"checkpoint/{track(lab)}")
+    for garbage in find_garbage(lab.root, {}, ["tiny"]).garbage:
+        remove(garbage, lab.root)
+    assert list(disk.iterdir()) == []
+    assert list(lab.root.iterdir()) == [lab.root / "checkpoint"]
+
+
+def test_of_an_artifact_that_is_a_link_the_link_goes_alone(lab, move_away):
+    disk = move_away("figure/tiny/tokens")
+    (garbage, *_) = find_garbage(lab.root, {}, ["tiny"]).garbage
+    assert (garbage.path, garbage.bytes) == (lab.root / "figure" / "tiny" / "tokens", 0)
+    assert garbage.why == "no study reaches it; a link, and what it leads to stays"
+    remove(garbage, lab.root)
+    assert not (lab.root / "figure").exists()
+    assert (disk / "manifest.json").is_file()
+
+
+def test_what_stays_does_not_go_under_another_name(lab):
+    (lab.root / "checkpoint" / "latest").symlink_to(lab.one("checkpoint").parent)
+    wanted = {key: value for key, value in plan_of(lab.root).items() if not key[1].startswith("latest")}
+    assert find_garbage(lab.root, wanted, ["tiny"]).garbage == []
+
+
+def test_under_two_names_it_goes_once(lab):
+    (lab.root / "checkpoint" / "latest").symlink_to(lab.one("checkpoint").parent)
+    for garbage in find_garbage(lab.root, {}, ["tiny"]).garbage:
+        remove(garbage, lab.root)
+    assert keys(lab.root) == set()
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "figure/tiny"])
+def test_nothing_goes_while_the_other_disk_is_not_there(lab, move_away, place):
+    move_away(place).rename(lab.root.parent / "unmounted")
+    with pytest.raises(CoolbitsError) as error:
+        find_garbage(lab.root, {}, ["another"])
+    assert str(error.value) == (
+        f"{lab.root / place}: a link that leads nowhere; mount what it leads to, or delete it if that is gone for good"
+    )
+
+
+@pytest.mark.parametrize("back", [".", "..", "../..", "tokens"])
+def test_links_that_lead_back_are_not_followed_for_ever(lab, back):
+    before = keys(lab.root)
+    (lab.root / "figure" / "tiny" / "back").symlink_to(back)
+    (lab.root / "figure" / "tiny" / "tokens" / "back").symlink_to("..")
+    assert keys(lab.root) - {("figure", "tiny/back")} == before

@@ -34,6 +34,25 @@ def test_relative_paths_and_links_are_followed(lab, monkeypatch, tmp_path):
     assert find_target(tmp_path / "link" / "figure", Path("absent")).root == lab.root
 
 
+@pytest.mark.parametrize("moved", ["figure", "figure/tiny", "figure/tiny/tokens", "checkpoint"])
+@pytest.mark.parametrize("path", ["figure/tiny/tokens", "figure/tiny/tokens/tokens.svg", "figure/tiny", "figure", ""])
+def test_links_inside_results_do_not_lead_out_of_them(lab, move_away, path, moved, monkeypatch):
+    before = find_target(lab.root / path, Path("absent"))
+    move_away(moved)
+    assert find_target(lab.root / path, Path("absent")) == before
+    monkeypatch.chdir(lab.root / "table")
+    assert find_target(Path("..", path), Path("absent")) == before
+
+
+@pytest.mark.parametrize("of", ["figure/tiny/tokens", "figure/tiny/tokens/tokens.svg", "figure/tiny", "figure"])
+def test_a_link_to_a_part_of_results_means_it_there(lab, tmp_path, of):
+    (tmp_path / "table").mkdir()
+    link = tmp_path / "table" / "link"
+    link.symlink_to(lab.root / of)
+    target = find_target(link, Path("absent"))
+    assert (target.root, target.keys) == (lab.root, (FIGURE,))
+
+
 def test_results_may_lie_in_a_folder_named_as_a_kind(lab, tmp_path):
     moved = tmp_path / "figure" / "table"
     shutil.move(lab.root, moved)

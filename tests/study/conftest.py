@@ -2,8 +2,12 @@ import copy
 
 import pytest
 
+from coolbits.artifacts.code import code_slice
+from coolbits.artifacts.manifest import MANIFEST, compose, write_manifest
+from coolbits.stages import STAGES
 from coolbits.study.load import parse_study
 from coolbits.study.plan import resolve
+from coolbits.study.standing import wanted_files
 
 TINY = {
     "study": "tiny",
@@ -44,3 +48,23 @@ def tiny():
 def planned(tmp_path):
     """Resolve a study given as plain values."""
     return lambda raw: resolve(parse_study(raw), tmp_path)
+
+
+@pytest.fixture
+def finish(tmp_path):
+    """Put nodes of a plan below a folder as if they had been made, and before each its parents, where they are not."""
+
+    def make(plan, *nodes, root=tmp_path, code=lambda kind: code_slice(STAGES[kind]).digest):
+        for node in nodes:
+            directory = node.directory(root)
+            if (directory / MANIFEST).exists():
+                continue
+            make(plan, *(plan.known[ref.kind, ref.name] for ref in node.parents.values()), root=root, code=code)
+            directory.mkdir(parents=True)
+            for name in wanted_files(node):
+                if name != MANIFEST:
+                    (directory / name).touch()
+            record = {"code": {"digest": code(node.kind)}}
+            write_manifest(directory, compose(node, root, directory, {}), record)
+
+    return make

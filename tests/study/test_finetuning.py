@@ -119,6 +119,17 @@ def test_every_parent_comes_first_and_jobs_hold_each_node_once(tuned: Any, plann
     assert len(names) == len(set(names)) == len(plan.nodes)
 
 
+def test_entries_that_share_fine_tunings_have_rows_of_their_own_and_points_that_do_have_one(
+    tuned: Any, planned: Any
+) -> None:
+    qa = tuned["finetuning"]["qa"]
+    tuned["finetuning"]["again"] = json.loads(json.dumps(qa))
+    qa["schedule"] = [{"kind": "cosine", "warmup": warmup} for warmup in ("10%", "9%")]  # 1 step of 13 each
+    plan = planned(tuned)
+    assert len(plan.of_kind("finetuned")) == 4
+    assert [row["run"] for row in rows(plan, "finetuning")] == ["qa"] * 4 + ["again"] * 4
+
+
 @pytest.mark.parametrize(("together", "jobs"), [("trajectory", 4), ("family", 2), ("run", 1)])
 def test_fine_tunings_share_jobs_as_trajectories_do(tuned: Any, planned: Any, together: str, jobs: int) -> None:
     tuned["execution"] = {"training_jobs": together}
@@ -130,7 +141,7 @@ def test_costs_are_estimated(tuned: Any, planned: Any, tmp_path: Path) -> None:
     (job, *_) = plan.jobs("finetuned")
     assert job_seconds(job, plan) > 10
     assert job_megabytes(job, plan) > 0
-    assert study_cost(plan, tmp_path).bytes > 0
+    assert study_cost(plan, ()).bytes > 0
 
 
 def test_a_model_of_the_hub_needs_no_pretraining_run(tuned: Any, planned: Any, tmp_path: Path) -> None:
@@ -151,7 +162,7 @@ def test_a_model_of_the_hub_needs_no_pretraining_run(tuned: Any, planned: Any, t
     (figure,) = plan.of_kind("figure")
     assert figure.recipe["scale"] == "tiny: 3M parameters, 100 conversations, 2 seeds"
     (job, *_) = plan.jobs("evaluation")
-    assert job_seconds(job, plan) > 0 and study_cost(plan, tmp_path).bytes > 4 * 4 * 3_000_000
+    assert job_seconds(job, plan) > 0 and study_cost(plan, ()).bytes > 4 * 4 * 3_000_000
 
 
 def test_a_model_of_the_hub_brings_its_tokenizer(tuned: Any, planned: Any) -> None:

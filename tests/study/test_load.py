@@ -111,6 +111,29 @@ def test_a_mistake_is_named_in_one_sentence(study_file, dotted, value, sentence)
 
 
 @pytest.mark.parametrize(
+    ("sections", "names"),
+    [
+        ({"figures": {"a-b": {"figure": "tokens"}, "a_b": {"figure": "tokens"}}}, "figures: 'a_b' and 'a-b'"),
+        ({"runs": {"w.5": {}, "w-5": {}}}, "runs: 'w-5' and 'w.5'"),
+        ({"runs": {"w.5": {}}, "finetuning": {"w.5": {}, "w-5": {}}}, "finetuning: 'w-5' and 'w.5' of runs"),
+    ],
+)
+def test_names_that_rules_would_share_are_refused(tiny, tmp_path, sections, names):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(tiny | sections, sort_keys=False))
+    with pytest.raises(CoolbitsError) as raised:
+        make_plan(path)
+    why = "differ only in '.', '_' and '-', which names of Snakemake's rules do not tell apart; rename one of them"
+    assert str(raised.value) == f"{path}: {names} {why}"
+
+
+def test_a_run_and_its_fine_tuning_may_have_one_name(tiny):
+    tuned = {"start": {"run": "wsd"}, "data": {"kind": "embedded", "examples": 9}, "optimizer": {"kind": "adamw"}}
+    tuned |= {"peak_lr": 1e-3, "schedule": {"kind": "cosine"}, "batch_examples": 8, "sequence_length": 16}
+    assert set(parse_study(tiny | {"finetuning": {"wsd": tuned}}).finetuning) == {"wsd"}
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("a: &x [1]\nb: *x\n", "aliases"),

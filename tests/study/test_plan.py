@@ -3,10 +3,8 @@ from typing import Any
 
 import pytest
 
-from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.execution import Execution, Threads
-from coolbits.study.load import parse_study
-from coolbits.study.plan import KINDS, Plan, resolve
+from coolbits.study.plan import KINDS, Plan
 
 EXECUTION = {
     "device": "cpu",
@@ -179,22 +177,6 @@ def test_lawa_has_full_windows_only(tiny, planned):
     averages = planned(tiny).of_kind("average")
     assert all(len(node.parents) == 3 for node in averages)
     assert [node.parents["member.0"].name[-4:] for node in averages] == ["0005", "0010"]
-
-
-def test_a_soup_joins_branches_that_differ_only_in_their_data(tiny, planned):
-    tiny["runs"]["trunk"]["cooldowns"] = {"at": 640, "length": 320, "data_seed": [1, 2, 3]}
-    tiny["averages"] = {"soup": {"kind": "soup", "run": "trunk"}}
-    (soup,) = planned(tiny).of_kind("average")
-    assert soup.recipe["members"] == 3
-    assert len({ref.name.partition("/")[0] for ref in soup.parents.values()}) == 3
-
-
-def test_a_soup_of_one_is_refused(tiny, tmp_path):
-    tiny["averages"] = {"soup": {"kind": "soup", "run": "trunk"}}
-    with pytest.raises(
-        CoolbitsError, match=r"averages\.soup\.over: no two trajectories of 'trunk' differ in data_seed"
-    ):
-        resolve(parse_study(tiny), tmp_path)
 
 
 def test_a_table_row_says_what_was_measured(tiny, planned):

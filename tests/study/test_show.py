@@ -15,13 +15,11 @@ CLASSIFIER = {
 
 
 @pytest.fixture
-def lines(tiny, planned, tmp_path, capsys, monkeypatch):
+def lines(tiny, planned, finish, tmp_path, capsys, monkeypatch):
     """The printed plan of the tiny study, its corpus made, as on a pipe of a narrow window."""
     monkeypatch.setenv("COLUMNS", "40")
     plan = planned(tiny)
-    corpus = plan.of_kind("corpus")[0].directory(tmp_path)
-    corpus.mkdir(parents=True)
-    (corpus / "manifest.json").write_text("{}")
+    finish(plan, plan.of_kind("corpus")[0])
     print_plan(plan, tmp_path)
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 

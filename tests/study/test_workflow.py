@@ -8,7 +8,6 @@ import yaml
 from coolbits.artifacts.code import code_slice
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
-from coolbits.artifacts.manifest import sealed
 from coolbits.stages import STAGES
 from coolbits.study.plan import KINDS
 from coolbits.study.workflow import Workflow, chosen_study
@@ -181,6 +180,20 @@ def test_pages_are_made_again_by_other_code_scripts_and_styles_and_of_other_sett
     assert flow().identity != flow(tiny | {"threads": {"data": 3}}).identity
 
 
+def test_no_other_study_and_no_change_of_one_writes_over_a_recipe_that_a_job_may_read_yet(flow, tiny):
+    def change(**sections):
+        """Start the study with other sections."""
+        workflow = flow(tiny | sections)
+        workflow.start()
+        return tasks(workflow)
+
+    quantizers = {"rtn-w2": {"method": {"kind": "rtn", "grid": {"bits": 2, "group_size": 16}}}}
+    started = [*change(), *change(study="other", quantizers=quantizers), *change(quantizers=quantizers)]
+    assert all(Job.read(task.recipe) == task.job for task in started)
+    (tiny_log, other_log) = sorted({str(Path(task.log).parent) for task in started}, reverse=True)
+    assert (Path(tiny_log).name, Path(other_log).name) == ("tiny", "other")
+
+
 def test_the_start_of_a_run_writes_every_recipe_and_the_board(flow):
     workflow = flow()
     workflow.start()
@@ -190,16 +203,13 @@ def test_the_start_of_a_run_writes_every_recipe_and_the_board(flow):
     assert set(board["jobs"]) == {task.job.name for task in tasks(workflow)}
 
 
-def test_the_board_has_what_other_code_made_and_all_that_hangs_on_it(flow):
+def test_the_board_has_what_other_code_made_and_all_that_hangs_on_it(flow, finish):
     workflow = flow()
-    for task in tasks(workflow):
-        for node in task.job.nodes:
-            code = "other" if task.job.kind == "quantized" else code_slice(STAGES[task.job.kind]).digest
-            directory = node.directory(workflow.root)
-            directory.mkdir(parents=True)
-            record = {"code": {"digest": code}, "manifest": {"fingerprint": node.fingerprint}}
-            (directory / "record.json").write_text(json.dumps(sealed(record)))
-            (directory / "manifest.json").write_text("{}")
+
+    def code(kind):
+        return "other" if kind == "quantized" else code_slice(STAGES[kind]).digest
+
+    finish(workflow.plan, *workflow.plan.nodes, root=workflow.root, code=code)
     workflow.start()
     board = json.loads(workflow.board.path.read_text())
     kinds = {name.partition("-")[0] for name in board["jobs"]}

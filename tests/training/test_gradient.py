@@ -81,6 +81,21 @@ def test_plain_attention_with_a_ready_mask_is_the_library_s_causal_attention(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_a_sliding_window_is_the_same_in_training_as_in_scoring() -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8}
+    sizes |= {"intermediate_size": 32, "max_position_embeddings": 16, "num_key_value_heads": 1}
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    batch = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(0))
+    inputs, labels = batch[:, :-1], batch[:, 1:]
+    losses = []
+    for config in (sizes, sizes | window):
+        model = build_model(Model(architecture="qwen3", config=config), seed=0)
+        expected = torch.nn.functional.cross_entropy(model(input_ids=inputs).logits.flatten(0, 1), labels.flatten())
+        losses.append(summed_loss(model, "float32")(inputs, labels).item() / labels.numel())
+        assert losses[-1] == pytest.approx(expected.item(), rel=1e-6)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-5)
+
+
 def test_a_compiled_loss_is_captured_whole_and_has_the_same_value_and_gradient(
     recipe: Callable[..., Trajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from coolbits.artifacts.progress import Progress
 from coolbits.loops.guards import can_compile
 from coolbits.loops.locks import alone_in
 from coolbits.study.recipes.training import WSD, Constant, Cooldown, Divergence, Muon, Trajectory
+from coolbits.training import stage
 from coolbits.training.sources import Sources
 
 Recipe = Callable[..., Trajectory]
@@ -174,6 +175,43 @@ def test_a_signal_saves_a_state_and_ends_in_order(
     assert lab.differences(resumed, other_lab.checkpoint(recipe(), after)) == []
 
 
+@pytest.mark.parametrize("at", [3, 6], ids=["of the first trajectory", "the last of the first trajectory"])
+def test_a_signal_while_a_checkpoint_is_written_ends_the_job_once_it_is_stored(
+    at: int, lab: Any, other_lab: Any, recipe: Recipe, updates_made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (lab.nodes(recipe(seed=seed), 3, 6) for seed in (0, 1))
+    write = stage.write_training
+
+    def write_and_hear(training: Any, *places: Any) -> None:
+        write(training, *places)
+        if training.memory.step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="stopped by SIGTERM; what was made"):
+        patched.setattr(stage, "write_training", write_and_hear)
+        lab.train((*first, *second))
+    assert updates_made == list(range(1, at + 1))
+    assert [lab.store.is_current(node) for node in (*first, *second)] == [True, at == 6, False, False]
+    resumed = lab.train((*first, *second))
+    for own, given in zip(resumed, other_lab.train((*first, *second)), strict=True):
+        assert lab.differences(own, given) == []
+
+
+def test_a_signal_while_the_last_checkpoint_of_the_job_is_written_finds_nothing_to_stop(
+    lab: Any, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = stage.write_training
+
+    def write_and_hear(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(*arguments)
+
+    monkeypatch.setattr(stage, "write_training", write_and_hear)
+    (node,) = lab.nodes(recipe(), 3)
+    lab.train((node,))
+    assert lab.store.is_current(node)
+
+
 def test_a_state_of_other_code_is_not_used(lab: Any, recipe: Recipe, updates_made: list[int]) -> None:
     nodes = lab.nodes(recipe(), 3000)
     process = in_another_process(lambda: lab.train(nodes, **OFTEN))
@@ -228,6 +266,15 @@ def test_divergence_is_a_result(lab: Any, recipe: Recipe, updates_made: list[int
     branch = recipe(schedule=Cooldown(warmup_steps=2, start_step=40, decay_steps=5))
     (child,) = lab.train(lab.nodes(branch, 45, start=nodes[-1]))
     assert read_manifest(child).summary == {"outcome": "diverged", "diverged_step": step}
+
+
+def test_what_was_kept_before_a_divergence_was_noticed_stays(lab: Any, recipe: Recipe) -> None:
+    wild = recipe(peak_lr=30.0, divergence=Divergence(window_steps=3))
+    manifests = [read_manifest(place) for place in lab.train(lab.nodes(wild, *range(1, 13)))]
+    (since,) = {manifest.summary["diverged_step"] for manifest in manifests if manifest.diverged}
+    kept = [manifest for manifest in manifests if not manifest.diverged]
+    assert since <= kept[-1].summary["step"] < since + 3
+    assert all("model.safetensors" in manifest.files for manifest in kept)
 
 
 def test_a_trajectory_known_to_have_diverged_is_not_trained_again(

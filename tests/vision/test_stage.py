@@ -1,5 +1,6 @@
 """The stage of classifiers: it learns, is the same whatever interrupts it, and says when it diverged."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,11 +13,15 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
+from coolbits.artifacts.store import Store
 from coolbits.optim import compiled
+from coolbits.optim.optimizer import Optimizer
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.training import SGD
 from coolbits.study.recipes.vision import EpochSchedule, Shift
+from coolbits.vision import stage
 from coolbits.vision.training import Training, steps_of
 
 WIDE = {"embedding_size": 8, "hidden_sizes": [8, 32], "depths": [1, 1], "layer_type": "basic"}
@@ -100,6 +105,34 @@ def test_a_signal_saves_the_state_and_says_where(lab, recipe):
     assert (place.state(changed) / "state.safetensors").exists()
 
 
+def test_a_signal_while_a_classifier_is_written_ends_the_job_once_it_is_stored(lab, recipe, monkeypatch):
+    place, write = lab("results"), stage.write_result
+    first, second = (place.node(recipe(seed=seed)) for seed in (0, 1))
+
+    def write_and_hear(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="stopped by SIGTERM; what was made"):
+        patched.setattr(stage, "write_result", write_and_hear)
+        stage.run(Job("classifier", "test", (first, second), {"device": "cpu"}), place.store)
+    assert [place.store.is_current(node) for node in (first, second)] == [True, False]
+
+
+def test_a_kill_while_a_classifier_is_written_leaves_the_saved_state(lab, recipe, monkeypatch):
+    place = lab("results")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Store, "record", die)
+        place.train(recipe(), **OFTEN)
+    assert (place.state(recipe()) / "state.json").exists()
+    place.train(recipe())
+    assert not place.state(recipe()).exists()
+
+
 def test_a_state_of_other_images_is_not_used(lab, recipe, monkeypatch):
     place, changed = lab("results"), recipe()
     place.train(changed)
@@ -130,6 +163,28 @@ def test_divergence_is_a_result_with_its_step(lab, recipe):
     metrics = pd.read_parquet(directory / "metrics.parquet")
     assert metrics.step.iloc[-1] == manifest.summary["diverged_step"]
     assert not metrics.loss.iloc[-1] < 2 * np.log(3)
+
+
+@pytest.mark.parametrize(("broken_at", "evaluated"), [(5, 1), (10, 2)])
+def test_weights_that_break_after_the_last_loss_of_an_epoch_diverged_at_its_end(
+    lab, recipe, monkeypatch, broken_at, evaluated
+):
+    """No later update judges them: what the held-out images say does."""
+    step, made = Optimizer.step, itertools.count(1)
+
+    def breaking(optimizer, lr):
+        step(optimizer, lr)
+        if next(made) == broken_at:
+            with torch.no_grad():
+                next(iter(optimizer.groups[0].parameters.values())).fill_(torch.nan)
+
+    monkeypatch.setattr(Optimizer, "step", breaking)
+    directory = lab("results").train(recipe())
+    manifest = read_manifest(directory)
+    assert manifest.diverged and manifest.summary["diverged_step"] == broken_at
+    assert sorted(manifest.files) == ["evaluation.parquet", "metrics.parquet"]
+    losses = pd.read_parquet(directory / "evaluation.parquet").loss
+    assert len(losses) == evaluated and losses.isna().tolist() == [False] * (evaluated - 1) + [True]
 
 
 def test_gradients_are_clipped_only_if_asked(start, recipe):

@@ -1,5 +1,6 @@
 """What runs again after a change, on the real Snakefile: dry runs say which jobs, real ones which artifacts."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -101,6 +102,18 @@ def test_code_of_quantization_runs_it_and_what_is_below_but_no_training(project)
 def test_code_of_training_runs_trunks_branches_and_what_is_below_but_no_data(project):
     project.edit("src/coolbits/training/loop.py", "import torch\n", "import torch\n\nNEW = 1\n")
     assert project.kinds() == sorted([*OWN, "average", "checkpoint", "checkpoint", "evaluation", "quantized"])
+
+
+@pytest.mark.parametrize("change", ["nothing", "code", "a setting"])
+def test_the_plan_says_what_is_to_be_made(project, change):
+    if change == "code":
+        project.edit("src/coolbits/training/loop.py", "import torch\n", "import torch\n\nNEW = 1\n")
+    elif change == "a setting":
+        project.write_study(project.study() | {"bootstrap_samples": 7})
+    told = json.loads(project.run("coolbits.cli", "plan", "config.yaml", "--json").stdout)
+    to_make = {node["kind"] for node in told["nodes"] if not node["exists"]}
+    assert to_make == set(project.kinds())
+    assert told["cost"]["tokens_left"] == (told["cost"]["tokens"] if change == "code" else 0)
 
 
 def test_a_new_quantizer_runs_quantization_and_what_is_below(project):

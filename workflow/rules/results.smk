@@ -114,7 +114,7 @@ if figures:
                 for task in figures
             ],
         log:
-            flow.root / "logs" / f"lineage-{flow.plan.study.study}.log",
+            flow.log("lineage"),
         conda:
             "../../envs/coolbits.yaml"
         params:
@@ -133,7 +133,7 @@ rule settings:
             labels={"page": "settings"},
         ),
     log:
-        flow.root / "logs" / f"settings-{flow.plan.study.study}.log",
+        flow.log("settings"),
     conda:
         "../../envs/coolbits.yaml"
     params:

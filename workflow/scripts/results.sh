@@ -12,5 +12,9 @@ fresh=$(find "${shown[@]}" \( -name manifest.json -o -name '*.html' \) -newer "$
 if [ -e "$report" ] && [ -z "$fresh" ]; then
     echo "$report is up to date"
 else
-    snakemake --configfile "$study" --report "$report"
+    # Snakemake writes in place: half a report would be newer than everything it shows.
+    partial=results/.report-$name.$$.html
+    trap 'rm -f "$partial"' EXIT
+    snakemake --configfile "$study" --report "$partial"
+    mv "$partial" "$report"
 fi

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 
+# Beside what is being replaced: `new` will take its place, `old` was there before.
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.(new|old)")
 _JSON_KINDS = {dict: "keys and values", list: "a list", str: "text", bool: "true or false", NoneType: "nothing"}
 
 
@@ -26,7 +29,16 @@ def sync_directory(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically: a reader sees the old file or the new one, never a part."""
+    """Write `content` to `path` atomically: a reader sees the old file or the new one, never a part.
+
+    Folders that are missing are made.
+
+    Raises:
+        CoolbitsError: if it belongs into a directory of `replacing` or `creating` that was removed.
+    """
+    for folder in path.parents:
+        if TEMPORARY.fullmatch(folder.name) and not folder.is_dir():
+            raise _removed(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -77,12 +89,16 @@ def replacing(target: Path) -> Iterator[Path]:
 
     What stood at `target` is moved aside first and removed last; after an error it stays as it was. Of several
     processes that do this at once, the last one's directory stays.
+
+    Raises:
+        CoolbitsError: if the directory was removed meanwhile.
     """
     staging = _staging(target)
     retired: list[Path] = []
     try:
-        yield staging
-        sync_tree(staging)
+        with _unremoved(staging):
+            yield staging
+            sync_tree(staging)
         while not _moved(staging, target):
             retired.append(_beside(target, "old"))
             with suppress(FileNotFoundError):  # another process was faster
@@ -90,7 +106,10 @@ def replacing(target: Path) -> Iterator[Path]:
         sync_directory(target.parent)
     finally:
         for left in (staging, *retired):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_symlink():
+                left.unlink()
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -102,12 +121,13 @@ def creating(target: Path) -> Iterator[Path]:
 
     Raises:
         CoolbitsError: if something is at `target` by then, or nothing can be put there; it says where the finished
-            directory lies.
+            directory lies. Or if that was removed meanwhile.
     """
     staging = _staging(target)
     try:
-        yield staging
-        sync_tree(staging)
+        with _unremoved(staging):
+            yield staging
+            sync_tree(staging)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -130,6 +150,37 @@ def _staging(target: Path) -> Path:
     return staging
 
 
+@contextmanager
+def _unremoved(staging: Path) -> Iterator[None]:
+    """Demand that a directory is the same one when the block ends.
+
+    Libraries make a folder again that they miss: with a part of the files in it, which must not pass for the whole.
+    """
+    # As long as it is open here, its number can go to no other directory.
+    descriptor = os.open(staging, os.O_RDONLY)
+    try:
+        yield
+        if not _is_open_as(staging, descriptor):
+            raise _removed(staging)
+    except Exception as error:
+        if _is_open_as(staging, descriptor):
+            raise
+        raise _removed(staging) from error
+    finally:
+        os.close(descriptor)
+
+
+def _is_open_as(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _removed(staging: Path) -> CoolbitsError:
+    return CoolbitsError(f"{staging}: removed by somebody while a job wrote to it; what it made is lost: run again")
+
+
 def _beside(target: Path, what: str) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.{what}")
 
@@ -139,7 +190,7 @@ def _moved(staging: Path, target: Path) -> bool:
     try:
         staging.replace(target)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.is_symlink():
             raise
         return False
     return True

@@ -5,9 +5,7 @@ import pandas as pd
 from coolbits.claims.contrasts import paired
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
-from coolbits.rows import SETTING, averages, decay_names, ends
-
-_ALIKE = [*SETTING, "decay", "tokens"]
+from coolbits.rows import averages, ends
 
 
 def averaging_beats_decay_at_low_bits(evidence: Evidence) -> Effect | None:
@@ -24,21 +22,17 @@ def averaging_lowers_error(evidence: Evidence) -> Effect | None:
 
 def soup_beats_ingredients(evidence: Evidence) -> Effect | None:
     """Lowest error among a soup's ingredients less that of the soup."""
-    finished = evidence.ends
+    rows = evidence.rows
+    checkpoints = rows[rows.source == "checkpoint"]
     found = []
-    for _, soup in averages(evidence.rows, "soup").groupby("evidence"):
-        alike = finished.merge(soup.assign(decay=decay_names(soup))[_ALIKE], on=_ALIKE)
-        ingredients = _ingredients(alike, soup.family.iloc[0], soup.window.iloc[0])
-        if ingredients is not None:
+    for _, soup in averages(rows, "soup").groupby("evidence"):
+        members = soup.members.iloc[0].split()
+        last = checkpoints[checkpoints.trajectory.isin(members) & (checkpoints.step == soup.step.iloc[0])]
+        # A checkpoint that two runs of the study share has a row for each.
+        ingredients = last.drop_duplicates("trajectory")
+        if len(ingredients) == len(members):
             found.append(evidence.of(ingredients, "error").min(axis=0) - evidence.of(soup, "error")[0])
     return Effect({f"soup {place}": values for place, values in enumerate(found)}, len(found)) if found else None
-
-
-def _ingredients(alike: pd.DataFrame, family: str, members: int) -> pd.DataFrame | None:
-    """Return the ends that a soup was made of: those of one run of the study, on one trunk or over several."""
-    own = alike[alike.family == family]
-    groups = [group for rows in (own, alike) for _, group in rows.groupby("run") if len(group) == members]
-    return groups[0] if groups else None
 
 
 def _lawa_and_ends(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:

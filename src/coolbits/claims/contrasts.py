@@ -12,6 +12,7 @@ from coolbits.resampling import Floats
 from coolbits.rows import HORIZON, SETTING
 
 _GRID = 32
+_SEEDS = ("seed", "data_seed")
 
 
 def all_but(*names: str) -> list[str]:
@@ -34,10 +35,18 @@ def paired(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame, column
 
 
 def by_seed(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of the seeds that both have, one a seed, paired in order."""
-    one, other = (rows.drop_duplicates("seed").set_index("seed", drop=False) for rows in (first, second))
-    seeds = one.index.intersection(other.index)
-    return one.loc[seeds], other.loc[seeds]
+    """Return the rows of the seeds that both have, paired in order.
+
+    Of one seed those that read the data in one order (`data_seed`, if there is such a column) are pairs; if no two did,
+    each is paired with each.
+    """
+    one, other = (rows.reset_index(drop=True) for rows in (first, second))
+    names = [name for name in _SEEDS if name in one and name in other]
+    pairs = one[names].reset_index().merge(other[names].reset_index(), on="seed")
+    if "data_seed" in names:
+        together = pairs.data_seed_x == pairs.data_seed_y
+        pairs = pairs[together | ~together.groupby(pairs.seed).transform("any")]
+    return one.iloc[pairs.index_x], other.iloc[pairs.index_y]
 
 
 def along_runs(
@@ -127,3 +136,14 @@ def over_seeds(rows: pd.DataFrame, measure: Callable[[pd.DataFrame], Floats | No
     found = {str(seed): measure(group) for seed, group in rows.groupby("seed")}
     units = {seed: values for seed, values in found.items() if values is not None}
     return Effect(units, n) if units else None
+
+
+def over_orders(measure: Callable[[pd.DataFrame], Floats | None]) -> Callable[[pd.DataFrame], Floats | None]:
+    """Return `measure` as the mean over the orders in which runs of one seed read the data; None if none has any."""
+
+    def mean(rows: pd.DataFrame) -> Floats | None:
+        measured = [measure(group) for _, group in rows.groupby("data_seed")]
+        found = [values for values in measured if values is not None]
+        return np.mean(found, axis=0) if found else None
+
+    return mean

@@ -26,9 +26,10 @@ def decay_lowers_loss(evidence: Evidence) -> Effect | None:
 
 
 def flat_while_constant(evidence: Evidence) -> Effect | None:
-    """Rise of the error in a cooldown less twice its drift at a constant rate over as many tokens.
+    """Rise of the error in a cooldown less twice the size of its drift at a constant rate over as many tokens.
 
-    The drift comes from the slope of the error in log tokens, fitted to the stable part of the trunk.
+    The drift comes from the slope of the error in log tokens, fitted to the stable part of the trunk; an error that
+    falls is no flatter than one that rises.
     """
     start, end = _pairs(evidence)
     trunk = trunks(evidence.main)
@@ -42,15 +43,16 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
         doublings = np.log2(after.tokens.to_numpy(float) / own.tokens.to_numpy(float))
         drift = slope(evidence.of(trunk, "error"), _log2(trunk.tokens)) * doublings.mean()
         rise = (evidence.of(after, "error") - evidence.of(own, "error")).mean(axis=0)
-        return rise - 2 * drift
+        return rise - 2 * np.abs(drift)
 
     return over_seeds(trunk, excess, len(start))
 
 
 def decay_not_tokens(evidence: Evidence) -> Effect | None:
-    """Mean rise of the error in a cooldown less the growth of its end from the smallest to the largest budget.
+    """Mean rise of the error in a cooldown less the size of its end's change from the smallest to the largest budget.
 
-    The growth comes from the slope of the error at the ends in log tokens, fitted to all budgets.
+    The change comes from the slope of the error at the ends in log tokens, fitted to all budgets; an error that falls
+    is no more the same than one that rises.
     """
     start, end = _pairs(evidence)
 
@@ -59,7 +61,7 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
             return None
         errors, tokens = evidence.of(end, "error"), _log2(end.tokens)
         growth = slope(errors, tokens) * np.ptp(tokens)
-        return (errors - evidence.of(start.loc[end.index], "error")).mean(axis=0) - growth
+        return (errors - evidence.of(start.loc[end.index], "error")).mean(axis=0) - np.abs(growth)
 
     return over_seeds(end, excess, len(end))
 

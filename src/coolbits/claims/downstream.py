@@ -2,6 +2,9 @@
 
 An accuracy is one number a run here; nothing is resampled. The best of the settings tried is found by the loss, as for
 the claims on losses, and not by the accuracies that are compared.
+
+An evaluation may be limited to some runs. A mean over tasks compares with another over the same tasks only: it is
+taken over those that all runs of one model and optimizer were asked, with states of any precision.
 """
 
 import numpy as np
@@ -12,10 +15,13 @@ from coolbits.rows import full_precision
 
 _MODEL = ["trajectory", "step"]
 _ASKED = ("evaluation", "task")
+_COMPARED = ["model", "optimizer"]
 
 
 def of_tasks(table: pd.DataFrame, losses: pd.DataFrame) -> Evidence:
     """Return the ends of runs, scored by 100 less their mean accuracy over tasks at full precision, in %.
+
+    Runs that have no task in common with all they are compared with are left out.
 
     Args:
         table: the table of tasks. A task counts by its accuracy, by the normalized one only where it has no other;
@@ -34,9 +40,15 @@ def of_tasks(table: pd.DataFrame, losses: pd.DataFrame) -> Evidence:
 
 
 def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean accuracy over tasks of each model."""
+    """Return the mean accuracy of each model over the tasks that all it is compared with were asked in one evaluation.
+
+    A model without such a task is left out.
+    """
     asked = [name for name in _ASKED if name in rows]
-    accuracies = rows[rows.metric.str.startswith("acc").fillna(False).astype(bool) | (rows.metric == "exact_match")]
+    known = rows[(rows.schedule != "constant") & rows.value.notna()]  # a trunk is no end of a run
+    accuracies = known[known.metric.str.startswith("acc").fillna(False).astype(bool) | (known.metric == "exact_match")]
     # In the order of the alphabet `acc` comes before `acc_norm`.
     one = accuracies.sort_values("metric", kind="stable").drop_duplicates([*_MODEL, *asked])
-    return one.groupby(_MODEL, as_index=False).agg(accuracy=("value", "mean"))
+    one = one.assign(end=one.groupby(_MODEL).ngroup())
+    models, askers = (one.groupby(by).end.transform("nunique") for by in (_COMPARED, [*_COMPARED, *asked]))
+    return one[models == askers].groupby(_MODEL, as_index=False).agg(accuracy=("value", "mean"))

@@ -41,6 +41,8 @@ CLAIMS = (
     "vision-sgdm-8d-trains-as-well",
     "vision-adamw-8d-trains-as-well",
     "vision-adamw-8l-unstable",
+    "vision-adamw-8d-min0-trains-as-well",
+    "vision-adamw-8l-min0-unstable",
     "finetuning-muon-8l-trains-as-well",
     "finetuning-muon-8d-trains-as-well",
     "finetuning-adamw-8d-trains-as-well",

@@ -36,8 +36,8 @@ PAPER_A = {
     "flat-while-constant": Claim(
         "Quantization error stays almost flat while the learning rate is constant.",
         "paper A, section 3, Figures 1 and 4",
-        "Rise of the error in a cooldown less twice the drift at the constant rate over as many tokens; the drift "
-        "is the slope of the error in log tokens on the trunk after warmup.",
+        "Rise of the error in a cooldown less twice the drift, up or down, at the constant rate over as many tokens; "
+        "the drift is the slope of the error in log tokens on the trunk after warmup.",
         "The rise in a cooldown exceeds twice the drift at a constant rate by {effect}.",
         "a trunk with three stable checkpoints or more, and cooldowns",
         decay.flat_while_constant,
@@ -45,9 +45,9 @@ PAPER_A = {
     "decay-not-tokens": Claim(
         "Cooldowns from short and long trunks end with nearly the same error: decay, not token count, drives it.",
         "paper A, section 4, Figure 4",
-        "Mean rise of the error in a cooldown less the fitted growth of the final error from the smallest to the "
-        "largest budget.",
-        "The rise in a cooldown exceeds the growth over all budgets by {effect}.",
+        "Mean rise of the error in a cooldown less the fitted change, up or down, of the final error from the smallest "
+        "to the largest budget.",
+        "The rise in a cooldown exceeds the change over all budgets by {effect}.",
         "cooldowns at two budgets or more",
         decay.decay_not_tokens,
     ),

@@ -12,6 +12,7 @@ from coolbits.claims.contrasts import (
     by_seed,
     by_unit,
     most_varied,
+    over_orders,
     over_seeds,
     paired,
     slope,
@@ -37,7 +38,7 @@ def higher_rate_lowers_error(evidence: Evidence) -> Effect | None:
             return None
         return -slope(evidence.of(rows, "error"), np.log10(rows.peak_lr.to_numpy(float)))
 
-    return over_seeds(rows, fall, len(rows))
+    return over_seeds(rows, over_orders(fall), len(rows))
 
 
 def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
@@ -53,7 +54,7 @@ def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
         matched = [values for values in found if values is not None]
         return np.mean(matched, axis=0) if matched else None
 
-    return over_seeds(rows, fall, len(rows))
+    return over_seeds(rows, over_orders(fall), len(rows))
 
 
 def larger_weight_decay_lowers_error(evidence: Evidence) -> Effect | None:
@@ -100,7 +101,7 @@ def _rates(evidence: Evidence) -> pd.DataFrame:
     rows = most_varied(evidence.ends, all_but("peak_lr"), "peak_lr")
     losses = rows.groupby("peak_lr").base_loss.mean()
     trained = rows[rows.peak_lr.isin(losses.index[losses <= WELL_TRAINED * losses.min()])]
-    return trained.drop_duplicates(["seed", "peak_lr"])
+    return trained.drop_duplicates(["seed", "data_seed", "peak_lr"])
 
 
 def _best(evidence: Evidence) -> pd.DataFrame:

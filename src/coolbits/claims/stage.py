@@ -52,6 +52,7 @@ class Finding:
     units: int
     runs: int
     diverged: int
+    lost_peers: int
     models: int
     fallen: int
     resampled: str
@@ -142,7 +143,7 @@ def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None
     effect, behind = None, pd.DataFrame()
     if evidence is not None and len(evidence.rows):
         effect, behind = measured(chosen.measure, evidence)
-    judgement = judge(effect, chosen.form, recipe.confidence, recipe.seed) if effect else None
+    judgement = judge(effect, chosen.form, recipe.confidence) if effect else None
     return Finding(
         id=name,
         statement=chosen.statement,
@@ -158,6 +159,7 @@ def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None
         units=len(effect.units) if effect else 0,
         runs=effect.runs if effect else 0,
         diverged=effect.diverged if effect else 0,
+        lost_peers=effect.lost_peers if effect else 0,
         models=len(behind) if effect else 0,
         fallen=int((behind.fallbacks > 0).sum()) if effect and len(behind) else 0,
         resampled=judgement.resampled if judgement else "nothing",
@@ -178,4 +180,6 @@ def _reading(chosen: Claim, effect: Effect | None, judgement: Judgement | None) 
         sentences.append(chosen.reading.format(effect=f"{judgement.effect:+.3g} {chosen.unit} ({interval})"))
     if effect.diverged or judgement.effect is None:
         sentences.append(f"Of {effect.runs} runs on trial {effect.diverged} diverged.")
+    if effect.lost_peers:
+        sentences.append(f"Of the runs that they are compared with {effect.lost_peers} diverged.")
     return " ".join(sentences)

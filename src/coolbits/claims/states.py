@@ -40,7 +40,10 @@ Pair = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def loss_increase(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
-    """Final loss of `tested` relative to `reference`, less 1, in percent; on trial are the runs at its best setting."""
+    """Final loss of `tested` relative to `reference`, less 1, in percent; on trial are the runs at its best setting.
+
+    A run at a setting and seed at which `reference` diverged, too, is not held against `tested`.
+    """
     return _contrast_losses(evidence, reference, tested, _percent, LOSS_MARGIN)
 
 
@@ -121,20 +124,21 @@ def _contrast_losses(
 ) -> Effect | None:
     """Return `contrast` of the final losses of both variants, paired by seed, and how many runs on trial diverged."""
     seeds: list[int] = []
-    values, tried = [], []
+    values, tried, peers = [], [], []
     for first, second in _contests(evidence.outcomes, evidence.alike, reference, tested):
-        best = _at_best(second)
-        one, other = by_seed(_completed(_at_best(first)), _completed(best))
+        best, peer = _at_best(second), _at_best(first)
+        one, other = by_seed(_completed(peer), _completed(best))
         seeds.extend(one.seed)
         values.append(contrast(evidence.of(one, "full"), evidence.of(other, "full")))
-        tried.append(_without_lost_twins(first, second) if every_setting else best)
+        tried.append(_without_lost_twins(first, second if every_setting else best))
+        peers.append(peer)
     if not tried:
         return None
     on_trial = pd.concat(tried)
-    diverged = int((on_trial.outcome == "diverged").sum())
-    if not seeds and diverged < len(on_trial):
+    diverged, lost = (int((rows.outcome == "diverged").sum()) for rows in (on_trial, pd.concat(peers)))
+    if not seeds and (diverged < len(on_trial) or not len(on_trial)):
         return None
-    return Effect(by_unit(seeds, np.concatenate(values)), len(seeds), margin, diverged, len(on_trial))
+    return Effect(by_unit(seeds, np.concatenate(values)), len(seeds), margin, diverged, len(on_trial), lost)
 
 
 def _contests(finished: pd.DataFrame, alike: Sequence[str], reference: Variant, tested: Variant) -> Iterator[Pair]:

@@ -3,9 +3,9 @@
 Nothing is resampled: these tables have no numbers of single images or answers. Each training is one end, `base_loss`
 its score, lower is better, so that the best of the settings tried is found as in pretraining (`coolbits.rows`).
 
-Trainings are compared within one entry of the study file. An entry may be a grid over what no column tells (an
-augmentation, a set of conversations): the n-th training of one variant, setting and seed is compared with the n-th of
-another, which is the same point of the grid.
+Trainings are compared within one entry of the study file; one that two entries share is an end of each. An entry may be
+a grid over what no column tells (an augmentation, a set of conversations): the n-th training of one variant, setting
+and seed is compared with the n-th of another, which is the same point of the grid.
 """
 
 from collections.abc import Sequence
@@ -55,13 +55,13 @@ def of_answers(table: pd.DataFrame) -> Trainings:
     """
     started = table.groupby("trajectory").loss.transform("count") > 0
     kept = table[started]
-    scores = kept[kept["last"]].set_index("trajectory").loss
+    scores = kept[kept["last"]].drop_duplicates("trajectory").set_index("trajectory").loss
     return _trainings(kept.assign(seed=kept.seed.astype("str") + "/" + kept.data_seed.astype("str")), scores, _ANSWERS)
 
 
 def _trainings(table: pd.DataFrame, scores: pd.Series, same: Sequence[str]) -> Trainings:
-    """Return each trajectory of `table` once, with its score; one that diverged has none."""
-    ends = table.drop_duplicates("trajectory").reset_index(drop=True)
+    """Return each trajectory of `table` once an entry, with its score; one that diverged has none."""
+    ends = table.drop_duplicates(["run", "trajectory"]).reset_index(drop=True)
     complete = ends.outcome == "complete"
     ends = ends.assign(base_loss=ends.trajectory.map(scores).astype("float64").where(complete))
     ends[_POINT] = ends.groupby([*same, *VARIANT, *TUNED, "seed"], dropna=False).cumcount()

@@ -1,15 +1,12 @@
 """From effects of single units to an interval and a verdict.
 
 A claim measures its effect once a unit, a seed as a rule, as a number that is positive when the claim holds. The
-interval is a percentile bootstrap over units and documents together: units are drawn with replacement, each with the
-same resample of the documents. Drawing from k units understates their variance by (k - 1) / k, which matters for the
-few seeds that studies have; deviations between units are widened by sqrt(k / (k - 1)) (Davison & Hinkley 1997, section
-2.3). With one unit only documents are resampled, and the result says so: it speaks of this run, not of its repetition.
+interval is that of the mean over units, see `coolbits.resampling.interval_of_mean`: Student's t over units, and a
+bootstrap over the documents that all of them are scored on. With one unit only documents are resampled, and the result
+says so: it speaks of this run, not of its repetition.
 
-Of image classifiers and fine-tunings a table has one number a training, and nothing to resample. A bootstrap of a few
-numbers alone is too narrow (of two normal ones, 61 % of the intervals at 95 % hold the mean), so their interval is
-Student's t over units. One unit has none; neither have units that agree to the last digit, as accuracies on few images
-may: they do not tell how far the next one would lie.
+Of image classifiers and fine-tunings a table has one number a training, and nothing to resample: Student's t is all.
+One unit has no interval then; neither have units that agree to the last digit, as accuracies on few images may.
 
 What is counted or computed, bytes of states and the theorems' bounds, is exact and has no interval at all.
 """
@@ -19,9 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import t as student
 
-from coolbits.resampling import Floats, mean_of_drawn, percentiles
+from coolbits.resampling import Floats, interval_of_mean
 
 SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
@@ -38,7 +34,8 @@ class Effect:
 
     `n` counts the comparisons behind it; `margin` is the largest difference that counts as none, of an instability the
     largest that a stable run may have, of an exact number the largest distance from what is claimed. Of the `runs` on
-    trial `diverged` did, and have no part in the numbers; if all did, there are no units.
+    trial `diverged` did, and have no part in the numbers; if all did, there are no units. Of the runs that they are
+    compared with, at the best setting of those, `lost_peers` diverged.
     """
 
     units: Mapping[str, Floats]
@@ -46,6 +43,7 @@ class Effect:
     margin: float = 0.0
     diverged: int = 0
     runs: int = 0
+    lost_peers: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,23 +61,23 @@ class Judgement:
     resampled: str
 
 
-def judge(effect: Effect, form: Form, confidence: float, seed: int) -> Judgement:
+def judge(effect: Effect, form: Form, confidence: float) -> Judgement:
     """Apply the decision rule of `form` to an effect."""
     if not effect.units:
-        return Judgement(None, None, None, SUPPORTED if form == "instability" else CONTRADICTED, "nothing")
+        lost = {"instability": SUPPORTED, "equivalence": CONTRADICTED}.get(form, UNDECIDED)
+        return Judgement(None, None, None, lost, "nothing")
     units = np.stack(list(effect.units.values()))  # [units, 1 + samples]
     estimates = units[:, 0]
     if form == "exact":
         agrees = bool((np.abs(estimates) <= effect.margin).all())
         return Judgement(float(estimates.mean()), None, None, SUPPORTED if agrees else CONTRADICTED, "nothing")
-    if units.shape[1] == 1:
-        ends, resampled = _student(estimates, confidence), "nothing"
-    else:
-        ends = _percentiles(units, confidence, seed)
-        resampled = "seeds and documents" if len(units) > 1 else "documents only, one unit"
-    verdict = _verdict(effect, form, *(ends or (-np.inf, np.inf)), estimates)
-    low, high = ends or (None, None)
-    return Judgement(float(estimates.mean()), low, high, verdict, resampled)
+    low, high = interval_of_mean(units, confidence)
+    known = bool(np.isfinite([low, high]).all())
+    verdict = _verdict(effect, form, *((low, high) if known else (-np.inf, np.inf)), estimates)
+    resampled = "nothing"
+    if units.shape[1] > 1:
+        resampled = "documents" if len(units) > 1 else "documents only, one unit"
+    return Judgement(float(estimates.mean()), low if known else None, high if known else None, verdict, resampled)
 
 
 def rule(form: Form, confidence: float, margin: str = "", resampled: bool = True) -> str:
@@ -87,16 +85,23 @@ def rule(form: Form, confidence: float, margin: str = "", resampled: bool = True
     if form == "exact":
         near = f"lies within {margin} of zero" if margin else "is zero"
         return f"These numbers are exact, so there is no interval. Supported if each {near}, otherwise contradicted."
-    if not resampled:
+    if resampled:
         return (
-            f"{rule(form, confidence, margin)} The interval is Student's t over seeds: there is one number a training. "
-            "With one seed, or seeds that agree to the last digit, there is none, and only divergence decides."
+            f"{_decision(form, confidence, margin)} The interval is that of Student's t over seeds, and of a bootstrap "
+            "over documents: half-widths add as squares. With one seed it is over documents alone."
         )
+    return (
+        f"{_decision(form, confidence, margin)} The interval is Student's t over seeds: there is one number a "
+        "training. With one seed, or seeds that agree to the last digit, there is none, and only divergence decides."
+    )
+
+
+def _decision(form: Form, confidence: float, margin: str) -> str:
     interval = f"the {100 * confidence:g} % interval"
     if form == "equivalence":
         return (
             f"Supported if {interval} lies within {margin} of zero, contradicted if it lies wholly outside or a run on "
-            "trial diverged, otherwise not decided."
+            "trial diverged where the one with 32-bit states did not, otherwise not decided."
         )
     if form == "instability":
         return (
@@ -110,7 +115,8 @@ def rule(form: Form, confidence: float, margin: str = "", resampled: bool = True
         )
     return (
         f"Supported if {interval} of the effect is above zero and the effect is positive in every unit (seed); "
-        "contradicted if both hold with the sign reversed; otherwise not decided."
+        "contradicted if both hold with the sign reversed; otherwise, or if a run at a variant's best setting "
+        "diverged, not decided."
     )
 
 
@@ -121,24 +127,12 @@ def _verdict(effect: Effect, form: Form, low: float, high: float, estimates: Flo
     if form == "instability":
         stable = not effect.diverged and high < effect.margin
         return SUPPORTED if low > effect.margin else CONTRADICTED if stable else UNDECIDED
+    if form == "direction" and (effect.diverged or effect.lost_peers):
+        return UNDECIDED
     up, down = low > 0 and bool((estimates > 0).all()), high < 0 and bool((estimates < 0).all())
     names = {"direction": (SUPPORTED, CONTRADICTED, UNDECIDED), "open": ("higher", "lower", "no difference seen")}
     verdict = names[form][0 if up else 1 if down else 2]
     return f"observed: {verdict}" if form == "open" else verdict
-
-
-def _student(estimates: Floats, confidence: float) -> tuple[float, float] | None:
-    """Return Student's t interval of the mean of `estimates`, shape [units]; None if their spread is not known."""
-    count = len(estimates)
-    if count < 2 or np.allclose(estimates, estimates[0], rtol=1e-9, atol=1e-9):
-        return None
-    half = student.ppf((1 + confidence) / 2, count - 1) * estimates.std(ddof=1) / np.sqrt(count)
-    return float(estimates.mean() - half), float(estimates.mean() + half)
-
-
-def _percentiles(units: Floats, confidence: float, seed: int) -> tuple[float, float]:
-    low, high = percentiles(mean_of_drawn(units[:, 1:], seed), confidence)
-    return float(low), float(high)
 
 
 def _equivalence(low: float, high: float, margin: float) -> str:

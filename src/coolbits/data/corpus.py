@@ -46,7 +46,7 @@ def build_corpus(recipe: Corpus, locations: list[str], out: Path) -> dict[str, A
     """Write the documents of the recipe's source to `out` as `documents-00000.parquet`, ... and return the summary.
 
     Columns: id (BLAKE2b-128 of the text, hex), split, source, text. Documents keep the order of the source; of equal
-    ones the first stays; blank ones are left out. `locations` are the paths of a `FileSource`.
+    ones the first stays; those of Unicode's blanks alone are left out. `locations` are the paths of a `FileSource`.
 
     Raises:
         CoolbitsError: if the source cannot be read, or one of the two splits would be empty.
@@ -96,7 +96,7 @@ def _distinct(
     for document in documents:
         text = document.text.encode()
         identity = hashlib.blake2b(text, digest_size=16)
-        if not text.strip():
+        if not document.text.strip():
             tally["blank"] += 1
         elif not is_new(identity.digest()):
             tally["duplicates"] += 1
@@ -130,7 +130,7 @@ def _write_pieces(rows: Iterator[Row], out: Path) -> None:
         if first is None:
             return
         path = out / f"documents-{number:05d}.parquet"
-        # Texts hardly repeat: a dictionary of them would only cost time. Their column's size then says their bytes.
+        # Texts hardly repeat: a dictionary of them would only cost time.
         with pq.ParquetWriter(path, _SCHEMA, compression="zstd", use_dictionary=["split", "source"]) as writer:
             for group in chain([first], piece):
                 writer.write_table(group)

@@ -32,13 +32,8 @@ def read_rows(directory: Path, split: Split, columns: list[str]) -> Iterator[dic
     Raises:
         CoolbitsError: if a piece is missing or cannot be read.
     """
-    for path in corpus_pieces(directory):
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[*columns, "split"]):
-                    yield from batch.filter(pc.equal(batch["split"], split)).select(columns).to_pylist()
-        except pa.ArrowException as error:
-            raise CoolbitsError(f"{path}: not a readable piece of a corpus ({str(error).splitlines()[0]})") from None
+    for batch in _batches(directory, split, columns):
+        yield from batch.to_pylist()
 
 
 def read_documents(directory: Path, split: Split) -> Iterator[str]:
@@ -46,14 +41,22 @@ def read_documents(directory: Path, split: Split) -> Iterator[str]:
     return (row["text"] for row in read_rows(directory, split, ["text"]))
 
 
+def read_sizes(directory: Path, split: Split) -> Iterator[tuple[str, int]]:
+    """Yield id and bytes of text of each document of a split, in the order of the corpus."""
+    for batch in _batches(directory, split, ["id", "text"]):
+        yield from zip(batch["id"].to_pylist(), pc.binary_length(batch["text"]).to_pylist(), strict=True)
+
+
+def _batches(directory: Path, split: Split, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    for path in corpus_pieces(directory):
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[*columns, "split"]):
+                    yield batch.filter(pc.equal(batch["split"], split)).select(columns)
+        except pa.ArrowException as error:
+            raise CoolbitsError(f"{path}: not a readable piece of a corpus ({str(error).splitlines()[0]})") from None
+
+
 def count_documents(directory: Path) -> int:
     """Return how many documents a corpus has in both splits, from the footers alone."""
     return sum(pq.read_metadata(path).num_rows for path in corpus_pieces(directory))
-
-
-def text_bytes(directory: Path) -> int:
-    """Return about how many bytes of text a corpus has, a few more than true, from the footers alone."""
-    footers = [pq.read_metadata(path) for path in corpus_pieces(directory)]
-    groups = (footer.row_group(index) for footer in footers for index in range(footer.num_row_groups))
-    columns = (group.column(index) for group in groups for index in range(group.num_columns))
-    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == "text")

@@ -15,6 +15,8 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import json_kind
 
 _ROWS_AT_ONCE = 256
+# A page of a parquet file holds less than 2 GiB, and the text may share it with shorter ones.
+_MOST_BYTES = (1 << 31) - (1 << 26)
 
 
 class Row(NamedTuple):
@@ -42,7 +44,7 @@ def text_of(row: Row, field: str) -> str:
     """Return the text in `field` of a row.
 
     Raises:
-        CoolbitsError: if the field is missing, is not text, or cannot be written as UTF-8.
+        CoolbitsError: if the field is missing, is not text, cannot be written as UTF-8, or is too long for a corpus.
     """
     if field not in row.fields:
         raise CoolbitsError(f"{row.where}: there is no key `{field}`, only {_listed(row.fields)}")
@@ -50,9 +52,13 @@ def text_of(row: Row, field: str) -> str:
     if not isinstance(text, str):
         raise CoolbitsError(f"{row.where}: the key `{field}` holds {json_kind(text)}, not text")
     try:
-        text.encode()
+        size = len(text.encode())
     except UnicodeEncodeError as error:
         raise CoolbitsError(f"{row.where}: the key `{field}` is not valid UTF-8 ({error.reason})") from None
+    if size > _MOST_BYTES:
+        raise CoolbitsError(
+            f"{row.where}: the key `{field}` holds {size} bytes of text, but a document may have {_MOST_BYTES} at most"
+        )
     return text
 
 

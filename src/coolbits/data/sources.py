@@ -43,20 +43,25 @@ def open_documents(source: Source, locations: list[Path]) -> Documents:
             while iterating: for a row that cannot be read.
     """
     if isinstance(source, EmbeddedSource):
-        _check_digest(EMBEDDED, source.sha256)
+        check_digest(EMBEDDED, source.sha256)
         return Documents(_embedded(), EMBEDDED.stat().st_size, "bytes")
     if isinstance(source, FileSource):
         if len(locations) != len(source.names):
             raise CoolbitsError(f"locations.files: {len(locations)} paths for the {len(source.names)} source files")
         for path, digest in zip(locations, source.sha256, strict=True):
-            _check_digest(path, digest)
+            check_digest(path, digest)
         return Documents(_files(source, locations), sum(path.stat().st_size for path in locations), "bytes")
     opened = open_dataset(source)
     items = (Document(source.id, text_of(row, source.text_field), row.reached) for row in opened.rows)
     return Documents(items, opened.total, "documents", {"commit": opened.commit})
 
 
-def _check_digest(path: Path, expected: str) -> None:
+def check_digest(path: Path, expected: str) -> None:
+    """Check that a file is the one that a recipe names.
+
+    Raises:
+        CoolbitsError: if it is missing or has another digest.
+    """
     if not path.is_file():
         raise CoolbitsError(f"{path}: no such file")
     found = file_digest(path)

@@ -1,7 +1,8 @@
 """Tokenizers: byte-level BPE trained on the corpus, from the hub, local, or a model's own; all saved the same way."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
-from coolbits.data.documents import read_rows, text_bytes
+from coolbits.data.documents import read_rows, read_sizes
 from coolbits.data.hub import download_tokenizer
+from coolbits.data.local_tokenizer import local_files
+from coolbits.data.sources import check_digest
 from coolbits.models.hub import commit_of
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.data import (
@@ -57,7 +59,7 @@ def build_tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | Non
     model whose tokenizer it is.
 
     Raises:
-        CoolbitsError: if the hub refuses, the local directory is not the one named by digest, the training text is
+        CoolbitsError: if the hub refuses, the files of a local one are not those named by digest, the training text is
             too short for the vocabulary, or the tokenizer has no end-of-text token, or not the one asked for.
     """
     origin = {}
@@ -127,12 +129,12 @@ def _ending(location: Path | None, recipe: PretrainedTokenizer) -> PreTrainedTok
 def _checked(location: Path | None, recipe: LocalTokenizer) -> Path:
     if location is None:
         raise CoolbitsError("locations.tokenizer: missing, but the recipe asks for a local tokenizer")
-    path = location / "tokenizer.json"
-    if not path.is_file():
-        raise CoolbitsError(f"{path}: no such file")
-    found = file_digest(path)
-    if found != recipe.sha256:
-        raise CoolbitsError(f"{path}: its SHA-256 is {found}, but the recipe's `sha256` is {recipe.sha256}")
+    for name, digest in zip(recipe.names, recipe.sha256, strict=True):
+        check_digest(location / name, digest)
+    for name in local_files(location):
+        if name not in recipe.names:
+            said = "not among the recipe's `names`, but the tokenizer would be read from it, too"
+            raise CoolbitsError(f"{location / name}: {said}")
     return location
 
 
@@ -162,15 +164,28 @@ def _train(recipe: TrainedTokenizer, corpus: Path) -> PreTrainedTokenizerFast:
 
 
 def training_texts(corpus: Path, limit: int) -> Iterator[str]:
-    """Yield training documents of at most `limit` UTF-8 bytes in all, drawn evenly from the whole corpus.
+    """Yield training documents of `limit` UTF-8 bytes in all, or all there are, in the order of the corpus.
 
-    A corpus is often sorted by source, so its beginning would be a poor sample. A document is taken if its id, as a
-    number in [0, 1), is below `limit` over the bytes of the corpus, which the parquet footers tell.
+    A corpus is often sorted by source, so its beginning would be a poor sample: documents are drawn by their ids, which
+    are hashes, the smallest first. The last one drawn is cut, between characters, to the bytes that are left. Memory
+    grows with the documents drawn.
     """
-    share = limit / text_bytes(corpus)
-    left = limit
+    last, left = _last_drawn(read_sizes(corpus, "train"), limit)
     for row in read_rows(corpus, "train", ["id", "text"]):
-        size = len(row["text"].encode())
-        if int(row["id"], 16) < share * 2**128 and size <= left:
-            left -= size
+        if row["id"] < last:
             yield row["text"]
+        elif row["id"] == last:
+            yield row["text"].encode()[:left].decode(errors="ignore")
+
+
+def _last_drawn(sizes: Iterable[tuple[str, int]], limit: int) -> tuple[str, int]:
+    """Return the largest id among the documents drawn, and how many bytes of that one are within the limit."""
+    drawn: list[tuple[int, str, int]] = []  # ids are negated, so that the heap's first is the one to give up
+    total = 0
+    for identity, size in sizes:
+        heappush(drawn, (-int(identity, 16), identity, size))
+        total += size
+        while total - drawn[0][-1] >= limit:
+            total -= heappop(drawn)[-1]
+    _, last, size = drawn[0]
+    return last, size - max(0, total - limit)

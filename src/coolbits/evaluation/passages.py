@@ -1,6 +1,8 @@
 """Questions made from held-out text: the next word of a passage, and which of four passages a text continues.
 
-Both are made for models of any size down to a third of a million parameters and a context of 64 tokens.
+Both are made for models of any size down to a third of a million parameters and a context of 64 tokens. A cloze fits it
+with any tokenizer, and so does the continuation of a choice. An opening before that may be longer, then its beginning
+is lost, and it is counted as cut.
 """
 
 import heapq
@@ -14,10 +16,11 @@ from typing import Any
 
 from coolbits.data.documents import read_rows
 
-CLOZE_WORDS = 32
+# No tokenizer makes more tokens than bytes: texts of so many bytes fit into a context of 64 whatever it is.
+CLOZE_WORDS = 8
+CLOZE_BYTES = 64
 CHOICES = 4
 CHOICE_WORDS = 8
-# No tokenizer makes more tokens than bytes: such a text fits into a context of 64 whatever it is.
 CHOICE_BYTES = 60
 
 _WORD = re.compile(r"\S+")
@@ -50,7 +53,7 @@ def held_out_paragraphs(corpus: Path) -> Iterator[Paragraph]:
 
 
 def cloze_rows(paragraphs: Iterable[Paragraph], limit: int | None, seed: int) -> list[Row]:
-    """Return rows {context, target}: 32 words of a paragraph, and the word that follows, as in LAMBADA.
+    """Return rows {context, target}: 8 words of a paragraph, and the word that follows, in 64 bytes at most.
 
     At most one row a paragraph; `limit` keeps a random share of them, decided by `seed`. Unlike LAMBADA's, the word
     may be any: of words of four letters or more, a micro model guesses one in sixty.
@@ -87,8 +90,12 @@ def _cloze_row(text: str) -> Row | None:
     words = list(_WORD.finditer(text))
     for last, word in enumerate(words[CLOZE_WORDS:], start=CLOZE_WORDS - 1):
         if target := _TARGET.fullmatch(word.group()):
-            context = text[words[last - CLOZE_WORDS + 1].start() : words[last].end()]
-            return {"context": context, "target": f" {target.group(1)}"}
+            row = {
+                "context": text[words[last - CLOZE_WORDS + 1].start() : words[last].end()],
+                "target": f" {target.group(1)}",
+            }
+            if len("".join(row.values()).encode()) <= CLOZE_BYTES:
+                return row
     return None
 
 

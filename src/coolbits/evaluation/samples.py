@@ -11,7 +11,7 @@ import pandas as pd
 from coolbits.artifacts.files import write_json, write_text
 
 _KEPT = ("doc", "target", "resps", "filter", "doc_hash", "prompt_hash", "target_hash")
-_RESULTS = ("results", "versions", "n-shot", "higher_is_better", "n-samples")
+_RESULTS = ("results", "versions", "n-shot", "higher_is_better", "n-samples", "requests")
 
 Results = dict[str, Any]
 Leaves = dict[str, tuple[str, ...]]
@@ -19,6 +19,9 @@ Leaves = dict[str, tuple[str, ...]]
 
 def write_results(results: Results, leaves: Leaves, directory: Path) -> dict[str, Any]:
     """Write samples.parquet, samples.jsonl and results.json, and return the summary {task: {metric: value}}.
+
+    The summary has `requests` besides, {task: {made, cut}}: how many requests were made, and how many of these were
+    longer than the model's context and lost their beginning.
 
     `leaves` maps a name asked for to lm-eval's tasks behind it: samples of a group are numbered through, under the
     group's name. A value that is no finite number is null in JSON (NaN and infinities stay in the parquet file), and
@@ -32,6 +35,7 @@ def write_results(results: Results, leaves: Leaves, directory: Path) -> dict[str
     write_json(directory / "results.json", _plain({key: results[key] for key in _RESULTS if key in results}))
     scores = results["results"] | results.get("groups", {})
     summary: dict[str, Any] = {name: _plain(_metrics(scores[name])) for name in leaves}
+    summary["requests"] = {name: _requests(results["requests"], tasks) for name, tasks in leaves.items()}
     finite = all(_finite(sample["resps"]) for *_, sample in samples)
     return summary if finite else summary | {"non_finite": True}
 
@@ -63,6 +67,10 @@ def _metrics(scores: Results) -> dict[str, float]:
         for key, value in scores.items()
         if "," in key and "_stderr," not in key and isinstance(value, int | float)
     }
+
+
+def _requests(by_task: dict[str, dict[str, int]], tasks: tuple[str, ...]) -> dict[str, int]:
+    return {count: sum(by_task[task][count] for task in tasks) for count in ("made", "cut")}
 
 
 def _line(name: str, number: int, task: str, sample: Results) -> str:

@@ -6,9 +6,10 @@ Imports of lm-eval and datasets cost seconds: the stage imports this module only
 import io
 import logging
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from lm_eval import evaluate
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -27,6 +30,10 @@ from coolbits.evaluation.packaged import packaged_rows
 from coolbits.evaluation.passages import choice_rows, cloze_rows, held_out_paragraphs
 from coolbits.evaluation.task_names import BUILT, PACKAGED, expand_tasks, needs_hub
 from coolbits.study.recipes.evaluation import Tasks
+
+_LOG = logging.getLogger(__name__)
+# Version 1 of the cloze had 32 words, more than a context of 64 tokens holds.
+_VERSIONS = {"coolbits_cloze": 2.0}
 
 Row = dict[str, Any]
 Results = dict[str, Any]
@@ -38,6 +45,7 @@ class Suite:
 
     `loaded` is what lm-eval's `evaluate` takes; `leaves` maps each name asked for to the tasks behind it (a group such
     as mmlu has many); `longest` is the most tokens that a continuation has, for each task that is not lm-eval's own.
+    `told` is what the log was told of these questions, so that it is not told again of each model.
     """
 
     recipe: Tasks
@@ -45,6 +53,7 @@ class Suite:
     loaded: dict[str, Any]
     leaves: dict[str, tuple[str, ...]]
     longest: dict[str, int]
+    told: set[str] = field(default_factory=set, compare=False)
 
 
 def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
@@ -75,7 +84,9 @@ def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
 def score(suite: Suite, model: nn.Module) -> Results:
     """Return lm-eval's results, samples included, for `model`. Every model gets the same requests in the same batches.
 
-    Softmax is float32 whatever the precision of the weights.
+    Softmax is float32 whatever the precision of the weights. lm-eval drops the beginning of a request that is longer
+    than the model's context. `requests` of the results counts, by its tasks, those it made (`made`) and those it cut
+    (`cut`); the log says where it cut some.
 
     Raises:
         CoolbitsError: if a continuation is longer than the model's context.
@@ -85,7 +96,9 @@ def score(suite: Suite, model: nn.Module) -> Results:
         _seed(recipe.seed)
         for task in suite.loaded["tasks"].values():
             task.set_fewshot_seed(recipe.seed)  # its generator moves on with each model: start it again
-        lm = HFLM(pretrained=model, tokenizer=suite.tokenizer, batch_size=recipe.batch_size, softmax_dtype="float32")
+        lm = _Counting(
+            pretrained=model, tokenizer=suite.tokenizer, batch_size=recipe.batch_size, softmax_dtype="float32"
+        )
         for name, tokens in suite.longest.items():
             if tokens > lm.max_length:
                 raise CoolbitsError(
@@ -95,7 +108,60 @@ def score(suite: Suite, model: nn.Module) -> Results:
         results: Results = evaluate(
             lm=lm, task_dict=suite.loaded, limit=recipe.limit, bootstrap_iters=0, log_samples=True
         )
-    return results
+    requests = {task: {"made": lm.made[task], "cut": lm.cut[task]} for task in suite.loaded["tasks"]}
+    for task, counts in requests.items():
+        if counts["cut"]:
+            _tell(
+                suite,
+                f"{counts['cut']:,} of {counts['made']:,} requests of {task} were longer than the model's "
+                f"{lm.max_length:,} tokens, and lost their beginning",
+            )
+    return results | {"requests": requests}
+
+
+class _Counting(HFLM):
+    """A model as lm-eval asks it, which counts the requests of each task, and those that lm-eval cuts."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.made: Counter[str] = Counter()
+        self.cut: Counter[str] = Counter()
+        self._lengths: list[int] = []
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
+        # The last token is predicted, never read.
+        self._count(requests, [length > self.max_length + 1 for length in self._lengths])
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        likelihoods: list[float] = super().loglikelihood_rolling(requests, disable_tqdm)
+        self._count(requests, [False] * len(requests))  # scored in windows, whole
+        return likelihoods
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        answers: list[str] = super().generate_until(requests, disable_tqdm)
+        self._count(requests, [self._overflows(*request.args) for request in requests])
+        return answers
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], *arguments: Any, **options: Any) -> Any:
+        self._lengths = [len(context) + len(continuation) for _, context, continuation in requests]
+        return super()._loglikelihood_tokens(requests, *arguments, **options)
+
+    def _overflows(self, context: str, options: dict[str, Any]) -> bool:
+        """Whether a context leaves too little room for what is to be generated."""
+        room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+        return len(self.tok_encode(context)) > room
+
+    def _count(self, requests: Sequence[Instance], cut: Sequence[bool]) -> None:
+        self.made.update(request.task_name for request in requests)
+        self.cut.update(request.task_name for request, was in zip(requests, cut, strict=True) if was)
+
+
+def _tell(suite: Suite, line: str) -> None:
+    if line not in suite.told:
+        suite.told.add(line)
+        _LOG.warning(line)
 
 
 def _local_rows(name: str, recipe: Tasks, corpus: Path | None, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -117,7 +183,7 @@ def _local_task(name: str, rows: list[Row]) -> ConfigurableTask:
         "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
         "test_split": "test",
         "num_fewshot": 0,
-        "metadata": {"version": 1.0},
+        "metadata": {"version": _VERSIONS.get(name, 1.0)},
     }
     return ConfigurableTask(config=config | _form(rows[0]))
 
@@ -210,7 +276,10 @@ def _seed(seed: int) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide lm-eval's warnings about models in memory and its progress bars, which no log file reads well."""
+    """Hide lm-eval's warnings about models in memory and its progress bars, which no log file reads well.
+
+    And those about each request that is cut: `score` says it once a task.
+    """
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -19,17 +19,20 @@ from coolbits.study.recipes.results import Table
 
 _LOSS_COLUMNS = (
     *("loss", "base_loss", "relative_error", "relative_low", "relative_high"),
-    *("absolute_error", "absolute_low", "absolute_high", "scored_tokens", "documents", "fallbacks"),
+    *("absolute_error", "absolute_low", "absolute_high", "scored_tokens", "documents"),
 )
 _TASK_COLUMNS = (
     *("task", "metric", "value", "base_value", "value_low", "value_high"),
-    *("relative_drop", "relative_drop_low", "relative_drop_high", "samples"),
+    *("relative_drop", "relative_drop_low", "relative_drop_high", "samples", "requests", "cut_requests"),
 )
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A row's artifact: its place, the base's place, what its manifest says."""
+    """A row's artifact: its place, the base's place, what its manifest says.
+
+    `outcome` and `diverged_step` are as known by now; if later than the artifact was made, `summary` is empty.
+    """
 
     place: Path
     base: Path | None
@@ -54,10 +57,10 @@ def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame
     blocks = []
     for count in sorted({len(frame["tokens"]) for frame in scored.values()}):
         rows = [row for row, frame in scored.items() if len(frame["tokens"]) == count]
-        block = _loss_columns([scored[row] for row in rows], recipe)
-        blocks.append(block.assign(row=rows, fallbacks=_integers([measured[row].fallbacks for row in rows])))
+        blocks.append(_loss_columns([scored[row] for row in rows], recipe).assign(row=rows))
     found = pd.concat(blocks) if blocks else pd.DataFrame(columns=["row", *_LOSS_COLUMNS])
     columns = _outcomes(measured).merge(found, on="row", how="left")
+    columns["fallbacks"] = _integers([item.fallbacks for item in measured])
     columns["bits_per_byte"] = pd.to_numeric(pd.Series([item.summary.get("bits_per_byte") for item in measured]))
     kinds = {"tokens": pa.int32(), "nats": pa.float64(), "base_nats": pa.float64()}
     lists = {name: pa.array([item[name] for item in scored.values()], pa.list_(kind)) for name, kind in kinds.items()}
@@ -68,9 +71,10 @@ def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
     """Return one row a task and metric: value, base value, relative accuracy drop, with intervals over samples.
 
     The drop is (acc - acc_q) / (1 - acc) (paper A, section 3.2); a metric that is no accuracy has none (NaN).
+    `cut_requests` of the `requests` of a task were longer than the model's context, and lost their beginning.
 
     Raises:
-        CoolbitsError: if rows were not scored on the same samples of a task.
+        CoolbitsError: if rows were not scored on the same samples of a task, or their requests were not counted.
     """
     cache: dict[Path, pd.DataFrame] = {}
     outcomes = _outcomes(measured).assign(fallbacks=_integers([item.fallbacks for item in measured]))
@@ -85,7 +89,7 @@ def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
         return outcomes.reindex(columns=[*outcomes, *_TASK_COLUMNS])
     groups = pd.concat(pairs, ignore_index=True).groupby(["task", "metric"], sort=True)
     columns = [_task_columns(str(task), str(metric), group, recipe) for (task, metric), group in groups]
-    found = pd.concat(columns).merge(outcomes, on="row")
+    found = pd.concat(columns).merge(_requests(measured), on=["row", "task"], how="left").merge(outcomes, on="row")
     lost = outcomes[outcomes.outcome == "diverged"].merge(found[["task", "metric"]].drop_duplicates(), how="cross")
     return pd.concat([found, lost], ignore_index=True).sort_values("row", kind="stable")
 
@@ -162,6 +166,19 @@ def _task_columns(task: str, metric: str, group: pd.DataFrame, recipe: Table) ->
     columns |= {"value_low": low, "value_high": high, "relative_drop": _drop(value, base_value, accuracy)}
     columns |= {"relative_drop_low": drop_low, "relative_drop_high": drop_high}
     return pd.DataFrame(columns).assign(samples=_integers([own.shape[1]] * len(own)))
+
+
+def _requests(measured: Sequence[Measurement]) -> pd.DataFrame:
+    """Return how many requests of each task each complete row made, and how many of them were cut."""
+    rows = []
+    for row, item in enumerate(measured):
+        if item.outcome == "complete":
+            if "requests" not in item.summary:
+                raise CoolbitsError(f"{item.place}: its summary does not count requests that were cut; score it again")
+            counted = item.summary["requests"].items()
+            rows += [(row, task, counts["made"], counts["cut"]) for task, counts in counted]
+    frame = pd.DataFrame(rows, columns=["row", "task", "requests", "cut_requests"])
+    return frame.astype({"requests": "Int64", "cut_requests": "Int64"})
 
 
 def _drop(value: Floats, base: Floats, accuracy: bool) -> Floats:

@@ -153,6 +153,15 @@ def _seeds_of_means(scored: pd.DataFrame) -> tuple[int, int]:
     return (int(every.min()), int(every.max())) if len(every) else (1, 1)
 
 
+def samples_note(rows: pd.DataFrame) -> str:
+    """Return what a caption says of the samples of each task, and of requests that did not fit the model's context."""
+    tasks = rows.groupby("task")
+    sizes = ", ".join(f"{task} {int(count)}" for task, count in tasks.samples.max().items())
+    counts = tasks[["cut_requests", "requests"]].max().itertuples()
+    cut = ", ".join(f"{task} {lost:,} of {made:,}" for task, lost, made in counts if lost)
+    return f"Samples: {sizes}." + f" Requests longer than the model's context lost their beginning: {cut}." * bool(cut)
+
+
 def fallback_note(rows: pd.DataFrame) -> str:
     """Return what a caption says of hollow marks, as a sentence after a space; nothing if no model has a fallback."""
     if not fell_back(rows).any():

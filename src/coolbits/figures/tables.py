@@ -1,8 +1,10 @@
 """Tidy tables: one row a measurement, the fields of its recipe as columns, an interval beside every estimate.
 
 A table holds what its recipe lists and nothing else: a missing artifact, column or value is an error, never a gap.
-A diverged model is a result: its row says so and has NaN where a number would be. Column `measurement` counts the rows
-of the recipe from 0: of tasks, of logged steps and of other finer things there are several a measurement.
+A diverged model is a result: its row says so and has NaN where a number would be. So does the row of a model that was
+kept as complete, of a trajectory that had diverged by then, as a later checkpoint behind the table says. Column
+`measurement` counts the rows of the recipe from 0: of tasks, of logged steps and of other finer things there are
+several a measurement.
 
 Beside `table.parquet` a loss table has `documents.parquet`: for each row (column `row`) the tokens, the nats and the
 full-precision model's nats of every held-out document, so that a claim can pair any two rows document by document.
@@ -18,9 +20,9 @@ import pyarrow.parquet as pq
 from coolbits.artifacts.each import make_each
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
-from coolbits.artifacts.manifest import Manifest, read_manifest
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
+from coolbits.figures.ancestry import Ancestry
 from coolbits.figures.curvature_table import curvatures, landscapes, predictions
 from coolbits.figures.finetuning_table import validations
 from coolbits.figures.measurements import Measurement, ledgers, losses, metrics, tasks
@@ -50,15 +52,17 @@ def build_table(recipe: Table, directories: Mapping[str, Path], root: Path, out:
     Args:
         recipe: the rows wanted; their roles are keys of `directories`
         directories: where the parents lie
-        root: the results folder, in which the quantized model lies that an evaluation scored
+        root: the results folder, in which the models lie that rows were made from
         out: an empty directory
 
     Raises:
-        CoolbitsError: if a row names a missing role, lacks a column or a value, or its artifact lacks one.
+        CoolbitsError: if a row names a missing role, lacks a column or a value, or its artifact lacks one; or if a
+            model behind it is missing, or another than it was made from.
     """
     descriptors = describe(recipe)
-    manifests: dict[Path, Manifest] = {}
-    measured = [_measurement(row, directories, root, manifests) for row in recipe.rows]
+    ancestry = Ancestry(root)
+    divergences = ancestry.divergences(directories.values())
+    measured = [_measurement(row, directories, ancestry, divergences) for row in recipe.rows]
     match recipe.content:
         case "loss":
             values, documents = losses(measured, recipe)
@@ -111,32 +115,24 @@ def describe(recipe: Table) -> pd.DataFrame:
     return table.astype({name: kind for name, kind in types.items() if name in table})
 
 
-def _measurement(row: Row, directories: Mapping[str, Path], root: Path, manifests: dict[Path, Manifest]) -> Measurement:
-    def manifest(place: Path) -> Manifest:
-        if place not in manifests:
-            manifests[place] = read_manifest(place)
-        return manifests[place]
-
+def _measurement(
+    row: Row, directories: Mapping[str, Path], ancestry: Ancestry, divergences: Mapping[str, int]
+) -> Measurement:
     for role in filter(None, (row.evaluation, row.base)):
         if role not in directories:
             raise CoolbitsError(f"table: a row names the parent {role!r}; the table has {len(directories)} others")
-    own = manifest(directories[row.evaluation])
-    base = directories[row.base] if row.base else None
-    quantized = own.parents.get("quantized")
-    fallbacks = _fallbacks(manifest(root / quantized["kind"] / quantized["name"]), quantized) if quantized else 0
-    diverged = own if own.diverged else manifest(base) if base and manifest(base).diverged else None
+    place, base = directories[row.evaluation], directories[row.base] if row.base else None
+    own = ancestry.manifest(place)
+    diverged = own if own.diverged else ancestry.manifest(base) if base and ancestry.manifest(base).diverged else None
+    since = diverged.summary.get("diverged_step") if diverged else ancestry.diverged_step(place, divergences)
+    known_later = diverged is None and since is not None
+    fallbacks = ancestry.parent(place, "quantized").summary.get("fallbacks", 0) if "quantized" in own.parents else 0
     return Measurement(
-        place=directories[row.evaluation],
+        place=place,
         base=base,
-        summary=own.summary,
-        fallbacks=fallbacks,
-        outcome="diverged" if diverged else "complete",
-        diverged_step=diverged.summary.get("diverged_step") if diverged else None,
+        # What was measured before it was known is no result.
+        summary={} if known_later else own.summary,
+        fallbacks=int(fallbacks),
+        outcome="diverged" if diverged or known_later else "complete",
+        diverged_step=since,
     )
-
-
-def _fallbacks(quantized: Manifest, stated: Mapping[str, str]) -> int:
-    """Return how many modules fell back, of the quantized model that an evaluation states to have measured."""
-    if quantized.digest != stated["digest"]:
-        raise CoolbitsError(f"quantized/{quantized.name}: not what its evaluation measured; run `snakemake`")
-    return int(quantized.summary.get("fallbacks", 0))

@@ -2,12 +2,20 @@
 
 The text is rendered turn by turn: what a turn adds to the rendering of all turns before it is tokenized on its own. So
 the prompt has the tokens that it has when a model is asked, and the mask begins and ends at whole tokens.
+
+A special token written out in a message is plain text, as in a document: only the template's own are control tokens.
+So those of messages are broken by marks before the template is rendered, and the tokenizer, after it has looked for
+special tokens, drops the marks. A special token of one character cannot be broken, and stays one.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -15,6 +23,8 @@ from coolbits.study.recipes.finetuning import LossOn
 
 ROLES = ("system", "user", "assistant")
 _ASSISTANT = "assistant"
+# Unicode keeps these for a program's own use: no text that is passed on has them.
+_MARK = "\ufdd0\ufdd1"
 
 Message = dict[str, str]
 
@@ -45,8 +55,8 @@ class Encoder:
             CoolbitsError: if the conversation has no assistant's turn, or the template does not render turn by turn or
                 does not say where a turn ends.
         """
-        pieces = self.pieces(messages, where)
-        parts = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text, _ in pieces]
+        pieces = self.pieces([message | {"content": self._marked(message["content"])} for message in messages], where)
+        parts = [self._tokens(text) for text, _ in pieces]
         tokens = np.concatenate([np.array(part, np.int32) for part in parts])[: self.sequence_length]
         marks = [np.full(len(part), learned) for part, (_, learned) in zip(parts, pieces, strict=True)]
         learned = np.concatenate(marks)[: self.sequence_length]
@@ -79,6 +89,39 @@ class Encoder:
             pieces += [(prompt[len(done) :], False), (answer, True)]
             done = prompt + answer
         return pieces
+
+    def _tokens(self, text: str) -> list[int]:
+        if _MARK in text:
+            return self._unmarking.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _marked(self, content: str) -> str:
+        """Return the words of a message with a mark behind each letter of the special tokens, so that none is whole."""
+        return self._special.sub(lambda found: "".join(letter + _MARK for letter in found.group()), content)
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Finds the special tokens that have several characters."""
+        texts = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return re.compile("|".join(re.escape(text) for text in texts if len(text) > 1) or r"(?!)")
+
+    @cached_property
+    def _unmarking(self) -> Backend:
+        """The tokenizer, which drops marks once it has found special tokens.
+
+        It looks for all of them before it normalizes text: some tokenizers look for some of them afterwards.
+        """
+        state = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        unmark = {"type": "Replace", "pattern": {"String": _MARK}, "content": ""}
+        own = [state["normalizer"]] if state["normalizer"] else []
+        state["normalizer"] = {"type": "Sequence", "normalizers": [unmark, *own]}
+        for token in state["added_tokens"]:
+            token["normalized"] &= not token["special"]
+        backend = Backend.from_str(json.dumps(state))
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
 
     def _render(self, messages: Sequence[Message], asking: bool) -> str:
         return str(

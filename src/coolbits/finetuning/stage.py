@@ -17,7 +17,13 @@ from coolbits.finetuning.examples import read_examples
 from coolbits.finetuning.saved import States, write_finetuned
 from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import hearing_signals, make_reproducible
+from coolbits.loops.guards import (
+    Heard,
+    hearing_signals,
+    make_reproducible,
+    stop_after_step,
+    stop_if_asked,
+)
 from coolbits.loops.locks import alone_in
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
@@ -34,8 +40,9 @@ _COMMIT = "commit"  # in the work folder: a branch may move while a training is 
 def run(job: Job, store: Store) -> int:
     """Make the fine-tuned models of the job that are missing; return how many were made.
 
-    Training goes on from a saved state. SIGTERM and SIGINT end it after the step under way, with a state saved; what
-    kills it outright costs at most `state_every_seconds` of work. A start that diverged gives a model that did.
+    Training goes on from a saved state. SIGTERM and SIGINT end it after the step under way, with a state saved, or
+    after the model that is being written; what kills it outright costs at most `state_every_seconds` of work. A start
+    that diverged gives a model that did.
 
     Raises:
         CoolbitsError: if another process makes one of them, or a model does not fit its recipe.
@@ -43,12 +50,14 @@ def run(job: Job, store: Store) -> int:
     """
     execution = Execution.read(job.execution)
     made = 0
-    for node in job.nodes:
-        states = States(node, store)
-        with alone_in(states.work):
-            made += store.ensure(node, partial(_build, states, execution))
-            states.clear()
-            (states.work / _COMMIT).unlink(missing_ok=True)
+    with hearing_signals() as heard:
+        for node in job.nodes:
+            stop_if_asked(heard)
+            states = States(node, store)
+            with alone_in(states.work):
+                made += store.ensure(node, partial(_build, states, execution, heard))
+                states.clear()
+                (states.work / _COMMIT).unlink(missing_ok=True)
     return made
 
 
@@ -80,7 +89,7 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
     )
 
 
-def _build(states: States, execution: Execution, out: Path) -> dict[str, Any]:
+def _build(states: States, execution: Execution, heard: Heard, out: Path) -> dict[str, Any]:
     node, store = states.node, states.store
     recipe = Finetuned.read(node.recipe)
     if "start" in node.parents and (parent := store.manifest(node, "start")).diverged:
@@ -89,9 +98,10 @@ def _build(states: States, execution: Execution, out: Path) -> dict[str, Any]:
     hub = recipe.hub
     start = node.parent_directory(store.root, "start") if hub is None else _downloaded(hub, states.work)
     tokenizer = start if hub is None else node.parent_directory(store.root, "tokenizer")
+    stop_if_asked(heard)  # a download may have taken long
     training = start_finetuning(recipe, start, conversations, execution)
     states.read(training)
-    _train(training, states, tokenizer, execution.state_every_seconds)
+    _train(training, states, tokenizer, heard, execution.state_every_seconds)
     return write_finetuned(training, tokenizer, conversations, out) | (
         {} if hub is None else {"commit": commit_of(start)}
     )
@@ -107,16 +117,14 @@ def _downloaded(hub: HubModel, work: Path) -> Path:
     return start
 
 
-def _train(training: Finetuning, states: States, tokenizer: Path, every_seconds: float) -> None:
+def _train(training: Finetuning, states: States, tokenizer: Path, heard: Heard, every_seconds: float) -> None:
     done, saved = training.memory.step, monotonic()
     label = states.node.name + (f" (from step {done:,})" if done else "")
-    with hearing_signals() as signal, Progress(label, training.recipe.steps, "step", done) as progress:
+    with Progress(label, training.recipe.steps, "step", done) as progress:
         for step in training.run():
             progress.advance(step - done, f"loss {training.memory.history.recent[-1]:.2f}")
             done = step
-            if (name := signal()) is not None:
-                states.save(training, tokenizer)
-                raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+            stop_after_step(heard, step, partial(states.save, training, tokenizer))
             if monotonic() - saved >= every_seconds:
                 states.save(training, tokenizer)
                 saved = monotonic()

@@ -21,8 +21,10 @@ _TULU = """{{ bos_token or '' }}{% for message in messages %}
 _TEMPLATES = {"plain": _PLAIN, "tulu": _TULU}
 
 
-def chat_template(name: Template, own: str | None) -> str:
-    """Return the template called `name`; `own` is that of the tokenizer, if it has one.
+def chat_template(name: Template, own: str | dict[str, str] | None) -> str:
+    """Return the template called `name`; `own` is that of the tokenizer, if it has one, or several by name.
+
+    Of several the one called "default" is meant, as in transformers.
 
     Raises:
         CoolbitsError: if the tokenizer's is asked for and it has none.
@@ -33,4 +35,11 @@ def chat_template(name: Template, own: str | None) -> str:
         raise CoolbitsError(
             f"template: the tokenizer brings no chat template of its own; choose one of {', '.join(_TEMPLATES)}"
         )
-    return own
+    if isinstance(own, str):
+        return own
+    if "default" not in own:
+        raise CoolbitsError(
+            f"template: the tokenizer brings {', '.join(sorted(own))} and none called default; choose one of "
+            f"{', '.join(_TEMPLATES)}"
+        )
+    return own["default"]

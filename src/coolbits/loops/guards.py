@@ -11,11 +11,15 @@ from types import FrameType
 
 import torch
 
+# Names the signal that asks to stop, if there was one.
+Heard = Callable[[], str | None]
+
 
 @contextmanager
-def hearing_signals() -> Iterator[Callable[[], str | None]]:
+def hearing_signals() -> Iterator[Heard]:
     """Give a function that names the SIGTERM or SIGINT that came since, if one did, for the loop to ask.
 
+    One block holds all of a job: a signal that comes while an artifact is written is heard before the next is begun.
     A second signal acts as it did before the block: whoever is impatient is obeyed.
     """
     heard: list[str] = []
@@ -32,6 +36,27 @@ def hearing_signals() -> Iterator[Callable[[], str | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_if_asked(heard: Heard) -> None:
+    """End the process if a signal was heard; for where all that was made is stored, and more is to be made.
+
+    Raises:
+        SystemExit: if one was, naming it.
+    """
+    if (name := heard()) is not None:
+        raise SystemExit(f"stopped by {name}; what was made is stored, run again to go on")
+
+
+def stop_after_step(heard: Heard, step: int, save: Callable[[], None]) -> None:
+    """End the process if a signal was heard during update `step`, once `save` has saved a state.
+
+    Raises:
+        SystemExit: if one was, naming it and the step.
+    """
+    if (name := heard()) is not None:
+        save()
+        raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
 
 
 def can_compile(device: str) -> bool:

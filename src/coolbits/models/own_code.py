@@ -5,6 +5,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from coolbits.artifacts.files import write_text
+
 _KEY = "auto_map"
 _FILES = ("config.json", "tokenizer_config.json")
 _DYNAMIC = "transformers_modules"  # the library's package of code that came with models
@@ -23,4 +25,4 @@ def forget_own_code(directory: Path) -> None:
     for path in (directory / name for name in _FILES):
         if path.is_file() and _KEY in (content := json.loads(path.read_text())):
             del content[_KEY]
-            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

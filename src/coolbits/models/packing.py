@@ -1,7 +1,14 @@
-"""Dense bit packing: codes of b bits take b bits, whatever b is."""
+"""Dense bit packing: codes of b bits take b bits, whatever b is.
+
+Eight codes, a byte each, are one 64-bit integer; in three steps, each for twice as many codes, they move next to each
+other, until they are its lowest b bytes.
+"""
+
+from collections.abc import Iterator
 
 import torch
-from torch.nn.functional import pad
+
+_FIELDS = (8, 16, 32)  # bits of what one, two and four codes are given before they move
 
 
 def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -19,25 +26,37 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """
     if codes.numel() and int(codes.max()) >> bits:
         raise ValueError(f"a code of {int(codes.max())} does not fit {bits} bits")
+    if bits == 8:
+        return codes.clone(memory_format=torch.contiguous_format)
     rows, columns = codes.shape
-    eights = pad(codes, (0, -columns % 8)).view(rows, -1, 8)  # eight codes take as many bytes as a code has bits
-    packed = codes.new_zeros(rows, eights.shape[1], bits)
-    for index in range(8):
-        byte, shift = divmod(index * bits, 8)
-        packed[..., byte] |= eights[..., index] << shift
-        if shift + bits > 8:
-            packed[..., byte + 1] |= eights[..., index] >> (8 - shift)
-    return packed.flatten(1)[:, : -(-columns * bits // 8)].contiguous()
+    eights = codes.new_zeros(rows, -(-columns // 8) * 8)
+    eights[:, :columns] = codes
+    words = eights.view(torch.int64)
+    for low, gap, used in _moves(bits):
+        high = (words >> gap).bitwise_and_(low << used)
+        words.bitwise_and_(low).bitwise_or_(high)
+    return eights.view(rows, -1, 8)[..., :bits].flatten(1)[:, : -(-columns * bits // 8)].contiguous()
 
 
 def unpack(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
     """Undo `pack`: uint8 [rows, bytes] to codes, uint8 [rows, columns]."""
-    eights = pad(packed, (0, -packed.shape[1] % bits)).view(packed.shape[0], -1, bits)
-    codes = packed.new_empty(packed.shape[0], eights.shape[1], 8)
-    for index in range(8):
-        byte, shift = divmod(index * bits, 8)
-        code = eights[..., byte] >> shift
-        if shift + bits > 8:
-            code |= eights[..., byte + 1] << (8 - shift)
-        codes[..., index] = code & ((1 << bits) - 1)
-    return codes.flatten(1)[:, :columns].contiguous()
+    if bits == 8:
+        return packed[:, :columns].clone(memory_format=torch.contiguous_format)
+    rows, count = packed.shape[0], -(-columns // 8)
+    whole = packed.new_zeros(rows, count * bits)
+    whole[:, : packed.shape[1]] = packed
+    eights = packed.new_zeros(rows, count, 8)
+    eights[..., :bits] = whole.view(rows, count, bits)
+    words = eights.view(torch.int64)
+    for low, gap, used in reversed([*_moves(bits)]):
+        high = (words << gap).bitwise_and_(low << used + gap)
+        words.bitwise_and_(low).bitwise_or_(high)
+    return eights.flatten(1)[:, :columns].contiguous()
+
+
+def _moves(bits: int) -> Iterator[tuple[int, int, int]]:
+    """Yield what each step keeps of the lower of two neighbours, by how much the upper one moves, and to which bit."""
+    for step, field in enumerate(_FIELDS):
+        used = bits << step
+        low = sum(((1 << used) - 1) << place for place in range(0, 64, 2 * field))
+        yield low, field - used, used

@@ -160,4 +160,4 @@ def _commands(top: Artifact, made: Iterable[Artifact]) -> list[str]:
     """Return what to type to make the artifact again, in a clone of the project."""
     commits = [commit for commit in _commits(made) if " " not in commit and commit != "unknown"]
     checkout = [f"git checkout {commits[-1]}"] if commits else []
-    return [*checkout, f"snakemake --cores all --configfile STUDY.yaml results/{top.label}/{MANIFEST}"]
+    return [*checkout, f"snakemake --cores all results/{top.label}/{MANIFEST} --configfile STUDY.yaml"]

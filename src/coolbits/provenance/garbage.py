@@ -3,22 +3,25 @@
 What a result was made from is never guessed: where a link of a kept result is lost, nothing at all may be removed.
 """
 
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from time import time
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import TEMPORARY
 from coolbits.loops.locks import LOCK, demand_free
 from coolbits.provenance.lineage import Artifact, Key, artifacts_below, reach, read_artifact
 from coolbits.stages import STAGES
 
 RESULTS = ("table", "figure", "claims", "analysis")
 _PLACES = {kind: place for place, kind in enumerate(STAGES)}
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(new|old)")
+# Other machines that share the results have locks and processes that are not seen from here. Most jobs write something
+# more often than that; one that does not, and loses its folder, fails and publishes nothing.
+HOURS_AT_WORK = 24
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,15 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What can go, children before parents, and what only stays because results that are there were made from it."""
+    """What can go, children before parents, and what stays.
+
+    `held` stays because results that are there were made from it, `at_work` because a job may be at work in it: it is
+    a folder that will become an artifact, and was written to in the last `HOURS_AT_WORK`.
+    """
 
     garbage: list[Garbage]
     held: list[Key]
+    at_work: list[Path]
 
 
 def find_garbage(root: Path, wanted: Mapping[Key, str], studies: Iterable[str]) -> Sweep:
@@ -53,13 +61,15 @@ def find_garbage(root: Path, wanted: Mapping[Key, str], studies: Iterable[str]) 
     for key in others:
         _demand_known(read(key))
     kept = wanted.keys() | reach(others | (wanted.keys() & there), lambda key: _parents(read(key), read, wanted))
-    gone = sorted((key for key in there if key not in kept), key=lambda key: (-_PLACES[key[0]], key))
+    gone = sorted(there - kept, key=lambda key: (-_PLACES[key[0]], key))
+    leftovers = list(_leftovers(root))
+    at_work = [path for path in leftovers if path.name.endswith(".new") and _is_young(path)]
     garbage = [
-        *(_garbage(root.joinpath(*key), "no study reaches it") for key in gone),
+        *(_garbage(path, "no study reaches it") for path in _own_places(root, gone, there & kept)),
         *(_garbage(path, "work that no study reaches") for path in _work(root, kept)),
-        *(_garbage(path, "left by a job that was killed") for path in _leftovers(root)),
+        *(_garbage(path, "left by a job that was killed") for path in leftovers if path not in at_work),
     ]
-    return Sweep(garbage, sorted(kept - wanted.keys()))
+    return Sweep(garbage, sorted(kept - wanted.keys()), at_work)
 
 
 def _parents(artifact: Artifact, read: Callable[[Key], Artifact], wanted: Mapping[Key, str]) -> Iterable[Key]:
@@ -78,6 +88,17 @@ def _demand_known(artifact: Artifact) -> None:
         )
 
 
+def _own_places(root: Path, gone: Iterable[Key], kept: Iterable[Key]) -> Iterator[Path]:
+    """Yield the places of artifacts that can go: none twice, and none that links make that of a kept one, too."""
+    taken = {root.joinpath(*key).resolve() for key in kept}
+    for path in (root.joinpath(*key) for key in gone):
+        if path.is_symlink():
+            yield path
+        elif (place := path.resolve()) not in taken:
+            taken.add(place)
+            yield path
+
+
 def _work(root: Path, kept: Iterable[Key]) -> Iterator[Path]:
     """Yield the folders of long work; that of a trajectory serves all of its checkpoints."""
     needed = {(kind, part) for kind, name in kept for part in (name, name.partition("/")[0])}
@@ -90,10 +111,20 @@ def _work(root: Path, kept: Iterable[Key]) -> Iterator[Path]:
 def _leftovers(root: Path) -> Iterator[Path]:
     for kind in STAGES:
         for depth in ("*", "*/*"):
-            yield from sorted(path for path in (root / kind).glob(depth) if _LEFTOVER.fullmatch(path.name))
+            yield from sorted(path for path in (root / kind).glob(depth) if TEMPORARY.fullmatch(path.name))
+
+
+def _is_young(folder: Path) -> bool:
+    try:
+        written = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:  # renamed or removed while this looked
+        return True
+    return time() - written < HOURS_AT_WORK * 3600
 
 
 def _garbage(path: Path, why: str) -> Garbage:
+    if path.is_symlink():
+        return Garbage(path, f"{why}; a link, and what it leads to stays", 0)
     return Garbage(path, why, sum(file.lstat().st_size for file in path.rglob("*") if file.is_file()))
 
 
@@ -105,22 +136,33 @@ def other_studies(root: Path, studies: Iterable[str]) -> list[str]:
 def demand_idle(root: Path) -> None:
     """Demand that nothing works in the results folder.
 
+    Snakemake has its locks where it runs: here, beside the results folder, or beside what that is a link to.
+
     Raises:
         CoolbitsError: if a training holds its lock, or Snakemake runs or was killed.
     """
     for path in sorted((root / "work").glob(f"*/*/{LOCK}")):
         demand_free(path)
-    locks = root.resolve().parent / ".snakemake" / "locks"
-    if any(locks.glob("*")):
-        raise CoolbitsError(f"{locks}: Snakemake runs here; wait for it, or, if it was killed, `snakemake --unlock`")
+    for folder in (Path.cwd(), root.absolute().parent, root.resolve().parent):
+        locks = folder / ".snakemake" / "locks"
+        if any(locks.glob("*")):
+            raise CoolbitsError(
+                f"{locks}: Snakemake runs here; wait for it, or, if it was killed, `snakemake --unlock`"
+            )
 
 
 def remove(garbage: Garbage, root: Path) -> None:
-    """Remove a folder so that no reader sees half of it, and folders above it that this leaves empty."""
+    """Remove a folder so that no reader sees half of it, and folders above it that this leaves empty.
+
+    Of a link only itself is removed: what it leads to may be another's. Links to emptied folders stay, too.
+    """
     retired = garbage.path.with_name(f".{garbage.path.name.lstrip('.')}.{uuid.uuid4().hex[:8]}.old")
     garbage.path.replace(retired)
-    shutil.rmtree(retired)
+    if retired.is_symlink():
+        retired.unlink()
+    else:
+        shutil.rmtree(retired)
     for folder in garbage.path.parents:
-        if folder == root or any(folder.iterdir()):
+        if folder == root or folder.is_symlink() or any(folder.iterdir()):
             break
         folder.rmdir()

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.manifest import MANIFEST, RECORD, Manifest
 from coolbits.provenance.findings import Finding
@@ -121,12 +122,50 @@ def is_artifact(directory: Path) -> bool:
 
 
 def artifacts_below(root: Path, folder: Path) -> list[Key]:
-    """Return the keys of all artifacts in `folder` of the results folder `root`, hidden ones left out."""
-    kinds = [root / kind for kind in STAGES]
-    folders = [folder] if folder != root else [kind for kind in kinds if kind.is_dir()]
-    places = {path.parent for below in folders for name in (MANIFEST, RECORD) for path in below.rglob(name)}
-    parts = sorted(place.relative_to(root).parts for place in places)
-    return [(part[0], "/".join(part[1:])) for part in parts if not any(name.startswith(".") for name in part)]
+    """Return the keys of all artifacts in `folder` of the results folder `root`, hidden ones left out.
+
+    Raises:
+        CoolbitsError: if a link on the way leads nowhere, for example to a disk that is not there.
+    """
+    found = []
+    folders = [folder] if folder != root else [root / kind for kind in STAGES]
+    above = frozenset(_identity(place) for place in folders[0].parents if place.is_relative_to(root))
+    _demand_targets(folders)
+    for place in (place for below in folders for place in folders_below(below, above)):
+        if is_artifact(place):
+            found.append(place.relative_to(root).parts)
+        else:
+            _demand_targets(_listed(place))
+    return [(kind, "/".join(name)) for kind, *name in sorted(found)]
+
+
+def folders_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Yield `folder`, if it is one, and all below, hidden ones left out, also those behind links.
+
+    A link that leads back to a folder on the way to it, or to one of `above`, is not followed.
+    """
+    if not folder.is_dir() or (identity := _identity(folder)) in above:
+        return
+    yield folder
+    for path in _listed(folder):
+        yield from folders_below(path, above | {identity})
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _demand_targets(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise CoolbitsError(
+                f"{path}: a link that leads nowhere; mount what it leads to, or delete it if that is gone for good"
+            )
 
 
 def figure_lineage(manifest: Manifest) -> str:

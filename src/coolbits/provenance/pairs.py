@@ -9,7 +9,7 @@ from coolbits.provenance.lineage import Artifact, Key, Lineage
 Columns = dict[str, Any]
 Pair = tuple[Artifact, Artifact]
 # These hold digits of fingerprints: they change with any field of a recipe.
-_NAMES = ("trajectory", "family")
+_NAMES = ("trajectory", "family", "members")
 _MODEL = ("run", "seed", "source", "average", "window", "phase", "step")
 _MEASURE = ("quantizer", "evaluation", "task", "metric")
 

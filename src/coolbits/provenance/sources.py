@@ -52,9 +52,10 @@ def _check(artifact: Artifact, source: dict[str, Any]) -> Iterator[Finding]:
         case {"kind": "gguf", "sha256": str(digest)}:
             places = [place for place in _locations(artifact) if place.suffix == ".gguf"]
             yield from _file(artifact, digest, "GGUF file", places)
-        case {"kind": "local", "sha256": str(digest)}:
-            places = [place / "tokenizer.json" for place in _locations(artifact, "tokenizer")]
-            yield from _file(artifact, digest, "tokenizer.json", places)
+        case {"kind": "local", "names": list(names), "sha256": list(digests)}:
+            folders = _locations(artifact, "tokenizer")
+            for name, digest in zip(names, digests, strict=False):
+                yield from _file(artifact, digest, name, [folder / name for folder in folders])
         case {"kind": "idx", "sha256": list(digests)}:
             places = _locations(artifact, f"images/{artifact.key[1]}")
             for name, digest in zip(IDX_FILES, digests, strict=False):
@@ -120,7 +121,7 @@ def _locations(artifact: Artifact, of: str | None = None) -> list[Path]:
     Those under the name `of` alone, if one is given.
     """
     found: list[Path] = []
-    for path in sorted((artifact.root / "recipes").glob(f"{artifact.kind}-*.json")):
+    for path in sorted((artifact.root / "recipes").rglob(f"{artifact.kind}-*.json")):
         try:
             job = Job.read(path)
         except CoolbitsError:

@@ -1,7 +1,7 @@
 """Targets: the artifacts that a path means, be it a folder, a file in one, or a figure that was found elsewhere."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from PIL import Image
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.provenance.findings import Finding
-from coolbits.provenance.lineage import Artifact, Key, artifacts_below, is_artifact, read_artifact
+from coolbits.provenance.lineage import Artifact, Key, artifacts_below, folders_below, is_artifact, read_artifact
 from coolbits.stages import STAGES
 
 _SVG_IDENTIFIER = re.compile(rb"<dc:identifier>\s*coolbits:([0-9a-f]{64})\s*</dc:identifier>")
@@ -29,19 +29,26 @@ class Target:
 def find_target(path: Path, results: Path) -> Target:
     """Return what `path` means: an artifact's folder or a file in it, a folder of artifacts, or a figure's file.
 
-    A figure's file that lies outside of its artifact is looked for in `results` by the digest in its metadata.
+    A figure's file that lies outside of its artifact is looked for in `results` by the digest in its metadata. Links
+    inside a results folder may lead to other disks: the path as it is given counts before what it leads to.
 
     Raises:
         CoolbitsError: if it means nothing.
     """
     if not path.exists():
         raise CoolbitsError(f"{path}: no such file or folder")
-    place = path.resolve()
-    for folder in (place, *place.parents):
-        root = _root([folder]) if is_artifact(folder) else None
-        if root is not None:
-            return Target(root, (_key(folder, root),))
+    around = (folder for place in _places(path) for folder in (place, *place.parents))
+    if found := _find_root(filter(is_artifact, around)):
+        root, folder = found
+        return Target(root.resolve(), (_key(folder, root),))
     return _folder(path) if path.is_dir() else _figure(path, results)
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """Return the absolute path with links as they are, save those before a `..`, and with all links followed."""
+    parts = path.absolute().parts
+    steps = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=1)
+    return Path(*parts[:steps]).resolve().joinpath(*parts[steps:]), path.resolve()
 
 
 def find_artifact(path: Path, results: Path) -> Target:
@@ -59,17 +66,26 @@ def find_artifact(path: Path, results: Path) -> Target:
 
 
 def _folder(path: Path) -> Target:
-    place = path.resolve()
-    folders = [folder for kind in STAGES for folder in ([place / kind] if (place / kind).is_dir() else [])]
-    places = sorted({found.parent for below in folders or [place] for found in below.rglob("*.json")})
-    root = _root(filter(is_artifact, places))
-    if root is None or not place.is_relative_to(root):
-        raise CoolbitsError(f"{path}: no artifacts in it; name a results folder, or a folder or file in one")
-    return Target(root, tuple(artifacts_below(root, place)))
+    places = _places(path)
+    if found := _find_root(folder for place in places for folder in _artifacts_in(place)):
+        root, _ = found
+        for place in places:
+            if place.is_relative_to(root):
+                return Target(root.resolve(), tuple(artifacts_below(root, place)))
+    raise CoolbitsError(f"{path}: no artifacts in it; name a results folder, or a folder or file in one")
 
 
-def _root(folders: Iterable[Path]) -> Path | None:
-    """Return the results folder above artifacts: as a manifest has it, else above the last folder named as a kind."""
+def _artifacts_in(place: Path) -> Iterator[Path]:
+    kinds = [place / kind for kind in STAGES if (place / kind).is_dir()]
+    for below in kinds or [place]:
+        yield from filter(is_artifact, folders_below(below))
+
+
+def _find_root(folders: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Return the results folder above artifacts, and the first artifact that tells it.
+
+    It is as a manifest has it, or else above the last folder named as a kind.
+    """
     guess = None
     for folder in folders:
         for root in folder.parents:
@@ -77,8 +93,8 @@ def _root(folders: Iterable[Path]) -> Path | None:
             if kind in STAGES and name:
                 manifest = read_artifact(root, _key(folder, root)).manifest
                 if manifest and (manifest.kind, manifest.name) == _key(folder, root):
-                    return root
-                guess = guess or root
+                    return root, folder
+                guess = guess or (root, folder)
     return guess
 
 
@@ -95,7 +111,7 @@ def _figure(path: Path, results: Path) -> Target:
     if not folder.is_dir():
         raise CoolbitsError(f"{results}: no results folder with figures; say with --results where it is")
     root = results.resolve()
-    for key in artifacts_below(root, folder.resolve()):
+    for key in artifacts_below(root, root / folder.name):
         artifact = read_artifact(root, key)
         if artifact.manifest and artifact.manifest.summary.get("lineage") == digest:
             return Target(root, (key,), (_compared(path, artifact),))

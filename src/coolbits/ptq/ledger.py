@@ -95,8 +95,13 @@ def relative_error(weight: torch.Tensor, layer: Layer) -> float:
 
 def relative_norm(error: torch.Tensor, weight: torch.Tensor) -> float:
     """Return ||error||_F / ||weight||_F, and 0 for a weight of zeros."""
-    norm = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
-    return float(torch.linalg.vector_norm(error, dtype=torch.float64)) / norm if norm else 0.0
+    norm = _norm(weight)
+    return _norm(error) / norm if norm else 0.0
+
+
+def _norm(matrix: torch.Tensor) -> float:
+    """Return the Frobenius norm; rows are summed in their own precision, what they give in float64."""
+    return float(torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1), dtype=torch.float64))
 
 
 def write_ledger(results: Mapping[str, Result], out: Path) -> None:

@@ -1,13 +1,11 @@
 """What a study costs before it is paid: tokens, FLOPs, hours, what sharing saves, disk."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coolbits.artifacts.manifest import MANIFEST
-from coolbits.artifacts.node import Node, Ref
+from coolbits.artifacts.node import Node
 from coolbits.models.counts import flops_per_token, parameter_counts
 from coolbits.study.durations import asks_for_gpu, busy_cores, classifier_flops, first_step, job_seconds
 from coolbits.study.finetuning import tuning_flops
@@ -15,6 +13,7 @@ from coolbits.study.plan import KINDS, Plan
 from coolbits.study.recipes.finetuning import Conversations, Finetuned
 from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.recipes.training import Model, Trajectory
+from coolbits.study.standing import Key, key_of, standing, stands
 from coolbits.study.vision import vision_bytes
 
 _BYTES_PER_WEIGHT = 4
@@ -50,15 +49,9 @@ class Cost:
         return 1 - self.flops / self.naive_flops if self.naive_flops else 0.0
 
 
-def exists(node: Node, root: Path) -> bool:
-    """Whether the node's artifact has been made below `root`."""
-    return (node.directory(root) / MANIFEST).is_file()
-
-
-def study_cost(plan: Plan, root: Path) -> Cost:
-    """Add up what a plan trains, and what is already below `root`."""
+def study_cost(plan: Plan, kept: Collection[Key]) -> Cost:
+    """Add up what a plan trains, and what of it is left to do where all of `kept` stands."""
     ends: dict[str, tuple[Trajectory, int]] = {}
-    kept: dict[str, int] = defaultdict(int)
     naive_tokens, naive_flops = 0, 0.0
     for track in plan.tracks:
         end = track.steps[-1]
@@ -66,12 +59,7 @@ def study_cost(plan: Plan, root: Path) -> Cost:
         if track.ends_run:
             naive_tokens += end * track.recipe.batch_tokens
             naive_flops += end * track.recipe.batch_tokens * _flops(track.recipe)
-    for node in plan.of_kind("checkpoint"):
-        if exists(node, root):
-            name, _, step = node.name.partition("/step_")
-            kept[name] = max(kept[name], int(step))
     tokens = {name: (end - first_step(recipe)) * recipe.batch_tokens for name, (recipe, end) in ends.items()}
-    done = {name: max(0, kept[name] - first_step(recipe)) * recipe.batch_tokens for name, (recipe, _) in ends.items()}
     known = {node.name: node for node in plan.nodes}
     tuned = {node.name: _tuning_tokens(node, known) for node in plan.of_kind("finetuned")}
     images = sum(classifier_flops(node, plan) for node in plan.of_kind("classifier"))
@@ -79,11 +67,11 @@ def study_cost(plan: Plan, root: Path) -> Cost:
     flops = unshared + sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
     return Cost(
         nodes=len(plan.nodes),
-        existing=sum(exists(node, root) for node in plan.nodes),
+        existing=sum(stands(node, kept) for node in plan.nodes),
         jobs=sum(len(plan.jobs(kind)) for kind in KINDS),
         tokens=sum(tokens.values()) + sum(tuned.values()),
-        tokens_left=sum(max(0, tokens[name] - done[name]) for name in tokens)
-        + sum(tuned[node.name] for node in plan.of_kind("finetuned") if not exists(node, root)),
+        tokens_left=_tokens_left(plan, kept)
+        + sum(tuned[node.name] for node in plan.of_kind("finetuned") if not stands(node, kept)),
         naive_tokens=naive_tokens + sum(tuned.values()),
         flops=flops,
         image_flops=images,
@@ -91,6 +79,19 @@ def study_cost(plan: Plan, root: Path) -> Cost:
         bytes=_model_bytes(plan.nodes),
         **_hours(plan),
     )
+
+
+def _tokens_left(plan: Plan, kept: Collection[Key]) -> int:
+    """Add up the tokens on the way to each checkpoint that is to be made, from the one before it or from the start."""
+    recipes = {track.name: track.recipe for track in plan.tracks}
+    reached = {name: first_step(recipe) for name, recipe in recipes.items()}
+    left = 0
+    for node in sorted(plan.of_kind("checkpoint"), key=lambda node: node.recipe["step"]):
+        name, step = node.name.partition("/")[0], node.recipe["step"]
+        if not stands(node, kept):
+            left += (step - reached[name]) * recipes[name].batch_tokens
+        reached[name] = step
+    return left
 
 
 def _hours(plan: Plan) -> dict[str, float]:
@@ -129,10 +130,10 @@ def _model_bytes(nodes: Iterable[Node]) -> int:
             count = parameter_counts(Model.read(recipe["model"])).total
             total += count * _BYTES_PER_WEIGHT * (1 + _STATES[recipe["optimizer"]["kind"]])
         elif node.kind == "average":
-            count = weights[_key(node.parents["member.0"])]
+            count = weights[key_of(node.parents["member.0"])]
             total += count * _BYTES_PER_WEIGHT
         elif node.kind == "quantized":
-            count = weights[_key(node.parents["model"])]
+            count = weights[key_of(node.parents["model"])]
             saved = _BYTES_PER_WEIGHT if node.recipe["save_model"] else 0
             total += count * Quantized.read(node.recipe).method.bits // 8 + count * saved
         elif node.kind == "pretrained":
@@ -140,7 +141,7 @@ def _model_bytes(nodes: Iterable[Node]) -> int:
             total += count * (_BYTES_PER_WEIGHT if node.recipe["dtype"] == "float32" else 2)
         elif node.kind == "finetuned":
             hub = node.recipe["hub"]
-            count = hub["parameters"] if hub else weights[_key(node.parents["start"])]
+            count = hub["parameters"] if hub else weights[key_of(node.parents["start"])]
             total += count * _BYTES_PER_WEIGHT
         elif node.kind in ("images", "classifier"):
             images[node.name] = node
@@ -148,23 +149,20 @@ def _model_bytes(nodes: Iterable[Node]) -> int:
             continue
         else:
             continue
-        weights[_key(node)] = count
+        weights[key_of(node)] = count
     return total
 
 
-def _key(node: Node | Ref) -> tuple[str, str]:
-    return node.kind, node.name
-
-
 def plan_report(plan: Plan, root: Path) -> dict[str, Any]:
-    """Return the plan as JSON values: the totals and every node, with whether it exists."""
-    cost = study_cost(plan, root)
+    """Return the plan as JSON values: the totals and every node; it `exists` if a run of the workflow keeps it."""
+    kept = standing(plan, root)
+    cost = study_cost(plan, kept)
     nodes = [
         {
             "kind": node.kind,
             "name": node.name,
             "fingerprint": node.fingerprint,
-            "exists": exists(node, root),
+            "exists": stands(node, kept),
             "parents": {role: f"{ref.kind}/{ref.name}" for role, ref in node.parents.items()},
             "recipe": node.recipe,
         }

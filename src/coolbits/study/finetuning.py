@@ -63,7 +63,9 @@ def finetunings(study: Study, tracks: list[Track], data: DataNodes, folder: Path
             made.conversations.append(conversations)
             for start in _starts(study, tracks, data, choice, f"finetuning.{name}"):
                 made.points.append(_point(name, choice, start, conversations))
-    return replace(made, scale=_scale(study, made.points))
+    # Two points of a grid that come to the same recipe are one; two entries that do have a row each.
+    distinct = {(point.columns["run"], point.node.name): point for point in made.points}
+    return replace(made, points=[*distinct.values()], scale=_scale(study, made.points))
 
 
 def weights_of(finetuned: Node, nodes: dict[str, Node]) -> int:

@@ -1,7 +1,7 @@
 """Reads a study file: defaults and grids resolved, errors in one sentence."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from coolbits.study.schema import MAX_NAME, NAME, CooldownChoice, Run, Study
 from coolbits.study.vision_choices import VisionRun
 
 _NAMED = ("runs", "pretrained", "vision", "averages", "finetuning", "quantizers", "evaluations", "analyses", "figures")
+# Sections whose names are in rules of one kind: one job may measure all of a run, and another all of a fine-tuning.
+_TOGETHER = (("runs", "finetuning"), *((section,) for section in _NAMED))
 _WHOLE = frozenset({"checkpoints", "cooldowns", "config", "paths"})
 _GRIDDED = (
     *("Run", "CooldownChoice", "ScheduleChoice", "AdamW", "AdamC", "SGD", "Muon", "Divergence"),
@@ -69,6 +71,8 @@ def parse_study(raw: dict[str, Any]) -> Study:
     for section in _NAMED:
         for name in mapping(raw.get(section, {}), section):
             _demand_name(name, section)
+    for together in _TOGETHER:
+        _demand_apart([(section, name) for section in together for name in raw.get(section, {})])
     defaults = mapping(raw.get("defaults", {}), "defaults")
 
     def each(section: str, read: Callable[[Any, str], _Read]) -> dict[str, _Read]:
@@ -102,6 +106,24 @@ def _demand_name(name: Any, where: str) -> None:
             f"{where}: {shown(name)} is no name; use at most {MAX_NAME} lower-case letters, digits, '.', '_' and '-', "
             "a letter or digit first"
         )
+
+
+def _demand_apart(names: Iterable[tuple[str, str]]) -> None:
+    """Refuse names, given as section and name, of which two would be one in the names of rules."""
+    taken: dict[str, tuple[str, str]] = {}
+    for section, name in names:
+        where, other = taken.setdefault(rule_name(name), (section, name))
+        if other != name:
+            of = "" if where == section else f" of {where}"
+            raise CoolbitsError(
+                f"{section}: {name!r} and {other!r}{of} differ only in '.', '_' and '-', which names of Snakemake's "
+                "rules do not tell apart; rename one of them"
+            )
+
+
+def rule_name(name: str) -> str:
+    """Return a name in the letters that the name of one of Snakemake's rules may have."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
 def _expand_run(run: dict[str, Any], where: str) -> tuple[Run, ...]:

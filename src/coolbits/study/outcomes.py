@@ -10,6 +10,7 @@ from coolbits.figures.names import BESIDES, FIGURES, OPTIONS
 from coolbits.study.analyses import ANALYSES, analyses
 from coolbits.study.finetuning import Finetunings
 from coolbits.study.measurements import Measured, Measurement, full_precision
+from coolbits.study.mixtures import check_mixtures
 from coolbits.study.recipes.results import Claims, Content, Figure, Row, Table
 from coolbits.study.schema import Study
 from coolbits.study.track import Track
@@ -32,7 +33,8 @@ def outcomes(
     """Return the nodes of analyses, and of tables, figures and claims, which are named after the study.
 
     Raises:
-        CoolbitsError: if a figure or a claim does not exist, or needs a table that this study cannot fill.
+        CoolbitsError: if a figure or a claim does not exist, needs a table that this study cannot fill, or would take
+            runs of several settings for one.
     """
     tables = _tables(study, tracks, measured, vision, tuned)
     refs = {node.name.rpartition("/")[2]: node.ref for node in tables}
@@ -46,6 +48,7 @@ def outcomes(
     for name in wanted:
         if name not in CLAIMS:
             raise CoolbitsError(f"claims: no claim {name!r}; there are {', '.join(CLAIMS)}")
+    check_mixtures(study, tracks, measured)
     claims = []
     if wanted:
         recipe = Claims(claims=wanted, scale=_scale_of_claims(study, scale, tracks, vision, tuned)).identity()

@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from coolbits.artifacts.progress import duration
-from coolbits.study.cost import Cost, exists, study_cost
+from coolbits.study.cost import Cost, study_cost
 from coolbits.study.plan import KINDS, Plan
+from coolbits.study.standing import standing, stands
 from coolbits.study.units import si
 
 _UNBOUNDED = 10_000
@@ -15,20 +16,21 @@ _UNBOUNDED = 10_000
 
 def print_plan(plan: Plan, root: Path) -> None:
     """Print every node with its state, then the totals."""
+    kept = standing(plan, root)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _UNBOUNDED  # a file or a pipe has no edge at which names would have to be cut
     nodes = Table("kind", Column("name", overflow="fold"), "state", box=None, pad_edge=False)
     for node in plan.nodes:
-        nodes.add_row(node.kind, node.name, "exists" if exists(node, root) else "to make")
+        nodes.add_row(node.kind, node.name, "exists" if stands(node, kept) else "to make")
     console.print(nodes, soft_wrap=True)
     console.print()
-    cost = study_cost(plan, root)
+    cost = study_cost(plan, kept)
     totals = Table(box=None, pad_edge=False, show_header=False)
     for kind in KINDS:
         count = len(plan.of_kind(kind))
         if count:
-            made = sum(exists(node, root) for node in plan.of_kind(kind))
+            made = sum(stands(node, kept) for node in plan.of_kind(kind))
             totals.add_row(kind, f"{count} nodes in {len(plan.jobs(kind))} jobs, {made} exist")
     totals.add_row("to train", _training(cost))
     if plan.tracks:

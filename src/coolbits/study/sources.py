@@ -6,6 +6,7 @@ from pathlib import Path
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, Ref, make_node
+from coolbits.data.local_tokenizer import local_files
 from coolbits.study.data_choices import (
     SUFFIXES,
     Data,
@@ -103,9 +104,11 @@ def _tokenizer(choice: TokenizerChoice, folder: Path, corpus: Ref, locations: di
         tokenizer, label = recipes.HubTokenizer(id=choice.id, revision=choice.revision), choice.id.rpartition("/")[2]
     elif isinstance(choice, LocalTokenizer):
         directory = folder / choice.path
-        digest = file_digest(_existing(directory / "tokenizer.json", "data.tokenizer.path"))
+        _existing(directory / "tokenizer.json", "data.tokenizer.path")
         locations["tokenizer"] = [str(directory.resolve())]
-        tokenizer, label = recipes.LocalTokenizer(sha256=digest), directory.name
+        names = local_files(directory)
+        digests = tuple(file_digest(directory / name) for name in names)
+        tokenizer, label = recipes.LocalTokenizer(names=names, sha256=digests), directory.name
     else:
         tokenizer = recipes.TrainedTokenizer(**choice.model_dump())
         label, parents = f"bpe{choice.vocabulary_size}", {"corpus": corpus}
@@ -128,7 +131,7 @@ def _vocabulary_size(choice: TokenizerChoice) -> int:
 def _existing(path: Path, key: str) -> Path:
     try:
         if path.is_file():
-            return path.resolve()
+            return path.absolute()  # under the name that the study gives, which a link's target may not have
     except OSError as error:
         raise CoolbitsError(f"{key}: {str(path)[:80]!r} is no path ({error.strerror})") from None
     raise CoolbitsError(f"{key}: {path} is no file")

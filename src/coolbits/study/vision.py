@@ -27,8 +27,9 @@ _ASSUMED_PICTURES = (1_281_167, 3, 1000)  # ImageNet's
 class Vision:
     """The nodes of a study's vision runs.
 
-    `classifiers` come with the columns that describe them in tables, `locations` say where images lie, `batches` which
-    classifiers one job makes, `scale` what the study is, for captions.
+    `classifiers` come with the columns that describe them in tables, one that several entries want once for each;
+    `locations` say where images lie, `batches` which classifiers one job makes, `scale` what the study is, for
+    captions.
     """
 
     images: list[Node] = field(default_factory=list)
@@ -55,11 +56,11 @@ def vision(study: Study, folder: Path) -> Vision:
             images, paths = _images(run, folder, f"vision.{name}.data")
             found.locations[f"images/{images.name}"] = [str(path) for path in paths]
             node = _classifier(name, run, images)
-            if any(known.name == node.name for known, _ in found.classifiers):
-                continue  # two runs that come to the same recipe are one
+            if any(row["run"] == name and known.name == node.name for known, row in found.classifiers):
+                continue  # two points of a grid that come to the same recipe are one
             found.images.append(images)
             found.classifiers.append((node, _columns(name, run, images, node)))
-            found.batches[f"classifier/{node.name}"] = _batch(study, name, run, node)
+            found.batches.setdefault(f"classifier/{node.name}", _batch(study, name, run, node))
     found.scale = _scale(study, [columns for _, columns in found.classifiers])
     return found
 

@@ -11,14 +11,14 @@ from coolbits.artifacts.files import write_json
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import MANIFEST
-from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.stages import STAGES
 from coolbits.study.board import Board
-from coolbits.study.cost import exists
 from coolbits.study.durations import asks_for_gpu, job_seconds
 from coolbits.study.footprint import job_megabytes
+from coolbits.study.load import rule_name
 from coolbits.study.plan import KINDS, Plan, make_plan
+from coolbits.study.standing import Key, key_of, standing, stands, wanted_files
 from coolbits.study.times import bring_back, put_in_order, put_pages_in_order
 
 _MARGIN = 3  # the estimate is good to a factor of two
@@ -31,6 +31,7 @@ class Task:
 
     job: Job
     root: Path
+    study: str
     code: str
     threads: int
     seconds: float
@@ -41,7 +42,7 @@ class Task:
     @property
     def name(self) -> str:
         """The rule's name: the job's, in letters that a rule name may have."""
-        return "".join(letter if letter.isalnum() else "_" for letter in self.job.name)
+        return rule_name(self.job.name)
 
     @property
     def input(self) -> list[str]:
@@ -62,13 +63,18 @@ class Task:
 
     @property
     def recipe(self) -> Path:
-        """The RECIPE file of the job. A path, not text: Snakemake compares no paths when it looks at params."""
-        return self.root / "recipes" / f"{self.job.name}.json"
+        """The RECIPE file of the job. A path, not text: Snakemake compares no paths when it looks at params.
+
+        A job may read it hours after it was written. So it says its study and what it makes: no other run, of another
+        study or of this one after a change, writes there what makes something else.
+        """
+        made = digest_of([node.fingerprint for node in self.job.nodes])
+        return self.root / "recipes" / self.study / f"{self.job.name}-{made[:8]}.json"
 
     @property
     def log(self) -> str:
         """The job's log file."""
-        return str(self.root / "logs" / f"{self.job.name}.log")
+        return str(self.root / "logs" / self.study / f"{self.job.name}.log")
 
     @property
     def identity(self) -> str:
@@ -147,6 +153,7 @@ class Workflow:
             yield Task(
                 job,
                 self.root,
+                self.plan.study.study,
                 code=code,
                 threads=self._threads.get(kind, 1),
                 seconds=job_seconds(job, self.plan, self._made(job)),
@@ -160,13 +167,17 @@ class Workflow:
 
         Whether they are current would cost a look into thousands of files at each start.
         """
-        made = {node.name for node in job.nodes if exists(node, self.root)}
+        made = {node.name for node in job.nodes if (node.directory(self.root) / MANIFEST).is_file()}
         return made if len(made) < len(job.nodes) else set()
 
     def targets(self) -> list[str]:
         """Return the files that `all` asks for: manifests of what no other node needs, and what people look at."""
-        made = [str(node.directory(self.root) / file) for node in self.plan.targets() for file in _wanted(node)]
+        made = [str(node.directory(self.root) / file) for node in self.plan.targets() for file in wanted_files(node)]
         return [*made, *(str(task.page) for task in self.tasks("figure")), str(self.settings)]
+
+    def log(self, page: str) -> Path:
+        """Return the log file of the rule that makes a kind of page."""
+        return self.root / "logs" / self.plan.study.study / f"{page}.log"
 
     @property
     def settings(self) -> Path:
@@ -203,13 +214,13 @@ class Workflow:
         self.board.post(list(self._waiting(tasks)), self.root)
 
     def _waiting(self, tasks: Iterable[Task]) -> Iterator[tuple[Job, float]]:
-        """Yield the jobs to do, with their seconds: artifacts missing or made by other code, and what hangs on them."""
-        changing: set[tuple[str, str]] = set()
+        """Yield the jobs to do, with their seconds: those that make what does not stand, and what hangs on them."""
+        kept, changing = standing(self.plan, self.root), set[Key]()
         for task in tasks:
-            nodes, store = task.job.nodes, self._stores[task.job.kind]
-            parents = {(ref.kind, ref.name) for node in nodes for ref in node.parents.values()}
-            if parents & changing or not all(map(store.seems_current, nodes)):
-                changing.update((node.kind, node.name) for node in nodes)
+            nodes = task.job.nodes
+            parents = {key_of(ref) for node in nodes for ref in node.parents.values()}
+            if parents & changing or not all(stands(node, kept) for node in nodes):
+                changing.update(map(key_of, nodes))
                 yield task.job, task.seconds
 
 
@@ -232,10 +243,3 @@ def chosen_study(files: Sequence[Path], keys: Iterable[str]) -> Path:
         names = ", ".join(map(str, files))
         raise CoolbitsError(f"--configfile: {names}: a study is one file; call Snakemake once for each")
     return files[0] if files else Path("config.yaml")
-
-
-def _wanted(node: Node) -> tuple[str, ...]:
-    """Name the files of an artifact that must be there; a manifest alone would hide that a picture was deleted."""
-    if node.kind == "figure":
-        return MANIFEST, f"{node.recipe['figure']}.svg", f"{node.recipe['figure']}.png"
-    return (MANIFEST, "claims.html") if node.kind == "claims" else (MANIFEST,)

@@ -25,6 +25,7 @@ def summed_loss(
     one for the loss: as fast as one for the whole model, and ready in a tenth of the time.
     """
     device = next(model.parameters()).device.type
+    ready = device == "cpu" and _only_causal(model)
     cross_entropy: Any = _cross_entropy
     if device == "cpu":
         # PyTorch's fused attention for CPUs takes three times as long in bfloat16 as plain matrix products do.
@@ -35,7 +36,7 @@ def summed_loss(
         cross_entropy = torch.compile(cross_entropy, dynamic=False)
 
     def loss(inputs: Tensor, labels: Tensor) -> Tensor:
-        mask = _causal_mask(inputs.shape[1]) if device == "cpu" else None
+        mask = _causal_mask(inputs.shape[1]) if ready else None
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits
         summed: Tensor = cross_entropy(logits, labels)
@@ -66,6 +67,12 @@ def l2_norm(parameters: list[nn.Parameter]) -> Tensor:
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:  # [sequences, length, vocabulary], [sequences, length]
     return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+
+
+def _only_causal(model: PreTrainedModel) -> bool:
+    # Every layer takes a mask that is given ready as it is, one with a sliding window too.
+    layer_types: list[str] | None = getattr(model.config, "layer_types", None)
+    return set(layer_types or ()) <= {"full_attention"}
 
 
 @cache

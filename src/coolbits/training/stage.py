@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +20,14 @@ from coolbits.artifacts.store import Store
 from coolbits.data.batches import Batches
 from coolbits.data.shards import open_stream
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import can_compile, hearing_signals, make_reproducible
+from coolbits.loops.guards import (
+    Heard,
+    can_compile,
+    hearing_signals,
+    make_reproducible,
+    stop_after_step,
+    stop_if_asked,
+)
 from coolbits.loops.locks import alone_in
 from coolbits.models.build import build_model
 from coolbits.models.devices import choose_device
@@ -43,8 +49,10 @@ def run(job: Job, store: Store) -> int:
     """Make the checkpoints of the job that are missing, one trajectory after the other; return how many were made.
 
     A branch comes after its trunk. Training goes on from the newest checkpoint or saved state. SIGTERM and SIGINT end
-    it after the step under way, with a state saved; what kills it outright costs at most `state_every_seconds` of work.
-    From the step at which a trajectory, or the trunk it starts from, diverged, checkpoints have no weights and say so.
+    it after the step under way, with a state saved, or after the checkpoint that is being written; what kills it
+    outright costs at most `state_every_seconds` of work.
+    Once a trajectory, or the trunk it starts from, was found to have diverged, checkpoints have no weights and say so.
+    The step that they name may lie before checkpoints kept until then, which stay as they are.
 
     Raises:
         CoolbitsError: if another process trains a trajectory, or files to go on from do not fit.
@@ -56,15 +64,20 @@ def run(job: Job, store: Store) -> int:
     trajectories: dict[str, list[Node]] = {}
     for node in sorted(job.nodes, key=lambda node: "start" in node.parents):
         trajectories.setdefault(Path(node.name).parent.name, []).append(node)
-    return sum(_make_trajectory(sorted(nodes, key=_step), store, execution) for nodes in trajectories.values())
+    with hearing_signals() as heard:
+        return sum(
+            _make_trajectory(sorted(nodes, key=_step), store, execution, heard) for nodes in trajectories.values()
+        )
 
 
-def _make_trajectory(nodes: list[Node], store: Store, execution: Execution) -> int:
-    sources = Sources(nodes[-1], store)
-    with alone_in(sources.work), hearing_signals() as signal, ExitStack() as stack:
+def _make_trajectory(nodes: list[Node], store: Store, execution: Execution, heard: Heard) -> int:
+    sources, made = Sources(nodes[-1], store), 0
+    with alone_in(sources.work), ExitStack() as stack:
         sources.sweep()
-        trainer = _Trainer(sources, execution, signal, stack)
-        made = sum(store.ensure(node, partial(trainer.make, node)) for node in nodes)
+        trainer = _Trainer(sources, execution, heard, stack)
+        for node in nodes:
+            stop_if_asked(heard)
+            made += store.ensure(node, partial(trainer.make, node))
         sources.drop(_step(nodes[-1]))
     return made
 
@@ -122,13 +135,12 @@ def write_checkpoint(training: Training, tokenizer: Path, out: Path) -> dict[str
 class _Trainer:
     """Makes checkpoints in rising order; the training is opened for the first one that must really be trained for.
 
-    `signal` names the signal that asks to stop, if there was one; `stack` outlives all checkpoints of the job; `done`
-    counts the updates done, -1 before anything was read.
+    `stack` outlives all checkpoints of the trajectory; `done` counts the updates done, -1 before anything was read.
     """
 
     sources: Sources
     execution: Execution
-    signal: Callable[[], str | None]
+    heard: Heard
     stack: ExitStack
     done: int = -1
 
@@ -181,9 +193,7 @@ class _Trainer:
             loss = training.memory.last.loss if training.memory.last else math.nan
             progress.advance(step - self.done, f"loss {loss:.2f}, {self.pace.note}")
             self.done = step
-            if (name := self.signal()) is not None:
-                self.sources.save(training)
-                raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+            stop_after_step(self.heard, step, partial(self.sources.save, training))
             if monotonic() - saved >= self.execution.state_every_seconds:
                 self.sources.save(training)
                 self.pace.pause()

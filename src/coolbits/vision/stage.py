@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,13 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import hearing_signals, make_reproducible
+from coolbits.loops.guards import (
+    Heard,
+    hearing_signals,
+    make_reproducible,
+    stop_after_step,
+    stop_if_asked,
+)
 from coolbits.loops.locks import alone_in
 from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
 from coolbits.models.devices import choose_device
@@ -39,15 +44,24 @@ _STATE = "state"
 def run(job: Job, store: Store) -> int:
     """Make the classifiers of the job that are missing; return how many were made.
 
-    Training goes on from a saved state. SIGTERM and SIGINT end it after the step under way, with a state saved; what
-    kills it outright costs at most `state_every_seconds` of work. One that diverged keeps its metrics and no weights.
+    Training goes on from a saved state. SIGTERM and SIGINT end it after the step under way, with a state saved, or
+    after the classifier that is being written; what kills it outright costs at most `state_every_seconds` of work. One
+    that diverged keeps its metrics and no weights.
 
     Raises:
         CoolbitsError: if another process trains a classifier, or a saved state does not fit.
         SystemExit: after a signal, saying where training stopped.
     """
-    execution = Execution.read(job.execution)
-    return sum(store.ensure(node, partial(_make, node, store, execution)) for node in job.nodes)
+    execution, made = Execution.read(job.execution), 0
+    with hearing_signals() as heard:
+        for node in job.nodes:
+            stop_if_asked(heard)
+            state = _State(node, store)
+            with alone_in(state.work):
+                made += store.ensure(node, partial(_build, state, execution, heard))
+                # Not before the classifier is stored: a kill while it is written must not cost the whole training.
+                state.drop()
+    return made
 
 
 def start_training(recipe: Classifier, images: Path, device: str) -> Training:
@@ -115,28 +129,22 @@ class _State:
         return owner_of(self.node, self.store, self.node.fingerprint)
 
 
-def _make(node: Node, store: Store, execution: Execution, out: Path) -> dict[str, Any]:
-    state = _State(node, store)
-    with alone_in(state.work), hearing_signals() as signal:
-        recipe, images = Classifier.read(node.recipe), node.parent_directory(store.root, "images")
-        training = start_training(recipe, images, choose_device(execution.device))
-        state.read(training)
-        _train(training, state, signal, execution.state_every_seconds)
-        summary = write_result(training, out)
-        state.drop()
-    return summary
+def _build(state: _State, execution: Execution, heard: Heard, out: Path) -> dict[str, Any]:
+    recipe, images = Classifier.read(state.node.recipe), state.node.parent_directory(state.store.root, "images")
+    training = start_training(recipe, images, choose_device(execution.device))
+    state.read(training)
+    _train(training, state, heard, execution.state_every_seconds)
+    return write_result(training, out)
 
 
-def _train(training: Training, state: _State, signal: Callable[[], str | None], state_every_seconds: float) -> None:
+def _train(training: Training, state: _State, heard: Heard, state_every_seconds: float) -> None:
     begun, saved = training.memory.step, monotonic()
     label = state.node.name + (f" (from step {begun:,})" if begun else "")
     with Progress(label, training.total_steps, "step", begun) as progress:
         for step in training.run():
             evaluated = training.memory.evaluations
             progress.advance(note=f"accuracy {evaluated[-1]['accuracy']:.1%}" if evaluated else "")
-            if (name := signal()) is not None:
-                state.save(training)
-                raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+            stop_after_step(heard, step, partial(state.save, training))
             if monotonic() - saved >= state_every_seconds:
                 state.save(training)
                 saved = monotonic()

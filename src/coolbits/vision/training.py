@@ -1,5 +1,6 @@
 """The training loop of a classifier: updates, an evaluation on the held-out images after each epoch."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +55,7 @@ class Training:
         """Make updates to the end, or until one diverges; yield the number of updates after each.
 
         A loss and its gradient are judged before the update they belong to is made. After the last update of each
-        epoch the held-out images are scored.
+        epoch the held-out images are scored; a loss of theirs that is no number says that training diverged.
         """
         recipe, memory, parameters = self.recipe, self.memory, list(self.model.parameters())
         schedule = steps_of(recipe, self.train)
@@ -78,7 +79,11 @@ class Training:
             self.optimizer.step(lr)
             memory.step = number
             if number in ends:
-                memory.evaluations.append({"step": number, "epoch": ends[number], "split": "test"} | self.evaluate())
+                scores = self.evaluate()
+                memory.evaluations.append({"step": number, "epoch": ends[number], "split": "test"} | scores)
+                if not math.isfinite(scores["loss"]):
+                    memory.diverged_step = number
+                    return
             yield number
 
     @torch.no_grad()

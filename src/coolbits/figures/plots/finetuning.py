@@ -72,7 +72,8 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     asked = names_in(options.get("run", names[0]))
     for run in asked:
         demand(NAME, table[table.run == run], f"fine-tuning {run!r}, only {', '.join(names)}")
-    rows = table[table.run.isin(asked)]
+    # Entries of the study may share fine-tunings; of those drawn together each is drawn once.
+    rows = table[table.run.isin(asked)].drop_duplicates(["trajectory", "step"])
     pairs = zip(rows.optimizer, rows.states, strict=True)
     rows = rows.assign(variant=[display_name(kind, states) for kind, states in pairs])
     # A setting in which some diverged has no final loss there; those in which none did come first.

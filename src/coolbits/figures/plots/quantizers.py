@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from coolbits.figures import drawing, style
 from coolbits.figures.marks import stand_for
-from coolbits.figures.selection import Options, Tables, check_options, demand, fallback_note
+from coolbits.figures.selection import Options, Tables, check_options, demand, fallback_note, samples_note
 from coolbits.figures.style import Look
 from coolbits.study.units import si
 
@@ -74,10 +74,9 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         "paired.",
     ]
     if drops is not None:
-        sizes = ", ".join(f"{task} {int(count)}" for task, count in drops.groupby("task").samples.max().items())
         parts.append(
             "Relative accuracy drop (acc - acc_q) / (1 - acc) by task, bars: the same over samples; and its mean. "
-            f"Samples: {sizes}."
+            f"{samples_note(drops)}"
         )
     parts[-1] += fallback_note(errors if drops is None else pd.concat([errors, drops]))
     if lost := sorted(set(errors[errors.relative_error.isna()].quantizer)):

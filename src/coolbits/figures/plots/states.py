@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from coolbits.figures import crosses, drawing, selection, style, variants
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
-from coolbits.resampling import Floats, mean_of_drawn, percentiles, resampled_means
+from coolbits.resampling import Floats, interval_of_mean, resampled_means
 from coolbits.rows import FULL_STATES, full_precision, of_setting
 from coolbits.study.optimizer_names import display_name
 from coolbits.study.units import si
@@ -119,8 +119,7 @@ def _confidence(tables: Tables) -> float:
 
 def _interval(increases: Floats, tables: Tables) -> tuple[float, float]:
     """Return the interval of the mean increase, over seeds and documents; of one seed over documents alone."""
-    low, high = percentiles(mean_of_drawn(increases[:, 1:], seed=0), _confidence(tables))
-    return float(low), float(high)
+    return interval_of_mean(increases, _confidence(tables))
 
 
 def _relative_loss(

@@ -47,11 +47,10 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     groups = _groups(tables, options)
     rows = pd.concat([rows for _, rows in groups])
-    sizes = ", ".join(f"{task} {int(count)}" for task, count in rows.groupby("task").samples.max().items())
     return (
         f"Task accuracy of the last model of each kind under {selection.quantizer_label(rows)}. a: before (tick) and "
         "after (mark) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
-        f"{selection.setting_label(rows)}. Samples: {sizes}. "
+        f"{selection.setting_label(rows)}. {selection.samples_note(rows)} "
         f"{selection.evidence(rows, tables['tasks'])} {scale}."
     )
 

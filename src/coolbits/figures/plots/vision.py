@@ -71,7 +71,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     """Return each variant's best runs among those of the images, model and length that most variants share."""
     check_options(NAME, options)
-    table = of_model(NAME, tables["vision"], options)
+    once = tables["vision"].drop_duplicates(["trajectory", "step", "split"])  # entries of the study may share trainings
+    table = of_model(NAME, once, options)
     if "images" in options:
         table = demand(NAME, table[table.images == options["images"]], f"images {options['images']!r}")
     table = table.assign(variant=table.optimizer + table.states)

@@ -60,11 +60,11 @@ class Corpus(Recipe):
 
 
 class TrainedTokenizer(Recipe):
-    """Byte-level BPE trained on training documents, drawn evenly from the corpus (parent role `corpus`)."""
+    """Byte-level BPE trained on documents drawn evenly from the training split of a corpus (parent role `corpus`)."""
 
     kind: Literal["bpe"] = "bpe"
     vocabulary_size: int = Field(ge=257, description="entries, end-of-text included")
-    training_bytes: int = Field(50_000_000, gt=0, description="at most so many bytes of training text are read")
+    training_bytes: int = Field(50_000_000, gt=0, description="bytes of training text, or all there is if that is less")
 
 
 class HubTokenizer(Recipe):
@@ -76,10 +76,20 @@ class HubTokenizer(Recipe):
 
 
 class LocalTokenizer(Recipe):
-    """A tokenizer directory, as `save_pretrained` writes it; where it lies is in the job's `locations["tokenizer"]`."""
+    """A tokenizer directory, as `save_pretrained` writes it: all of its files that a tokenizer is read from.
+
+    Where it lies is in the job's `locations["tokenizer"]`.
+    """
 
     kind: Literal["local"] = "local"
-    sha256: str = Field(description="digest of its tokenizer.json")
+    names: tuple[str, ...] = Field(min_length=1, description="tokenizer.json, its config, chat templates and the like")
+    sha256: tuple[str, ...] = Field(description="digest of each file, in the order of `names`")
+
+    @model_validator(mode="after")
+    def _one_digest_a_file(self) -> Self:
+        if len(self.names) != len(self.sha256):
+            raise ValueError(f"{len(self.names)} names but {len(self.sha256)} digests; each file needs one")
+        return self
 
 
 class PretrainedTokenizer(Recipe):
