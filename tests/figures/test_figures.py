@@ -444,3 +444,12 @@ def test_a_caption_reads_in_the_report_as_it_was_written(text: str) -> None:
     rendered = Template(stage.escaped(text)).render(config="wrong")
     document = publish_doctree(rendered, settings_overrides={"report_level": 5})
     assert document.astext() == text
+
+
+def test_panels_over_tokens_have_one_range(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    loss = tables["loss"]
+    later = loss[(loss.quantizer != "gptq-w4") | (loss.tokens > loss.tokens.median())]
+    figure = plot("tokens").draw(tables | {"loss": later}, {"quantizers": ["gptq-w3", "gptq-w4"]})
+    panels = [axes for axes in figure.axes if axes.get_xlabel()]
+    assert len({axes.get_xlim() for axes in panels}) == 1

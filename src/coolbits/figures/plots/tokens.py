@@ -33,6 +33,9 @@ def draw(tables: Tables, options: Options) -> Figure:
         crosses.diverged(panel, per_quantizer[0], style.TRUNK)
         crosses.make_room(panel)
         style.token_axis(panel)
+    right = max(panel.get_xlim()[1] for panel in axes)
+    for panel in axes:
+        panel.set_xlim(right=right)
     entries = drawing.handles([style.TRUNK, *looks.values()]) + drawing.handles([full, quantized], marked=False)
     style.legend(figure, entries + drawing.notes(pd.concat(per_quantizer), rate=True))
     return figure
