@@ -322,7 +322,7 @@ def test_two_seeds_lie_within_the_bar_and_a_variant_with_fewer_says_so(make_tabl
     assert [text.get_text() for text in relative.texts if "n =" in text.get_text()] == ["2.628, n = 1"]
     text = plot("states").caption(two, {}, SCALE)
     assert "large marks: mean over 2 seeds (Muon-8L+AdamW-8D: 1), small marks" in text
-    assert "over seeds and documents, as claims take it; dotted, of one seed, over documents;" in text
+    assert "interval over seeds (Student's t) and documents (bootstrap), as claims take it; dotted, of one seed" in text
 
 
 def test_a_figure_counts_the_models_that_were_scored(make_tables: Callable[[int], Tables]) -> None:
