@@ -64,14 +64,14 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     marks = f"; large marks: mean over {seeds} seeds{but}, small marks: single seeds" if seeds > 1 else ""
     alone = "; dotted, of one seed, over documents" if any(len(own) == 1 < seeds for own in pairs.values()) else ""
     of_seeds = "seeds (Student's t) and documents (bootstrap), as claims take it"
-    over = of_seeds + alone if seeds > 1 else "documents (bootstrap)"
+    over = f"interval over {of_seeds}{alone}" if seeds > 1 else "bootstrap interval over documents"
     dashes = ", dashes: single seeds" if seeds > 1 else ""
     every = ends.seed.nunique()
     return (
         f"Full-precision loss by optimizer and precision of its states, {ends.model.iloc[0]}, runs of "
         f"{si(int(ends.tokens.max()))} tokens. a: final loss relative to that of the same optimizer with 32-bit "
         f"states, paired by seed, each at the setting of lowest loss among those tried ({compared.rates()}); "
-        f"at the right the loss itself{marks}; bars: {100 * _confidence(tables):g} % interval over {over}; "
+        f"at the right the loss itself{marks}; bars: {100 * _confidence(tables):g} % {over}; "
         f"beyond {_FAR:g} % at the edge; × where no run came to its end. b: final loss against the peak rate{dashes}; "
         f"above {_HIGH:g} times the lowest, at the top; crosses: diverged.{compared.lost()} n = "
         f"{sum(map(len, pairs.values()))} models in a from {every} seed{'s' * (every > 1)}, scored on "
