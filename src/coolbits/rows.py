@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.units import si
+from coolbits.study.units import si, three_digits
 
 VARIANT = ("optimizer", "states")
 TUNED = ("peak_lr", "weight_decay", "beta2")
@@ -21,7 +21,7 @@ SETTING = ("model", *VARIANT, "beta2", "weight_decay", "peak_lr")
 HORIZON = ("schedule", "budget_tokens", "decay")
 FULL_STATES = "32"
 WHOLE_SCHEDULES = ("cosine", "linear")
-_DECAY = ("decay_tokens", "decay_shape", "final_fraction")
+DECAY = ("decay_tokens", "decay_shape", "final_fraction")
 _SAME = ("trajectory", "step", "source", "average", "window", "quantizer", "task", "metric")
 
 
@@ -91,7 +91,7 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
     whole steps are one budget. Column `decay` says the same of the run's decay, see `decay_names`.
     """
     branches = decays(table)
-    own = ["branch_tokens", "run", *_DECAY]
+    own = ["branch_tokens", "run", *DECAY]
     heads = branches[["trajectory", "family", *own]].drop_duplicates("trajectory")
     heads = heads.rename(columns={"trajectory": "path"})
     stems = trunks(table).drop(columns=own).merge(heads, on="family")
@@ -102,7 +102,7 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
         whole.assign(path=whole.trajectory),
     ]
     every = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    budgets = every.groupby("path").tokens.max().map(_three_digits)
+    budgets = every.groupby("path").tokens.max().map(three_digits)
     every["budget_tokens"] = every.path.map(budgets).astype("Int64")
     every["decay"] = decay_names(every)
     return every.sort_values(["path", "tokens"], kind="stable", ignore_index=True)
@@ -218,12 +218,8 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates(same).sort_values(["trajectory", "tokens"], kind="stable")
 
 
-def _three_digits(tokens: float) -> int:
-    return round(float(f"{tokens:.3g}"))
-
-
 def _decay_name(tokens: float, shape: str | None, final_fraction: float) -> str | None:
     if shape is None or pd.isna(shape):
         return None
-    length = "" if pd.isna(tokens) else f" over {si(_three_digits(tokens))}"
+    length = "" if pd.isna(tokens) else f" over {si(three_digits(tokens))}"
     return f"{shape}{length} to {final_fraction:g}"

@@ -21,7 +21,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.data import Split
-from coolbits.data.sources import Document, Documents, open_documents
+from coolbits.data.sources import Document, Documents, document_identity, open_documents
 from coolbits.study.recipes.data import Corpus
 
 _SCHEMA = pa.schema([("id", pa.string()), ("split", pa.string()), ("source", pa.string()), ("text", pa.string())])
@@ -95,15 +95,15 @@ def _distinct(
 ) -> Iterator[Row]:
     for document in documents:
         text = document.text.encode()
-        identity = hashlib.blake2b(text, digest_size=16)
+        identity = document_identity(text)
         if not document.text.strip():
             tally["blank"] += 1
-        elif not is_new(identity.digest()):
+        elif not is_new(identity):
             tally["duplicates"] += 1
         else:
             split = split_of(text, recipe.salt, recipe.validation_fraction)
             tally.update({"documents": 1, f"{split}_documents": 1, "bytes": len(text)})
-            yield {"id": identity.hexdigest(), "split": split, "source": document.source, "text": document.text}
+            yield {"id": identity.hex(), "split": split, "source": document.source, "text": document.text}
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """Tokenizers: byte-level BPE trained on the corpus, from the hub, local, or a model's own; all saved the same way."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.data.documents import read_rows, read_sizes
+from coolbits.data.draws import first_filling
 from coolbits.data.hub import download_tokenizer
 from coolbits.data.local_tokenizer import local_files
 from coolbits.data.sources import check_digest
@@ -170,22 +170,12 @@ def training_texts(corpus: Path, limit: int) -> Iterator[str]:
     are hashes, the smallest first. The last one drawn is cut, between characters, to the bytes that are left. Memory
     grows with the documents drawn.
     """
-    last, left = _last_drawn(read_sizes(corpus, "train"), limit)
+    sizes = ((int(identity, 16), size, identity) for identity, size in read_sizes(corpus, "train"))
+    drawn = first_filling(sizes, limit)
+    size, last = drawn[-1]
+    left = size - max(0, sum(own for own, _ in drawn) - limit)
     for row in read_rows(corpus, "train", ["id", "text"]):
         if row["id"] < last:
             yield row["text"]
         elif row["id"] == last:
             yield row["text"].encode()[:left].decode(errors="ignore")
-
-
-def _last_drawn(sizes: Iterable[tuple[str, int]], limit: int) -> tuple[str, int]:
-    """Return the largest id among the documents drawn, and how many bytes of that one are within the limit."""
-    drawn: list[tuple[int, str, int]] = []  # ids are negated, so that the heap's first is the one to give up
-    total = 0
-    for identity, size in sizes:
-        heappush(drawn, (-int(identity, 16), identity, size))
-        total += size
-        while total - drawn[0][-1] >= limit:
-            total -= heappop(drawn)[-1]
-    _, last, size = drawn[0]
-    return last, size - max(0, total - limit)

@@ -9,12 +9,12 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.drawing import fell_back
 from coolbits.figures.names import OPTIONS
 from coolbits.figures.style import Look, optimizer_look, told_apart, variant_look
-from coolbits.rows import SETTING, VARIANT, of_quantizer, quantizers
+from coolbits.rows import DECAY, SETTING, VARIANT, of_quantizer, quantizers
 from coolbits.study.optimizer_names import display_name
 
 Tables = Mapping[str, pd.DataFrame]
 Options = Mapping[str, Any]
-_HORIZON = ("schedule", "budget_tokens", "decay_tokens", "decay_shape", "final_fraction")
+_HORIZON = ("schedule", "budget_tokens", *DECAY)
 
 
 def check_options(figure: str, options: Options) -> None:

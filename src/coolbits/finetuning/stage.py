@@ -17,13 +17,7 @@ from coolbits.finetuning.examples import read_examples
 from coolbits.finetuning.saved import States, write_finetuned
 from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import (
-    Heard,
-    hearing_signals,
-    make_reproducible,
-    stop_after_step,
-    stop_if_asked,
-)
+from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
 from coolbits.loops.locks import alone_in
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data.shards import TokenStream
-from coolbits.data.sources import Document
+from coolbits.data.sources import Document, document_identity
 from coolbits.ptq.documents import first_documents
 from coolbits.ptq.tokens import Tokens
 from coolbits.study.recipes.calibration import Documents
@@ -66,7 +65,7 @@ class Numbered:
     @cached_property
     def id(self) -> str:
         """The BLAKE2b-128 of the text, hex."""
-        return blake2b(self.text.encode(), digest_size=16).hexdigest()
+        return document_identity(self.text.encode()).hex()
 
     def piece(self, sequence: int, tokens: int, offset: int = 0) -> Piece:
         """Return the piece of a sequence that so many of its tokens are."""

@@ -4,7 +4,6 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
+from coolbits.data.draws import first_filling
 from coolbits.data.sources import EMBEDDED, open_documents
 from coolbits.data.tokenizers import load_tokenizer
 from coolbits.ptq.documents import draw_tokens
@@ -219,18 +219,12 @@ def _stream(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) ->
 def _choose(found: Iterable[Numbered], characters: int, seed: int) -> list[Numbered]:
     """Return documents that come first in an order by seed and hold so many characters, or all, in that order.
 
-    More characters only add to the end. Documents are read once, and memory holds those that are returned.
+    More characters only add to the end.
     """
     # Not the seed itself: the windows are drawn with it, and would lie where the same numbers put the documents.
     generator = random.Random(f"documents {seed}")
-    heap: list[tuple[float, int, Numbered]] = []  # the last in the order on top
-    held = 0
-    for place, each in enumerate(found):
-        heappush(heap, (-generator.random(), place, each))
-        held += len(each.text)
-        while held - len(heap[0][2].text) >= characters:
-            held -= len(heappop(heap)[2].text)
-    return [each for _, _, each in sorted(heap, reverse=True)]
+    drawn = first_filling(((generator.random(), len(each.text), each) for each in found), characters)
+    return [each for _, each in drawn]
 
 
 def _joined(found: Iterable[Numbered], tokenizer: PreTrainedTokenizerFast, enough: int) -> _Joined:

@@ -9,6 +9,7 @@ from coolbits.study.measurements import Measured
 from coolbits.study.recipes.training import Cooldown
 from coolbits.study.schema import Study
 from coolbits.study.track import Track
+from coolbits.study.units import three_digits
 
 # Tables of measures that claims are judged on.
 _JUDGED = ("loss", "tasks")
@@ -47,7 +48,8 @@ def _setting(track: Track) -> tuple[Any, ...]:
     if columns["schedule"] in ("cosine", "linear"):
         columns["decay_tokens"] = None
     for length in ("budget_tokens", "decay_tokens"):
-        columns[length] = _three_digits(columns[length])
+        if columns[length] is not None:
+            columns[length] = three_digits(columns[length])
     return tuple(sorted(columns.items()))
 
 
@@ -71,7 +73,7 @@ def _told_by_no_column(track: Track) -> _Fields:
     recipe = track.recipe.model_dump(mode="json", exclude=_FREE | {"model"})
     # Their label has codec, block size and smallest tensor.
     recipe["optimizer"].pop("states")
-    warmup = {"schedule.warmup": _three_digits(track.recipe.schedule.warmup_steps * track.recipe.batch_tokens)}
+    warmup = {"schedule.warmup": three_digits(track.recipe.schedule.warmup_steps * track.recipe.batch_tokens)}
     return warmup | _flat(recipe) | _flat({"model": {"config": track.recipe.model.config}})
 
 
@@ -80,11 +82,6 @@ def _flat(fields: _Fields, above: str = "") -> _Fields:
     for key, value in fields.items():
         flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
     return flat
-
-
-def _three_digits(tokens: int | None) -> int | None:
-    """Round as figures and claims do: lengths that differ by the rounding to whole steps are one."""
-    return None if tokens is None else round(float(f"{tokens:.3g}"))
 
 
 def _said(value: Any) -> str:

@@ -64,3 +64,8 @@ def si(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g}{suffix}"
     return f"{count:.3g}"
+
+
+def three_digits(tokens: float) -> int:
+    """Return a length as figures and claims take it: those that differ by the rounding to whole steps are one."""
+    return round(float(f"{tokens:.3g}"))

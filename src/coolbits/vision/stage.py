@@ -17,13 +17,7 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import (
-    Heard,
-    hearing_signals,
-    make_reproducible,
-    stop_after_step,
-    stop_if_asked,
-)
+from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
 from coolbits.loops.locks import alone_in
 from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
 from coolbits.models.devices import choose_device

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Protocol, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
@@ -17,6 +17,23 @@ def _hub_id(value: str) -> str:
 
 
 HubId = Annotated[str, AfterValidator(_hub_id)]
+
+
+class _Files(Protocol):
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def sha256(self) -> tuple[str, ...]: ...
+
+
+_FilesT = TypeVar("_FilesT", bound=_Files)
+
+
+def one_digest_a_file(recipe: _FilesT) -> _FilesT:
+    """Validate, by `model_validator(mode="after")`, a recipe that lists `names` of files and their `sha256`."""
+    if len(recipe.names) != len(recipe.sha256):
+        raise ValueError(f"{len(recipe.names)} names but {len(recipe.sha256)} digests; each file needs one")
+    return recipe
 
 
 class Recipe(BaseModel):

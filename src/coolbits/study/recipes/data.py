@@ -1,10 +1,10 @@
 """Recipes of the data stages: corpus, tokenizer, shards."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.base import Recipe, one_digest_a_file
 
 
 class EmbeddedSource(Recipe):
@@ -26,11 +26,7 @@ class FileSource(Recipe):
     sha256: tuple[str, ...] = Field(description="digest of each file, in the order of `names`")
     text_field: str = Field("text", description="the key or column that holds a document's text")
 
-    @model_validator(mode="after")
-    def _one_digest_a_file(self) -> Self:
-        if len(self.names) != len(self.sha256):
-            raise ValueError(f"{len(self.names)} names but {len(self.sha256)} digests; each file needs one")
-        return self
+    _one_digest_a_file = model_validator(mode="after")(one_digest_a_file)
 
 
 class HubSource(Recipe):
@@ -85,11 +81,7 @@ class LocalTokenizer(Recipe):
     names: tuple[str, ...] = Field(min_length=1, description="tokenizer.json, its config, chat templates and the like")
     sha256: tuple[str, ...] = Field(description="digest of each file, in the order of `names`")
 
-    @model_validator(mode="after")
-    def _one_digest_a_file(self) -> Self:
-        if len(self.names) != len(self.sha256):
-            raise ValueError(f"{len(self.names)} names but {len(self.sha256)} digests; each file needs one")
-        return self
+    _one_digest_a_file = model_validator(mode="after")(one_digest_a_file)
 
 
 class PretrainedTokenizer(Recipe):

@@ -1,10 +1,10 @@
 """Recipes of supervised fine-tuning: tokenized conversations, and a model trained on their answers."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from coolbits.study.recipes.base import Recipe
+from coolbits.study.recipes.base import Recipe, one_digest_a_file
 from coolbits.study.recipes.training import Divergence, Optimizer, Schedule
 
 
@@ -31,11 +31,7 @@ class FileConversations(Recipe):
     validation_examples: int | None = Field(None, gt=0, description="held-out conversations scored at most; null: all")
     seed: int = Field(ge=0, description="of what is held out, and of the choice among the rest")
 
-    @model_validator(mode="after")
-    def _one_digest_a_file(self) -> Self:
-        if len(self.names) != len(self.sha256):
-            raise ValueError(f"{len(self.names)} names but {len(self.sha256)} digests; each file needs one")
-        return self
+    _one_digest_a_file = model_validator(mode="after")(one_digest_a_file)
 
 
 class HubConversations(Recipe):

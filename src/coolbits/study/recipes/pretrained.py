@@ -1,10 +1,10 @@
 """Recipes of pretrained models: what others trained, as a plain Hugging Face directory."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from coolbits.study.recipes.base import HubId, Recipe
+from coolbits.study.recipes.base import HubId, Recipe, one_digest_a_file
 
 
 class HubWeights(Recipe):
@@ -25,11 +25,7 @@ class DirectoryWeights(Recipe):
     names: tuple[str, ...] = Field(min_length=1, description="config, weights and tokenizer")
     sha256: tuple[str, ...] = Field(description="digest of each file, in the order of `names`")
 
-    @model_validator(mode="after")
-    def _one_digest_a_file(self) -> Self:
-        if len(self.names) != len(self.sha256):
-            raise ValueError(f"{len(self.names)} names but {len(self.sha256)} digests; each file needs one")
-        return self
+    _one_digest_a_file = model_validator(mode="after")(one_digest_a_file)
 
 
 class GGUFWeights(Recipe):
