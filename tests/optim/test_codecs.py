@@ -158,8 +158,16 @@ class TestErrors:
     def test_encoding_what_was_decoded_gives_the_same_codes(self, codec: Blockwise, data: st.DataObject) -> None:
         state = state_of(data.draw(st.lists(FLOATS, min_size=1, max_size=20)), codec)
         state = torch.where(state.abs() < 512 * DENORMAL, 0.0, state)
-        parts = codec.encode(state)
+        # Without a -1 in the codebook a block that has only that as its largest magnitude would come back smaller.
+        scales = blocks_of(state, codec.encode(state)["scales"], codec)
+        parts = codec.encode(torch.where(state == -scales, scales, state))
         assert torch.equal(codec.encode(codec.decode(parts))["codes"], parts["codes"])
+
+    def test_a_largest_magnitude_that_is_negative_comes_back_smaller_from_signed_dynamic_codes(self) -> None:
+        codec = Blockwise("dynamic", signed=True, block_size=2)
+        parts = codec.encode(torch.tensor([0.996, -1.0]))
+        assert parts["codes"].tolist() == [254, 0]
+        assert codec.encode(codec.decode(parts))["codes"].tolist() == [255, 0]
 
     @EVERY_CODEC
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -301,8 +301,8 @@ class TestChoice:
         assert compiled.available() and file.stat().st_mtime_ns == made
 
     @needs_compiler
-    @pytest.mark.skipif(native._WIDE == (), reason="no processor of this kind has AVX-512")
-    @pytest.mark.parametrize("lacking", ["avx512f", "avx512vbmi"])
+    @pytest.mark.skipif(native._WIDE == (), reason="no processor of this kind has these")
+    @pytest.mark.parametrize("lacking", ["avx512vbmi", "avx512f", "fma", "avx2"])
     def test_without_some_instructions_the_bits_are_the_same(
         self, fresh: pytest.MonkeyPatch, tmp_path: Path, lacking: str
     ) -> None:
