@@ -34,5 +34,6 @@ $(VALIDATOR)/.ready: envs/crate-validator.txt | $(READY)
 	@envs/make_venv.sh $(VALIDATOR) $<
 	@touch $@
 
+# All but what is in git.
 clean:
-	rm -rf results/* .snakemake
+	GLOBIGNORE=results/README.md; rm -rf results/* .snakemake

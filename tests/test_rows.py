@@ -9,6 +9,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.rows import (
     averages,
     best_settings,
+    by_seed,
     decays,
     ends,
     full_precision,
@@ -26,6 +27,8 @@ TRUNK = {"run": "trunk", "trajectory": "t", "family": "t", "schedule": "constant
 DECAY = {"decay_tokens": 1 * M, "decay_shape": "linear", "final_fraction": 0.0}
 COOLDOWN = {"run": "trunk", "family": "t", "schedule": "cooldown", "phase": "decay"} | DECAY
 WSD = {"run": "rates", "family": "w", "schedule": "wsd", "budget_tokens": 5 * M, "peak_lr": 3e-2}
+
+Runs = list[tuple[int, int]]  # of each run, seed and order of the data
 
 
 def _row(tokens: int, **fields: Any) -> dict[str, Any]:
@@ -56,6 +59,11 @@ def test_a_trunk_shared_by_two_runs_appears_once(table: pd.DataFrame) -> None:
     trunk = trunks(table)
     assert trunk[trunk.family == "t"].tokens.tolist() == [tokens * M for tokens in (1, 2, 3, 4, 5)]
     assert len(averages(table, "lawa")) == 1 and averages(table, "soup").empty
+
+
+def test_averages_of_checkpoints_that_lie_otherwise_apart_are_kept(table: pd.DataFrame) -> None:
+    wide = table[table.source == "average"].assign(run="lawa-wide", base_loss=2.0)
+    assert averages(pd.concat([table, wide]), "lawa").run.tolist() == ["lawa", "lawa-wide"]
 
 
 def test_a_wsd_run_branches_where_its_stable_part_ends(table: pd.DataFrame) -> None:
@@ -175,3 +183,34 @@ def test_full_precision_losses_come_from_one_measure(table: pd.DataFrame) -> Non
     every = pd.concat([itself, finals, table], ignore_index=True)
     assert set(full_precision(every).evaluation) == {"validation"}
     assert set(full_precision(every[every.evaluation != "validation"]).evaluation) == {"loss"}
+
+
+def _pairs(first: Runs, second: Runs) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """The pairs of runs, in order."""
+    rows = [
+        pd.DataFrame(runs, columns=["seed", "data_seed"], index=range(7, 7 + len(runs))) for runs in (first, second)
+    ]
+    one, other = ([tuple(row) for row in paired.to_numpy().tolist()] for paired in by_seed(*rows))
+    return list(zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pairs"),
+    [
+        ([(0, 0), (1, 1)], [(1, 1), (0, 0), (2, 2)], [((0, 0), (0, 0)), ((1, 1), (1, 1))]),
+        ([(0, 5), (0, 6)], [(0, 6), (0, 5)], [((0, 5), (0, 5)), ((0, 6), (0, 6))]),
+        ([(0, 0), (0, 100), (0, 101)], [(0, 0)], [((0, 0), (0, 0))]),
+        ([(0, 5), (1, 1)], [(0, 6), (0, 7), (1, 1)], [((0, 5), (0, 6)), ((0, 5), (0, 7)), ((1, 1), (1, 1))]),
+        ([(0, 0)], [(1, 1)], []),
+        ([], [(1, 1)], []),
+    ],
+    ids=["seeds", "orders", "an order that one has", "no order in common", "no seed in common", "nothing"],
+)
+def test_runs_are_paired_by_seed_and_order_of_the_data(first: Runs, second: Runs, pairs: list[object]) -> None:
+    assert _pairs(first, second) == pairs
+
+
+def test_without_orders_seeds_are_enough() -> None:
+    first, second = pd.DataFrame({"seed": [0, 1]}), pd.DataFrame({"seed": [1, 0]})
+    one, other = by_seed(first, second)
+    assert one.seed.tolist() == other.seed.tolist() == [0, 1]

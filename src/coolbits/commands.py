@@ -181,13 +181,14 @@ def _gc(options: argparse.Namespace) -> None:
 
 def _crate(options: argparse.Namespace) -> None:
     try:
+        from coolbits.provenance.crate.contents import find_workflow
         from coolbits.provenance.crate.write import LICENSE, Order, write_crate
     except ModuleNotFoundError as error:
         raise CoolbitsError(f"crate needs the package {error.name}: pip install 'coolbits[crate]'") from None
     from coolbits.study.plan import make_plan
     from coolbits.study.units import si
 
-    workflow = options.workflow or options.results.resolve().parent
+    workflow = options.workflow or find_workflow(options.results)
     plan, terms = make_plan(options.study), options.license or LICENSE
     order = Order(plan, options.study, options.results, workflow, options.largest, terms)
     written = write_crate(order, options.out)

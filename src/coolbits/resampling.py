@@ -5,7 +5,8 @@ what two models share cancels in any contrast between them. The draws are those 
 seed and number of units give the same resamples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,12 @@ def resampled_means(values: Floats, samples: int, seed: int) -> Floats:
     if values.shape[1] < 2:
         return np.full((len(values), samples), np.nan)
     return np.concatenate([values @ weights.T for weights in _weights(values.shape[1], samples, seed)], axis=1)
+
+
+def by_unit(units: Iterable[Any], values: Floats) -> dict[str, Floats]:
+    """Return the mean of `values`, shape [comparisons, 1 + samples], over the comparisons of each unit."""
+    labels = np.array([str(unit) for unit in units])
+    return {label: values[labels == label].mean(axis=0) for label in dict.fromkeys(labels)}
 
 
 def interval_of_mean(units: Floats, confidence: float) -> tuple[float, float]:

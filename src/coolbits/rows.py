@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.study.recipes.results import WHOLE_SCHEDULES
 from coolbits.study.units import si, three_digits
 
 VARIANT = ("optimizer", "states")
@@ -20,9 +21,10 @@ TUNED = ("peak_lr", "weight_decay", "beta2")
 SETTING = ("model", *VARIANT, "beta2", "weight_decay", "peak_lr")
 HORIZON = ("schedule", "budget_tokens", "decay")
 FULL_STATES = "32"
-WHOLE_SCHEDULES = ("cosine", "linear")
 DECAY = ("decay_tokens", "decay_shape", "final_fraction")
-_SAME = ("trajectory", "step", "source", "average", "window", "quantizer", "task", "metric")
+_SEEDS = ("seed", "data_seed")
+_MODEL = ("trajectory", "step", "source", "average", "window")
+_MEASURE = ("quantizer", "task", "metric")
 
 
 def quantizers(table: pd.DataFrame) -> list[str]:
@@ -57,6 +59,15 @@ def full_precision(table: pd.DataFrame) -> pd.DataFrame:
     scored = rows.assign(finals=finals).groupby("evaluation", sort=False)
     sizes = scored.agg(finals=("finals", "sum"), tokens=("scored_tokens", "max"))
     return rows[rows.evaluation == sizes.sort_values(["finals", "tokens"], ascending=False, kind="stable").index[0]]
+
+
+def of_each_model(rows: pd.DataFrame, measure: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the first row of each model, and of each value of the columns `measure`: runs may share checkpoints.
+
+    Averages of as many members along one trunk may differ in what lies between these: their name, `run`, tells.
+    """
+    named = rows[[*_MODEL, *measure]].assign(name=rows.run.where(rows.source == "average"))
+    return rows[~named.duplicated()]
 
 
 def trunks(table: pd.DataFrame) -> pd.DataFrame:
@@ -205,6 +216,21 @@ def of_best_settings(finished: pd.DataFrame) -> pd.DataFrame:
     return finished.merge(best, on=list(best))
 
 
+def by_seed(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of the seeds that both have, paired in order.
+
+    Of one seed those that read the data in one order (`data_seed`, if there is such a column) are pairs; if no two did,
+    each is paired with each.
+    """
+    one, other = (rows.reset_index(drop=True) for rows in (first, second))
+    names = [name for name in _SEEDS if name in one and name in other]
+    pairs = one[names].reset_index().merge(other[names].reset_index(), on="seed")
+    if "data_seed" in names:
+        together = pairs.data_seed_x == pairs.data_seed_y
+        pairs = pairs[together | ~together.groupby(pairs.seed).transform("any")]
+    return one.iloc[pairs.index_x], other.iloc[pairs.index_y]
+
+
 def of_setting(table: pd.DataFrame, setting: dict[str, object], but: Sequence[str] = ()) -> pd.DataFrame:
     """Return the rows that agree with `setting` in every column not named in `but`; null agrees with all."""
     for name, value in setting.items():
@@ -214,8 +240,8 @@ def of_setting(table: pd.DataFrame, setting: dict[str, object], but: Sequence[st
 
 
 def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
-    same = [name for name in _SAME if name in rows]
-    return rows.drop_duplicates(same).sort_values(["trajectory", "tokens"], kind="stable")
+    measure = [name for name in _MEASURE if name in rows]
+    return of_each_model(rows, measure).sort_values(["trajectory", "tokens"], kind="stable")
 
 
 def _decay_name(tokens: float, shape: str | None, final_fraction: float) -> str | None:

@@ -1,9 +1,10 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import creating, replacing, write_text
+from coolbits.artifacts.files import creating, places, remove_folder, replacing, write_text
 
 
 def entries(folder):
@@ -15,6 +16,24 @@ def test_write_text_replaces_the_file_and_leaves_nothing_else(tmp_path):
     write_text(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "new"
     assert entries(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_goes_with_all_in_it_and_of_a_link_only_the_link(tmp_path):
+    write_text(tmp_path / "folder" / "below" / "a.txt", "kept")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    remove_folder(tmp_path / "link")
+    assert entries(tmp_path) == ["folder"] and entries(tmp_path / "folder" / "below") == ["a.txt"]
+    remove_folder(tmp_path / "folder")
+    assert entries(tmp_path) == []
+
+
+def test_a_path_has_two_places_where_links_are_on_the_way(tmp_path, monkeypatch):
+    (tmp_path / "disk" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "inner")
+    assert places(tmp_path / "link" / "a") == (tmp_path / "link" / "a", tmp_path / "disk" / "inner" / "a")
+    assert places(tmp_path / "link" / ".." / "a") == (tmp_path / "disk" / "a",) * 2
+    monkeypatch.chdir(tmp_path)
+    assert places(Path("link")) == (tmp_path / "link", tmp_path / "disk" / "inner")
 
 
 def test_replacing_puts_the_whole_directory_in_place(tmp_path):

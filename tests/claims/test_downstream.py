@@ -112,6 +112,13 @@ def test_other_optimizers_and_trunks_do_not_limit_the_tasks(losses: Frame, tasks
     assert _judged(of_tasks(more, losses)).effect == pytest.approx(0.6 * 2 / 3)
 
 
+def test_runs_of_another_length_do_not_limit_the_tasks(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.6)
+    longer = table.assign(trajectory="long-" + table.trajectory, tokens=2 * table.tokens, step=2 * table.step)
+    more = _hard(pd.concat([table, longer], ignore_index=True), pd.Series([True, False]).repeat(len(table)).to_numpy())
+    assert _judged(of_tasks(more, losses)).effect == pytest.approx(0.6 * 2 / 3)
+
+
 def test_forms_that_were_asked_different_tasks_are_not_compared(losses: Frame, tasks: Make) -> None:
     table = tasks(losses, 0.6)
     assert _effect(of_tasks(table[(table.states == "32") == (table.task == "arc_easy")], losses)) is None

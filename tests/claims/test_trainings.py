@@ -154,6 +154,21 @@ def test_a_32_bit_form_that_two_entries_share_is_the_peer_in_both(name: str, tab
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_pair_that_two_entries_share_counts_once(name: str, table_of: Make) -> None:
+    table = table_of(name, 2.0)
+    other = table_of(name, 4.0).assign(run="other", trajectory="other-" + table.trajectory)
+    shared = table.assign(run="again")
+    effect = _effect(name, pd.concat([table, shared, other], ignore_index=True))
+    assert effect is not None and (effect.n, effect.runs) == (6, 12 if name in UNSTABLE else 6)
+    assert judge(effect, "equivalence", 0.95).effect == pytest.approx(3.0)
+    lost = [_diverged(rows, (rows.seed == 1) | _low_bit(rows) & (rows.seed == 2)) for rows in (table, shared, other)]
+    alone, several = (_effect(name, pd.concat(rows, ignore_index=True)) for rows in (lost[::2], lost))
+    assert alone is not None and several is not None
+    counts = [(effect.n, effect.diverged, effect.runs, effect.lost_peers) for effect in (alone, several)]
+    assert counts[0] == counts[1] and counts[0][3] == 2
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_points_of_a_grid_that_no_column_tells_are_paired_in_order(name: str, table_of: Make) -> None:
     """Say, two augmentations, or two sets of conversations: trainings that differ in the name alone."""
     table, second = table_of(name, 2.0), table_of(name, 4.0)

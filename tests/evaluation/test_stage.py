@@ -152,6 +152,20 @@ def test_questions_that_cannot_be_had_are_said_before_any_work(store, parents, m
     assert not any(store.directory(node).exists() for node in nodes)
 
 
+def test_a_context_too_short_for_answers_is_said_before_any_work(store, parents, tokenizer, tiny_model, monkeypatch):
+    monkeypatch.setattr(stage, "load_model", lambda *_: pytest.fail("too early"))
+    short = make_node("checkpoint", "short", {}, {})
+    store.ensure(short, lambda out: save_model(tiny_model(context=1), tokenizer, out) or {})
+    nodes = (
+        evaluation(parents, LOSS, "model", "shards"),
+        evaluation(parents, TASKS, "model", "tokenizer", "corpus"),
+        evaluation(parents | {"model": short}, TASKS, "model", "tokenizer", "corpus"),
+    )
+    with pytest.raises(CoolbitsError, match=r"coolbits_cloze: a continuation has \d+ tokens, .* context is 1;"):
+        stage.run(Job("evaluation", "scores", nodes), store)
+    assert not any(store.directory(node).exists() for node in nodes)
+
+
 def test_weights_are_not_compared_with_those_of_a_model_whose_head_is_untied(store, parents):
     recipe = Quantized(method=RTN(grid=Grid(bits=4)), head=True)
     untied = make_node("quantized", "untied", recipe.identity(), {"model": parents["model"].ref})

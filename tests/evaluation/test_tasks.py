@@ -17,7 +17,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.evaluation import tasks
 from coolbits.evaluation.passages import choice_rows, cloze_rows, held_out_paragraphs
 from coolbits.evaluation.samples import write_results
-from coolbits.evaluation.tasks import Suite, load_suite, score
+from coolbits.evaluation.tasks import Suite, check_context, load_suite, score
 from coolbits.study.recipes.evaluation import Tasks
 
 EMBEDDED = Tasks(tasks=("embedded",), batch_size=8)
@@ -177,7 +177,7 @@ def test_a_limit_is_obeyed(corpus, tokenizer, tiny_model):
 
 def test_a_continuation_longer_than_the_context_is_refused(suite, tiny_model):
     with pytest.raises(CoolbitsError, match=r"coolbits_choice: a continuation has \d+ tokens, .* context is 16"):
-        score(suite, tiny_model(context=16))
+        check_context(suite, tiny_model(context=16).config)
 
 
 def test_the_built_cloze_is_never_cut_in_a_context_of_64_tokens(suite, tiny_model, tmp_path, caplog):
@@ -204,27 +204,6 @@ def test_what_does_not_fit_the_context_is_counted_and_said_once(package, tokeniz
     )
     score(suite, tiny_model(seed=1, context=longest - 2))
     assert cut and caplog.messages == [said]
-
-
-def test_what_is_generated_needs_room_too(tokenizer, tiny_model):
-    """A context of 16 tokens, of which 8 are to be generated, holds 8."""
-    encoder = AutoTokenizer.from_pretrained(tokenizer)
-    rows = [{"context": encoder.decode(encoder.encode(" ba do ki lu me no")[:length])} for length in (7, 8, 9)]
-    config = {
-        "task": "told",
-        "custom_dataset": lambda **_: {"test": Dataset.from_list([row | {"target": "x"} for row in rows])},
-        "test_split": "test",
-        "num_fewshot": 0,
-        "output_type": "generate_until",
-        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8, "do_sample": False},
-        "doc_to_text": "context",
-        "doc_to_target": "target",
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    }
-    loaded = {"tasks": {"told": ConfigurableTask(config=config)}, "groups": {}, "group_map": {}}
-    suite = Suite(Tasks(tasks=("told",)), encoder, loaded, {"told": ("told",)}, {})
-    assert [len(encoder.encode(row["context"])) for row in rows] == [7, 8, 9]
-    assert score(suite, tiny_model(context=16))["requests"] == {"told": {"made": 3, "cut": 1}}
 
 
 def test_built_tasks_have_no_shots_to_show(corpus, tokenizer):

@@ -291,17 +291,38 @@ def test_losses_are_relative_to_the_same_optimizer_in_32_bits(make_tables: Calla
     assert mean == pytest.approx((100 * (low.base_loss / muon.base_loss - 1)).mean())
 
 
-def test_a_bar_is_the_interval_on_which_the_claim_rests(tables: Tables) -> None:
-    losses = tables["loss"]
-    evidence = gather(losses, tables["documents"], FULL, samples=losses.attrs["bootstrap_samples"], seed=0)
+@pytest.mark.parametrize("shift", [None, 0.5], ids=["one order of the data", "two orders"])
+def test_a_bar_is_the_interval_on_which_the_claim_rests(shift: float | None, tables: Tables) -> None:
+    both = tables if shift is None else _two_orders(tables, shift)
+    losses = both["loss"]
+    evidence = gather(losses, both["documents"], FULL, samples=losses.attrs["bootstrap_samples"], seed=0)
     with theme():
-        relative, *_ = plot("states").draw(tables, {}).axes
+        relative, *_ = plot("states").draw(both, {}).axes
     variants = (("Muon-8L", "muon", "8L"), ("Muon-8L+AdamW-8D", "muon", "8L+8D"), ("AdamW-8D", "adamw", "8D"))
     for label, optimizer, states in variants:
         effect = loss_increase((optimizer, "32"), (optimizer, states), evidence)
         assert effect is not None
         judged = judge(effect, "equivalence", confidence=0.95)
         assert _bars(relative)[label][:2] == pytest.approx((judged.low, judged.high), rel=1e-6)
+
+
+def test_runs_in_several_orders_of_the_data_are_one_mark_a_seed(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(3)
+    both = _two_orders(tables, 0.5)
+    with theme():
+        counts = [
+            [
+                len(line.get_xdata())
+                for line in plot("states").draw(each, {}).axes[0].lines
+                if line.get_markersize() == 2
+            ]
+            for each in (tables, both)
+        ]
+    assert counts[0] == counts[1] and set(counts[0]) == {3}
+    alone, several = (plot("states").caption(each, {}, SCALE) for each in (tables, both))
+    assert "paired by seed, each" in alone and "paired by seed and order of the data, each" in several
+    assert [int(text.partition(" n = ")[2].partition(" ")[0]) for text in (alone, several)] == [27, 54]
+    assert "large marks: mean over 3 seeds, small marks: single seeds" in several
 
 
 def test_two_seeds_lie_within_the_bar_and_a_variant_with_fewer_says_so(make_tables: Callable[[int], Tables]) -> None:
@@ -323,6 +344,22 @@ def test_two_seeds_lie_within_the_bar_and_a_variant_with_fewer_says_so(make_tabl
     text = plot("states").caption(two, {}, SCALE)
     assert "large marks: mean over 2 seeds (Muon-8L+AdamW-8D: 1), small marks" in text
     assert "interval over seeds (Student's t) and documents (bootstrap), as claims take it; dotted, of one seed" in text
+
+
+def test_averages_alike_but_for_what_lies_between_their_members_have_a_line_each(make_tables) -> None:
+    tables = make_tables(1)
+    losses = tables["loss"]
+    wide = losses[losses.average == "lawa"].assign(run="wide", base_loss=losses.base_loss + 0.1)
+    both = pd.concat([losses, wide], ignore_index=True)
+    both.attrs = losses.attrs
+    with theme():
+        labels = _legend(plot("averages").draw(tables | {"loss": both}, {}))
+        assert "LAWA, 5 members" in _legend(plot("averages").draw(tables, {}))
+    assert {"LAWA, 5 members (trunk)", "LAWA, 5 members (wide)"} <= set(labels)
+    counts = [
+        plot("averages").caption(tables | {"loss": rows}, {}, SCALE).partition(" n = ")[2] for rows in (losses, both)
+    ]
+    assert int(counts[1].split()[0]) == int(counts[0].split()[0]) + 4
 
 
 def test_a_figure_counts_the_models_that_were_scored(make_tables: Callable[[int], Tables]) -> None:
@@ -421,6 +458,20 @@ def test_panels_stand_in_rows_of_three_and_four_in_two_rows(count: int, columns:
     figure, axes, across = style.grid(count, height=2.0, above=0.5)
     assert len(axes) == len(figure.axes) == count and across == columns
     assert figure.get_figheight() == 2.0 * rows + 0.5
+
+
+def _two_orders(tables: Tables, shift: float) -> Tables:
+    """Return tables in which every run was trained in a second order of the data, to a loss higher by `shift`."""
+    losses = tables["loss"].assign(data_seed=0)
+    again = losses.assign(data_seed=1, **{name: losses[name] + "-again" for name in ("trajectory", "family")})
+    again = again.assign(loss=again.loss + shift, base_loss=again.base_loss + shift)
+    documents, first = tables["documents"], len(losses)
+    moved = documents.assign(row=documents.row + first)
+    for name in ("nats", "base_nats"):
+        moved[name] = [np.add(nats, 60 * shift) for nats in documents[name]]
+    both = pd.concat([losses, again], ignore_index=True)
+    both.attrs = tables["loss"].attrs
+    return tables | {"loss": both, "documents": pd.concat([documents, moved], ignore_index=True)}
 
 
 def _bars(panel: Axes) -> dict[str, tuple[float, float, int, bool]]:

@@ -13,6 +13,7 @@ from rocrate.rocrate import ROCrate
 
 from coolbits import cli
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.provenance.crate.contents import find_workflow
 from coolbits.provenance.crate.write import Order, write_crate
 
 METADATA = "ro-crate-metadata.json"
@@ -281,6 +282,16 @@ def remake_parent(lab):
     for name in ("manifest.json", "record.json"):
         lab.rewrite(lab.one("tokenizer") / name, lambda values: values.get("manifest", values)["summary"].update(x=1))
     return r"shards/\S* \(made from another tokenizer/\S*\)"
+
+
+def test_the_workflow_is_beside_the_results_or_beside_the_link_to_them(empty, tmp_path):
+    assert find_workflow(empty.root) == empty.root.parent
+    repository, disk = tmp_path / "repository", tmp_path / "disk"
+    for folder in (repository, disk / "results"):
+        folder.mkdir(parents=True)
+    (repository / "results").symlink_to(disk / "results")
+    (repository / "Snakefile").write_text("")
+    assert find_workflow(repository / "results") == repository
 
 
 DAMAGES = [

@@ -9,7 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from coolbits.artifacts.hashing import file_digest
 from coolbits.data.shards import write_shard
@@ -18,6 +26,7 @@ from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.data import EmbeddedSource
 
 VOCABULARY = 96
+END = 256  # of a text, behind the tokens that are bytes
 
 
 def correlated_layer(outputs: int, inputs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,3 +169,21 @@ def write_shards(directory: Path, tokens: int) -> Path:
     index = {"train": [entry], "validation": [], "vocabulary_size": VOCABULARY, "end_of_text_id": 0}
     (directory / "index.json").write_text(json.dumps(index))
     return directory
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """A tokenizer whose tokens are bytes, with an end-of-text token."""
+    vocabulary = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocabulary | {"<end>": END}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    """The path of forty short documents."""
+    path = tmp_path / "text.jsonl"
+    path.write_text("".join(f'{{"text": "document {number}"}}\n' for number in range(40)))
+    return str(path)

@@ -83,6 +83,24 @@ def sync_tree(root: Path) -> None:
     sync_directory(root)
 
 
+def remove_folder(path: Path, ignore_errors: bool = False) -> None:
+    """Remove a folder and all in it; if it is a link only the link: what that leads to may be another's."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+
+
+def places(path: Path) -> tuple[Path, Path]:
+    """Return the absolute path with links as they are, save those before a `..`, and with all links followed.
+
+    What lies beside a folder, or above it, may do so at either place: results may be links to other disks.
+    """
+    parts = path.absolute().parts
+    steps = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=1)
+    return Path(*parts[:steps]).resolve().joinpath(*parts[steps:]), path.resolve()
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give an empty directory beside `target` that becomes `target`, whole, when the block ends without an error.
@@ -106,10 +124,7 @@ def replacing(target: Path) -> Iterator[Path]:
         sync_directory(target.parent)
     finally:
         for left in (staging, *retired):
-            if left.is_symlink():
-                left.unlink()
-            else:
-                shutil.rmtree(left, ignore_errors=True)
+            remove_folder(left, ignore_errors=True)
 
 
 @contextmanager

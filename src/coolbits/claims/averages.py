@@ -38,13 +38,14 @@ def soup_beats_ingredients(evidence: Evidence) -> Effect | None:
 def _lawa_and_ends(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return averages and ends of cooldowns, paired: the latest average between the branch and the cooldown's end.
 
-    Of several windows the one with the lowest full-precision loss is taken: chosen without a look at the quantized one.
+    Of several averages, by window or by what lies between members, the one with the lowest full-precision loss is
+    taken: chosen without a look at the quantized one.
     """
     rows = evidence.main
     lawa, finished = averages(rows, "lawa"), ends(rows)
     finished = finished[finished.schedule == "wsd"].reset_index(drop=True)
     if len(lawa):
-        lawa = lawa[lawa.window == lawa.groupby("window").base_loss.mean().idxmin()]
+        lawa = lawa[lawa.run == lawa.groupby("run").base_loss.mean().idxmin()]
     limits = finished[["family", "branch_tokens", "tokens"]].rename(
         columns={"branch_tokens": "earliest", "tokens": "latest"}
     )

@@ -1,29 +1,21 @@
-"""Contrasts between rows that several claims take: pairs by seed, trends, comparisons at equal loss."""
+"""Contrasts between rows that several claims take: pairs, trends, comparisons at equal loss."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
-from coolbits.resampling import Floats
+from coolbits.resampling import Floats, by_unit
 from coolbits.rows import HORIZON, SETTING
 
 _GRID = 32
-_SEEDS = ("seed", "data_seed")
 
 
 def all_but(*names: str) -> list[str]:
     """Return the columns in which runs must agree that are to differ in `names` alone."""
     return [name for name in (*SETTING, *HORIZON) if name not in names]
-
-
-def by_unit(units: Iterable[Any], values: Floats) -> dict[str, Floats]:
-    """Return the mean of `values`, shape [comparisons, 1 + samples], over the comparisons of each unit."""
-    labels = np.array([str(unit) for unit in units])
-    return {label: values[labels == label].mean(axis=0) for label in dict.fromkeys(labels)}
 
 
 def paired(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame, column: str) -> Effect | None:
@@ -32,21 +24,6 @@ def paired(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame, column
         return None
     values = evidence.of(second, column) - evidence.of(first, column)
     return Effect(by_unit(first.seed, values), len(first))
-
-
-def by_seed(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of the seeds that both have, paired in order.
-
-    Of one seed those that read the data in one order (`data_seed`, if there is such a column) are pairs; if no two did,
-    each is paired with each.
-    """
-    one, other = (rows.reset_index(drop=True) for rows in (first, second))
-    names = [name for name in _SEEDS if name in one and name in other]
-    pairs = one[names].reset_index().merge(other[names].reset_index(), on="seed")
-    if "data_seed" in names:
-        together = pairs.data_seed_x == pairs.data_seed_y
-        pairs = pairs[together | ~together.groupby(pairs.seed).transform("any")]
-    return one.iloc[pairs.index_x], other.iloc[pairs.index_y]
 
 
 def along_runs(

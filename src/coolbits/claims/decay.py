@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import by_unit, mean_weights, most_varied, over_seeds, paired, slope
+from coolbits.claims.contrasts import mean_weights, most_varied, over_seeds, paired, slope
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
-from coolbits.resampling import Floats
+from coolbits.resampling import Floats, by_unit
 from coolbits.rows import SETTING, ends, of_main_decay, of_main_run, trunks
 
 

@@ -4,18 +4,18 @@ An accuracy is one number a run here; nothing is resampled. The best of the sett
 the claims on losses, and not by the accuracies that are compared.
 
 An evaluation may be limited to some runs. A mean over tasks compares with another over the same tasks only: it is
-taken over those that all runs of one model and optimizer were asked, with states of any precision.
+taken over those that all runs of one model, optimizer and horizon were asked, with states of any precision.
 """
 
 import numpy as np
 import pandas as pd
 
 from coolbits.claims.evidence import FULL, Evidence
-from coolbits.rows import full_precision
+from coolbits.rows import HORIZON, ends, full_precision
 
 _MODEL = ["trajectory", "step"]
 _ASKED = ("evaluation", "task")
-_COMPARED = ["model", "optimizer"]
+_COMPARED = ["model", "optimizer", *HORIZON]
 
 
 def of_tasks(table: pd.DataFrame, losses: pd.DataFrame) -> Evidence:
@@ -28,27 +28,31 @@ def of_tasks(table: pd.DataFrame, losses: pd.DataFrame) -> Evidence:
             metrics that are no accuracies do not count.
         losses: the loss table, which says what each model's full-precision loss is
     """
-    ends = table[(table.quantizer == FULL) & table.final.astype(bool) & (table.source == "checkpoint")]
-    ends = ends.drop(columns=["loss", "base_loss"], errors="ignore")
-    models = ends.drop_duplicates(_MODEL).drop(columns=["task", "metric"])
+    finals = table[(table.quantizer == FULL) & table.final.astype(bool) & (table.source == "checkpoint")]
+    finals = finals.drop(columns=["loss", "base_loss"], errors="ignore")
+    models = finals.drop_duplicates(_MODEL).drop(columns=["task", "metric"])
     known = full_precision(losses).drop_duplicates(_MODEL)[[*_MODEL, "base_loss"]]
-    scored = models.merge(_accuracies(ends), on=_MODEL, how="left").merge(known, on=_MODEL, how="left")
+    scored = models.merge(_accuracies(finals, ends(models)), on=_MODEL, how="left").merge(known, on=_MODEL, how="left")
     complete = (scored.outcome == "complete") & scored.accuracy.notna() & scored.base_loss.notna()
     rows = scored[complete].reset_index(drop=True)
     values = {"full": 100 * (1 - rows[["accuracy"]].to_numpy(dtype="float64"))}
     return Evidence(rows.assign(evidence=np.arange(len(rows))), values, scored[scored.outcome == "diverged"])
 
 
-def _accuracies(rows: pd.DataFrame) -> pd.DataFrame:
+def _accuracies(rows: pd.DataFrame, finished: pd.DataFrame) -> pd.DataFrame:
     """Return the mean accuracy of each model over the tasks that all it is compared with were asked in one evaluation.
 
-    A model without such a task is left out.
+    A model without such a task is left out, and what is no end of a run, as of a trunk.
+
+    `finished`: the ends of runs, which say what their horizons are.
     """
     asked = [name for name in _ASKED if name in rows]
-    known = rows[(rows.schedule != "constant") & rows.value.notna()]  # a trunk is no end of a run
+    scored = rows[rows.value.notna()].drop(columns=[*HORIZON], errors="ignore")
+    known = scored.merge(finished[[*_MODEL, *HORIZON]], on=_MODEL)
     accuracies = known[known.metric.str.startswith("acc").fillna(False).astype(bool) | (known.metric == "exact_match")]
     # In the order of the alphabet `acc` comes before `acc_norm`.
     one = accuracies.sort_values("metric", kind="stable").drop_duplicates([*_MODEL, *asked])
     one = one.assign(end=one.groupby(_MODEL).ngroup())
-    models, askers = (one.groupby(by).end.transform("nunique") for by in (_COMPARED, [*_COMPARED, *asked]))
+    keys = (_COMPARED, [*_COMPARED, *asked])
+    models, askers = (one.groupby(by, dropna=False).end.transform("nunique") for by in keys)
     return one[models == askers].groupby(_MODEL, as_index=False).agg(accuracy=("value", "mean"))

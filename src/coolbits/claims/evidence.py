@@ -14,11 +14,10 @@ import pandas as pd
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, resampled_means
-from coolbits.rows import HORIZON, ends, full_precision, main_rows, of_quantizer, runs
+from coolbits.rows import HORIZON, ends, full_precision, main_rows, of_each_model, of_quantizer, runs
 
 FULL = "none"
 _OF_QUANTIZED = ("error", "quantized")
-_SAME_MODEL = ["trajectory", "step", "source", "average", "window"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def measured(measure: Callable[[Evidence], Effect | None], evidence: Evidence) -
     evidence.asked.clear()
     effect = measure(evidence)
     behind = evidence.rows.iloc[sorted(evidence.asked)]
-    return effect, behind.drop_duplicates(_SAME_MODEL) if len(behind) else behind
+    return effect, of_each_model(behind) if len(behind) else behind
 
 
 def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples: int, seed: int) -> Evidence:

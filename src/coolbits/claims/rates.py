@@ -9,8 +9,6 @@ from coolbits.claims.contrasts import (
     all_but,
     along_runs,
     at_equal_loss,
-    by_seed,
-    by_unit,
     most_varied,
     over_orders,
     over_seeds,
@@ -22,8 +20,8 @@ from coolbits.claims.contrasts import (
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.states import LOSS_MARGIN
 from coolbits.claims.verdict import Effect
-from coolbits.resampling import Floats
-from coolbits.rows import FULL_STATES, HORIZON, of_best_settings
+from coolbits.resampling import Floats, by_unit
+from coolbits.rows import FULL_STATES, HORIZON, by_seed, of_best_settings
 
 WELL_TRAINED = 1.05  # a rate counts if its final loss is at most this times the best rate's
 ADAMC_MARGIN = 10.0  # percent of AdamW's error

@@ -10,22 +10,19 @@ Fine-tunings are compared in the same way by their loss on answers, image classi
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from coolbits.claims.contrasts import (
     along_runs,
     at_equal_loss,
-    by_seed,
-    by_unit,
     paired,
     while_constant,
     with_equal_losses,
 )
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
-from coolbits.resampling import Floats
-from coolbits.rows import TUNED, best_settings, of_best_settings
+from coolbits.resampling import Floats, by_unit
+from coolbits.rows import TUNED, best_settings, by_seed, of_best_settings
 
 # Version 1 of paper B calls 8-bit Muon, 1 to 2 % worse on its small models, a gap; version 3 calls 0.002 nats, less
 # than 0.1 %, parity. One percent lies between, and is what a few seeds of a small model can tell from none.
@@ -122,23 +119,31 @@ def _contrast_losses(
     margin: float = 0.0,
     every_setting: bool = False,
 ) -> Effect | None:
-    """Return `contrast` of the final losses of both variants, paired by seed, and how many runs on trial diverged."""
-    seeds: list[int] = []
-    values, tried, peers = [], [], []
+    """Return `contrast` of the final losses of both variants, paired by seed, and how many runs on trial diverged.
+
+    What two entries of the study share is measured and counted once.
+    """
+    pairs, tried, peers = [], [], []
     for first, second in _contests(evidence.outcomes, evidence.alike, reference, tested):
         best, peer = _at_best(second), _at_best(first)
-        one, other = by_seed(_completed(peer), _completed(best))
-        seeds.extend(one.seed)
-        values.append(contrast(evidence.of(one, "full"), evidence.of(other, "full")))
+        pairs.append(by_seed(_completed(peer), _completed(best)))
         tried.append(_without_lost_twins(first, second if every_setting else best))
         peers.append(peer)
     if not tried:
         return None
-    on_trial = pd.concat(tried)
-    diverged, lost = (int((rows.outcome == "diverged").sum()) for rows in (on_trial, pd.concat(peers)))
-    if not seeds and (diverged < len(on_trial) or not len(on_trial)):
+    one, other = _each_pair_once(*(pd.concat(rows) for rows in zip(*pairs, strict=True)))
+    on_trial, beside = (pd.concat(rows).drop_duplicates("trajectory") for rows in (tried, peers))
+    diverged, lost = (int((rows.outcome == "diverged").sum()) for rows in (on_trial, beside))
+    if one.empty and (diverged < len(on_trial) or on_trial.empty):
         return None
-    return Effect(by_unit(seeds, np.concatenate(values)), len(seeds), margin, diverged, len(on_trial), lost)
+    values = contrast(evidence.of(one, "full"), evidence.of(other, "full"))
+    return Effect(by_unit(one.seed, values), len(one), margin, diverged, len(on_trial), lost)
+
+
+def _each_pair_once(one: pd.DataFrame, other: pd.DataFrame) -> Pair:
+    twins = pd.DataFrame({"one": one.trajectory.to_numpy(), "other": other.trajectory.to_numpy()})
+    first = ~twins.duplicated().to_numpy()
+    return one[first], other[first]
 
 
 def _contests(finished: pd.DataFrame, alike: Sequence[str], reference: Variant, tested: Variant) -> Iterator[Pair]:

@@ -23,7 +23,7 @@ from coolbits.evaluation.loss import document_losses, summarize
 from coolbits.evaluation.objective import flat_weights, objective_of
 from coolbits.evaluation.prediction import measure_prediction
 from coolbits.models.devices import choose_device
-from coolbits.models.files import load_model
+from coolbits.models.files import load_config, load_model
 from coolbits.models.quantized import apply_quantized
 from coolbits.study.recipes.comparison import why_incomparable
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Loss, Tasks
@@ -103,15 +103,28 @@ def _incomparable(measure: Comparison, quantized: Manifest) -> str | None:
 
 
 def _prepare(nodes: Iterable[Node], store: Store) -> Suites:
-    """Return the questions of every node that has some to ask, each set of questions once."""
-    asking = {
-        _questions(node): node
+    """Return the questions of every node that has some to ask, each set of questions once, after a look at the models.
+
+    Raises:
+        CoolbitsError: if questions cannot be had, or a model's context is too short for their answers.
+    """
+    asking = [
+        node
         for node in nodes
         if isinstance(Evaluation.read(node.recipe).measure, Tasks)
         and not store.is_current(node)
         and not _diverged(node, store)
-    }
-    return {questions: _suite(node, store) for questions, node in asking.items()}
+    ]
+    suites = {questions: _suite(node, store) for questions, node in {_questions(node): node for node in asking}.items()}
+    for node in asking:
+        _check_context(suites[_questions(node)], node.parent_directory(store.root, "model"))
+    return suites
+
+
+def _check_context(suite: "Suite", model: Path) -> None:
+    from coolbits.evaluation.tasks import check_context
+
+    check_context(suite, load_config(model))
 
 
 def _suite(node: Node, store: Store) -> "Suite":

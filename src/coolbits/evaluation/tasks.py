@@ -6,8 +6,7 @@ Imports of lm-eval and datasets cost seconds: the stage imports this module only
 import io
 import logging
 import random
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +16,15 @@ import numpy as np
 import torch
 from datasets import Dataset
 from lm_eval import evaluate
-from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.evaluation.packaged import packaged_rows
 from coolbits.evaluation.passages import choice_rows, cloze_rows, held_out_paragraphs
+from coolbits.evaluation.requests import Counting, context_length, demand_continuation_fits, room_for_question
 from coolbits.evaluation.task_names import BUILT, PACKAGED, expand_tasks, needs_hub
 from coolbits.study.recipes.evaluation import Tasks
 
@@ -81,30 +78,36 @@ def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
     return Suite(recipe, encoder, hub | {"tasks": own | hub["tasks"]}, leaves, longest)
 
 
+def check_context(suite: Suite, config: PreTrainedConfig) -> None:
+    """Refuse a model of this config if its context is too short to answer a task in.
+
+    Raises:
+        CoolbitsError: naming a task with a continuation that is longer, or whose answers, with a token of the question
+            at least, may be.
+    """
+    context = context_length(config, suite.tokenizer)
+    for name, tokens in suite.longest.items():
+        demand_continuation_fits(name, tokens, context)
+    for name, task in suite.loaded["tasks"].items():
+        if options := task.get_config("generation_kwargs"):
+            room_for_question(name, options, context)
+
+
 def score(suite: Suite, model: nn.Module) -> Results:
     """Return lm-eval's results, samples included, for `model`. Every model gets the same requests in the same batches.
 
     Softmax is float32 whatever the precision of the weights. lm-eval drops the beginning of a request that is longer
-    than the model's context. `requests` of the results counts, by its tasks, those it made (`made`) and those it cut
-    (`cut`); the log says where it cut some.
-
-    Raises:
-        CoolbitsError: if a continuation is longer than the model's context.
+    than the model's context, which `check_context` finds long enough for the answers. `requests` of the results counts,
+    by its tasks, those it made (`made`) and those it cut (`cut`); the log says where it cut some.
     """
     recipe = suite.recipe
     with _quiet():
         _seed(recipe.seed)
         for task in suite.loaded["tasks"].values():
             task.set_fewshot_seed(recipe.seed)  # its generator moves on with each model: start it again
-        lm = _Counting(
+        lm = Counting(
             pretrained=model, tokenizer=suite.tokenizer, batch_size=recipe.batch_size, softmax_dtype="float32"
         )
-        for name, tokens in suite.longest.items():
-            if tokens > lm.max_length:
-                raise CoolbitsError(
-                    f"task {name}: a continuation has {tokens} tokens, but the model's context is {lm.max_length}; "
-                    "leave the task out"
-                )
         results: Results = evaluate(
             lm=lm, task_dict=suite.loaded, limit=recipe.limit, bootstrap_iters=0, log_samples=True
         )
@@ -117,45 +120,6 @@ def score(suite: Suite, model: nn.Module) -> Results:
                 f"{lm.max_length:,} tokens, and lost their beginning",
             )
     return results | {"requests": requests}
-
-
-class _Counting(HFLM):
-    """A model as lm-eval asks it, which counts the requests of each task, and those that lm-eval cuts."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.made: Counter[str] = Counter()
-        self.cut: Counter[str] = Counter()
-        self._lengths: list[int] = []
-
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
-        # The last token is predicted, never read.
-        self._count(requests, [length > self.max_length + 1 for length in self._lengths])
-        return answers
-
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        likelihoods: list[float] = super().loglikelihood_rolling(requests, disable_tqdm)
-        self._count(requests, [False] * len(requests))  # scored in windows, whole
-        return likelihoods
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        answers: list[str] = super().generate_until(requests, disable_tqdm)
-        self._count(requests, [self._overflows(*request.args) for request in requests])
-        return answers
-
-    def _loglikelihood_tokens(self, requests: Sequence[Any], *arguments: Any, **options: Any) -> Any:
-        self._lengths = [len(context) + len(continuation) for _, context, continuation in requests]
-        return super()._loglikelihood_tokens(requests, *arguments, **options)
-
-    def _overflows(self, context: str, options: dict[str, Any]) -> bool:
-        """Whether a context leaves too little room for what is to be generated."""
-        room = self.max_length - normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
-        return len(self.tok_encode(context)) > room
-
-    def _count(self, requests: Sequence[Instance], cut: Sequence[bool]) -> None:
-        self.made.update(request.task_name for request in requests)
-        self.cut.update(request.task_name for request, was in zip(requests, cut, strict=True) if was)
 
 
 def _tell(suite: Suite, line: str) -> None:

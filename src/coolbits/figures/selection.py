@@ -9,7 +9,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.drawing import fell_back
 from coolbits.figures.names import OPTIONS
 from coolbits.figures.style import Look, optimizer_look, told_apart, variant_look
-from coolbits.rows import DECAY, SETTING, VARIANT, of_quantizer, quantizers
+from coolbits.rows import DECAY, SETTING, VARIANT, of_each_model, of_quantizer, quantizers
 from coolbits.study.optimizer_names import display_name
 
 Tables = Mapping[str, pd.DataFrame]
@@ -116,7 +116,7 @@ def of_variant(rows: pd.DataFrame, variant: tuple[str, str]) -> pd.DataFrame:
 def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     """Return the caption's account of n, of the intervals shown and of marks a reader must know."""
     scored = rows[rows.outcome != "diverged"]
-    seeds, models = rows.seed.nunique(), len(scored.drop_duplicates(["trajectory", "step", "average", "window"]))
+    seeds, models = rows.seed.nunique(), len(of_each_model(scored))
     confidence = f"{100 * table.attrs.get('confidence', 0.95):g} %"
     units = "the samples of each task" if "task" in rows else f"{int(rows.documents.max())} held-out documents"
     interval = f"{confidence} bootstrap interval over {'samples' if 'task' in rows else 'documents'}"

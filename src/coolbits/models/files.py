@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
@@ -56,10 +56,7 @@ def load_model(
     for name in (_CONFIG, _WEIGHTS):
         if not (directory / name).is_file() and not (directory / f"{name}.index.json").is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a model is saved as {_CONFIG} and {_WEIGHTS}")
-    with reading(directory / _CONFIG):
-        if not trust_remote_code:
-            _refuse_own_code(directory / _CONFIG)
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
+    config = load_config(directory, trust_remote_code)
     with reading(directory / _WEIGHTS), quiet_library():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
@@ -80,6 +77,21 @@ def load_model(
         if not torch.isfinite(weight).all():
             raise CoolbitsError(f"{directory / _WEIGHTS}: {name} holds values that are not finite")
     return model.to(device).eval()
+
+
+def load_config(directory: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """Load the config of a Hugging Face directory.
+
+    Raises:
+        CoolbitsError: if it is missing or unreadable, or only code of the model's own could open it and is not trusted.
+    """
+    with reading(directory / _CONFIG):
+        if not trust_remote_code:
+            _refuse_own_code(directory / _CONFIG)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    return config
 
 
 def _refuse_own_code(config: Path) -> None:

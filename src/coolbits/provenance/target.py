@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import places
 from coolbits.artifacts.hashing import file_digest
 from coolbits.provenance.findings import Finding
 from coolbits.provenance.lineage import Artifact, Key, artifacts_below, folders_below, is_artifact, read_artifact
@@ -37,18 +38,11 @@ def find_target(path: Path, results: Path) -> Target:
     """
     if not path.exists():
         raise CoolbitsError(f"{path}: no such file or folder")
-    around = (folder for place in _places(path) for folder in (place, *place.parents))
+    around = (folder for place in places(path) for folder in (place, *place.parents))
     if found := _find_root(filter(is_artifact, around)):
         root, folder = found
         return Target(root.resolve(), (_key(folder, root),))
     return _folder(path) if path.is_dir() else _figure(path, results)
-
-
-def _places(path: Path) -> tuple[Path, Path]:
-    """Return the absolute path with links as they are, save those before a `..`, and with all links followed."""
-    parts = path.absolute().parts
-    steps = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=1)
-    return Path(*parts[:steps]).resolve().joinpath(*parts[steps:]), path.resolve()
 
 
 def find_artifact(path: Path, results: Path) -> Target:
@@ -66,10 +60,10 @@ def find_artifact(path: Path, results: Path) -> Target:
 
 
 def _folder(path: Path) -> Target:
-    places = _places(path)
-    if found := _find_root(folder for place in places for folder in _artifacts_in(place)):
+    both = places(path)
+    if found := _find_root(folder for place in both for folder in _artifacts_in(place)):
         root, _ = found
-        for place in places:
+        for place in both:
             if place.is_relative_to(root):
                 return Target(root.resolve(), tuple(artifacts_below(root, place)))
     raise CoolbitsError(f"{path}: no artifacts in it; name a results folder, or a folder or file in one")

@@ -115,13 +115,13 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     else:
         known, members = None, index
         index = _restored(members, order)
-    ordered = columns if recipe.order == "natural" else columns[order]
-    swept, groups = sweep(ordered, spread, tops, members, known, recipe)
+    columns = columns[order]  # no other name keeps the copy in the inputs' own order
+    swept, groups = sweep(columns, spread, tops, members, known, recipe)
     if recipe.order == "group-aware" and known is None:
         # Whole groups were visited in another order: give each its place back, and members lie as they did.
         visited = order[::size] // size
         groups, index = Groups(*(_restored(part, visited) for part in groups)), members
-    codes = swept if recipe.order == "natural" else _restored(swept, order)
+    codes = _restored(swept, order)
     cuts = (part.T.contiguous().split(rows) for part in (codes, groups.scales, groups.zeros.to(torch.uint8)))
     return [
         IntegerLayer(own.grid.bits, own.grid.symmetric, own_codes, own_scales, own_zeros, index)

@@ -1,31 +1,24 @@
 """Calibration where there is no study: from the packaged corpus, a file, a dataset of the hub, or no text at all."""
 
-import random
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
-import torch
-from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
-from coolbits.data.draws import first_filling
 from coolbits.data.sources import EMBEDDED, open_documents
 from coolbits.data.tokenizers import load_tokenizer
 from coolbits.ptq.documents import draw_tokens
-from coolbits.ptq.origins import Numbered, numbered, read_documents, stream_pieces, take_documents
+from coolbits.ptq.excerpts import Text, draw_excerpts
+from coolbits.ptq.origins import read_documents, take_documents
 from coolbits.ptq.tokens import TOKENS, Tokens, read_tokens
 from coolbits.study.recipes.calibration import Calibration, Documents, RandomTokens, Windows
-from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource, Source
+from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource
 from coolbits.study.recipes.ptq import CALIBRATED, Method
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_SPREAD = 8  # times the tokens wanted are taken, so that what is drawn is not one document
-_CHARACTERS = 8  # of a token, for a guess at the text that serves: more than tokenizers put in one on average
 
 
 @dataclass(frozen=True)
@@ -77,31 +70,6 @@ class Calibrated:
     origin: dict[str, str | None] = field(default_factory=dict)
 
 
-class _Text(NamedTuple):
-    """A source of text as the command line gives it, and how to open it."""
-
-    given: str
-    source: Source
-    locations: list[Path]
-
-    @property
-    def sha256(self) -> str | None:
-        """The digest of the file that is read; None for a dataset of the hub."""
-        match self.source:
-            case EmbeddedSource(sha256=digest) | FileSource(sha256=(digest,)):
-                return digest
-            case _:
-                return None
-
-
-class _Joined(NamedTuple):
-    """The tokens of documents end to end, the documents, and where each ends among the tokens."""
-
-    tokens: list[int]
-    documents: list[Numbered]
-    ends: list[int]
-
-
 def check_heeded(wish: Wish, method: Method) -> None:
     """Refuse a wish that `method` would not heed.
 
@@ -150,7 +118,7 @@ def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | N
             return Calibrated(tokens, source, recipe, documents=documents, origin=found.origin)
         case Windows():
             text = _find_text(wish.source or "embedded")
-            tokens, documents, origin = _draw_excerpts(text, load_tokenizer(tokenizer), recipe)
+            tokens, documents, origin = draw_excerpts(text, load_tokenizer(tokenizer), recipe)
             return Calibrated(tokens, text.given, recipe, text.sha256, documents, origin)
         case _:
             raise CoolbitsError("calibration.source: files of a study; name one of them with --calibration instead")
@@ -171,88 +139,14 @@ def _recipe(wish: Wish, own: Calibration, positions: int | None) -> Calibration:
     return Windows(seed=seed, **numbers)
 
 
-def _draw_excerpts(
-    text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows
-) -> tuple[Tokens, pa.Table, dict[str, str | None]]:
-    """Draw windows, without repetition and by seed, from documents of a source, end to end; also say from which.
-
-    Eight times the tokens wanted are taken, or all there are. Between two documents stands the tokenizer's end-of-text
-    token, if it has one; the text of a special token inside a document is read as plain text.
-
-    Raises:
-        CoolbitsError: if there is no text, or there are fewer windows than wanted.
-    """
-    length, wanted = recipe.sequence_length, recipe.sequences
-    stream, origin = _stream(text, tokenizer, recipe)
-    if not stream.tokens:
-        raise CoolbitsError(f"--calibration {text.given}: holds no text, or blank text alone")
-    windows = len(stream.tokens) // length
-    if windows < wanted:
-        raise CoolbitsError(
-            f"--calibration {text.given}: {wanted} sequences of {length} tokens are wanted, there are {windows}; give "
-            f"more text, or fewer by --sequences or --sequence-length"
-        )
-    starts = [window * length for window in random.Random(recipe.seed).sample(range(windows), wanted)]
-    drawn = Tokens.of_equal_length(torch.tensor([stream.tokens[start : start + length] for start in starts]))
-    return drawn, stream_pieces(starts, length, stream.documents, stream.ends), origin
-
-
-def _stream(text: _Text, tokenizer: PreTrainedTokenizerFast, recipe: Windows) -> tuple[_Joined, dict[str, str | None]]:
-    """Return the tokens of documents, chosen by seed out of all of a source that is here, in the order of the choice.
-
-    Of a dataset of the hub, which comes as a stream that nobody wants to the end, they are the first documents.
-    """
-    wanted = recipe.sequences * recipe.sequence_length
-    if isinstance(text.source, HubSource):
-        found = open_documents(text.source, [])
-        return _joined(numbered(found.items), tokenizer, _SPREAD * wanted), found.origin
-    characters = _CHARACTERS * _SPREAD * wanted
-    while True:
-        documents = open_documents(text.source, text.locations).items
-        chosen = _choose(numbered(documents), characters, recipe.seed)
-        stream = _joined(chosen, tokenizer, _SPREAD * wanted)
-        if len(stream.tokens) >= wanted or sum(len(each.text) for each in chosen) < characters:
-            return stream, {}
-        characters *= 10  # the guess was wrong: tokens are longer here
-
-
-def _choose(found: Iterable[Numbered], characters: int, seed: int) -> list[Numbered]:
-    """Return documents that come first in an order by seed and hold so many characters, or all, in that order.
-
-    More characters only add to the end.
-    """
-    # Not the seed itself: the windows are drawn with it, and would lie where the same numbers put the documents.
-    generator = random.Random(f"documents {seed}")
-    drawn = first_filling(((generator.random(), len(each.text), each) for each in found), characters)
-    return [each for _, each in drawn]
-
-
-def _joined(found: Iterable[Numbered], tokenizer: PreTrainedTokenizerFast, enough: int) -> _Joined:
-    """Return the tokens of documents, an end-of-text token after each, up to the document that makes them enough."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    backend.encode_special_tokens = True
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    joined = _Joined([], [], [])
-    for each in found:
-        if ids := backend.encode(each.text, add_special_tokens=False).ids:
-            joined.tokens.extend(ids + end)
-            joined.documents.append(each)
-            joined.ends.append(len(joined.tokens))
-        if len(joined.tokens) >= enough:
-            break
-    return joined
-
-
-def _find_text(given: str) -> _Text:
+def _find_text(given: str) -> Text:
     path = Path(given)
     if given == "embedded":
-        return _Text(given, EmbeddedSource(sha256=file_digest(EMBEDDED)), [])
+        return Text(given, EmbeddedSource(sha256=file_digest(EMBEDDED)), [])
     if path.is_file():
-        return _Text(given, FileSource(names=(path.name,), sha256=(file_digest(path),)), [path])
+        return Text(given, FileSource(names=(path.name,), sha256=(file_digest(path),)), [path])
     if HUB_ID.fullmatch(given) and not path.exists():
-        return _Text(given, HubSource(id=given), [])
+        return Text(given, HubSource(id=given), [])
     raise CoolbitsError(
         f"--calibration {given}: no such file; allowed are embedded, random, a .txt, .jsonl or .parquet file, a folder "
         f"with {TOKENS}, or a dataset of the hub (owner/name)"

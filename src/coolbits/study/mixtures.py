@@ -6,6 +6,7 @@ from typing import Any
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.names import BESIDES, FIGURES
 from coolbits.study.measurements import Measured
+from coolbits.study.recipes.results import WHOLE_SCHEDULES
 from coolbits.study.recipes.training import Cooldown
 from coolbits.study.schema import Study
 from coolbits.study.track import Track
@@ -45,7 +46,7 @@ def _setting(track: Track) -> tuple[Any, ...]:
     columns = {name: value for name, value in track.columns.items() if name not in NO_SETTING}
     if isinstance(track.recipe.schedule, Cooldown):
         columns["schedule"] = "wsd"
-    if columns["schedule"] in ("cosine", "linear"):
+    if columns["schedule"] in WHOLE_SCHEDULES:
         columns["decay_tokens"] = None
     for length in ("budget_tokens", "decay_tokens"):
         if columns[length] is not None:

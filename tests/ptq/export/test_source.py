@@ -38,6 +38,17 @@ def test_the_parent_is_found_below_the_same_results_folder(quantized, checkpoint
     assert source.provenance["model"]["name"] == "run/step_0000100"
 
 
+def test_links_inside_results_do_not_hide_the_parent(quantized, checkpoint, tmp_path):
+    """The disk was full: an artifact, or all of its kind, lies elsewhere, and a link to it in the results."""
+    latest = tmp_path / "latest"
+    latest.symlink_to(quantized)
+    assert find_source(latest, None).model == checkpoint[0]
+    for place in (quantized, quantized.parent):
+        place.rename(tmp_path / f"big-{place.name}")
+        place.symlink_to(tmp_path / f"big-{place.name}")
+        assert find_source(quantized, None).model == checkpoint[0]
+
+
 def test_a_model_that_was_moved_is_named(quantized, checkpoint, tmp_path):
     moved = checkpoint[0].rename(tmp_path / "moved")
     with pytest.raises(CoolbitsError, match="say with --model"):

@@ -1,5 +1,7 @@
 """Averages of weights against cooldowns and trunk: both losses and the error (paper A, Figure 7)."""
 
+from collections import Counter
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -34,14 +36,15 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def of_each_kind(rows: pd.DataFrame) -> list[tuple[style.Look, pd.DataFrame]]:
-    """Return the averages among the rows by kind and number of members, each group with its look."""
+    """Return the averages among the rows by kind, number of members and name, each group with its look."""
     groups = []
     for kind, look in style.AVERAGES.items():
         of_kind = averages(rows, kind)
-        windows = sorted(of_kind.window.unique())
-        for window, line in zip(windows, _LINES * len(windows), strict=False):
-            own = style.Look(f"{look.label}, {window} members", look.color, look.marker, line)
-            groups.append((own, of_kind[of_kind.window == window]))
+        named = list(of_kind.groupby(["window", "run"]))
+        sizes = Counter(window for (window, _), _ in named)
+        for ((window, name), own), line in zip(named, _LINES * len(named), strict=False):
+            label = f"{look.label}, {window} members" + f" ({name})" * (sizes[window] > 1)
+            groups.append((style.Look(label, look.color, look.marker, line), own))
     looks = style.told_apart([look for look, _ in groups])
     return [(look, rows) for look, (_, rows) in zip(looks, groups, strict=True)]
 

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from coolbits.figures import crosses, drawing, scales, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.figures.style import Look
-from coolbits.rows import averages, decays, main_rows, runs, trunks
+from coolbits.rows import averages, decays, main_rows, of_each_model, runs, trunks
 
 NAME = "prediction"
 _SIZES = (4.8, 2.6)  # of the marks of the first quantizer and of the second
-_MODEL = ["trajectory", "step", "source", "average", "window"]
 
 
 def draw(tables: Tables, options: Options) -> Figure:
@@ -81,7 +80,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 def _rows(tables: Tables, options: Options) -> list[pd.DataFrame]:
     """Return one row a model, a frame a quantizer."""
     frames = selection.of_quantizers(NAME, tables["prediction"], options, most=2)
-    models = [rows.drop_duplicates(_MODEL) for rows in frames]
+    models = [of_each_model(rows) for rows in frames]
     return [rows.assign(random_curvature=2 * rows.random / rows.squared_norm) for rows in models]
 
 

@@ -12,8 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from coolbits.figures import crosses, drawing, selection, style, variants
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
-from coolbits.resampling import Floats, interval_of_mean, resampled_means
-from coolbits.rows import FULL_STATES, full_precision, of_setting
+from coolbits.resampling import Floats, by_unit, interval_of_mean, resampled_means
+from coolbits.rows import FULL_STATES, by_seed, full_precision, of_setting
 from coolbits.study.optimizer_names import display_name
 from coolbits.study.units import si
 
@@ -33,15 +33,16 @@ def draw(tables: Tables, options: Options) -> Figure:
     """
     compared = _compared(tables, options)
     looks, pairs = selection.variant_looks(compared.tried), _pairs(compared)
-    most = max(map(len, pairs.values()))
+    most = _most_seeds(pairs)
     figure, (relative, sweep) = style.panels(2, height=1.5 + 0.17 * len(looks))
     for place, (variant, look) in enumerate(looks.items()):
         if len(own := pairs[variant]):
             drawn = _increases(own, tables)
-            bar = replace(look, line=_ALONE if len(own) == 1 < most else "-")
+            bar = replace(look, line=_ALONE if len(drawn) == 1 < most else "-")
             _relative_loss(relative, own, drawn[:, 0], _interval(drawn, tables), place, bar)
-            fewer = f", n = {len(own)}" if len(own) < most else ""
-            _say(relative, f"{own.base_loss.mean():.3f}{fewer}", 1, place, 5, "left", look)
+            fewer = f", n = {len(drawn)}" if len(drawn) < most else ""
+            loss = own.groupby("seed").base_loss.mean().mean()
+            _say(relative, f"{loss:.3f}{fewer}", 1, place, 5, "left", look)
         else:
             _say_lost(relative, selection.of_variant(compared.tried, variant), place, look)
     relative.set_yticks(range(len(looks)), [look.label for look in looks.values()])
@@ -58,23 +59,25 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     compared = _compared(tables, options)
     ends, pairs = compared.ends, _pairs(compared)
-    seeds = max(map(len, pairs.values()))
-    fewer = [f"{display_name(*variant)}: {len(own)}" for variant, own in pairs.items() if 0 < len(own) < seeds]
+    seeds, counts = _most_seeds(pairs), {variant: own.seed.nunique() for variant, own in pairs.items()}
+    fewer = [f"{display_name(*variant)}: {count}" for variant, count in counts.items() if 0 < count < seeds]
     but = f" ({', '.join(fewer)})" if fewer else ""
     marks = f"; large marks: mean over {seeds} seeds{but}, small marks: single seeds" if seeds > 1 else ""
-    alone = "; dotted, of one seed, over documents" if any(len(own) == 1 < seeds for own in pairs.values()) else ""
+    alone = "; dotted, of one seed, over documents" if any(count == 1 < seeds for count in counts.values()) else ""
     of_seeds = "seeds (Student's t) and documents (bootstrap), as claims take it"
     over = f"interval over {of_seeds}{alone}" if seeds > 1 else "bootstrap interval over documents"
     dashes = ", dashes: single seeds" if seeds > 1 else ""
+    models = {variant: own.position.nunique() for variant, own in pairs.items()}
+    orders = " and order of the data" if models != counts else ""
     every = ends.seed.nunique()
     return (
         f"Full-precision loss by optimizer and precision of its states, {ends.model.iloc[0]}, runs of "
         f"{si(int(ends.tokens.max()))} tokens. a: final loss relative to that of the same optimizer with 32-bit "
-        f"states, paired by seed, each at the setting of lowest loss among those tried ({compared.rates()}); "
+        f"states, paired by seed{orders}, each at the setting of lowest loss among those tried ({compared.rates()}); "
         f"at the right the loss itself{marks}; bars: {100 * _confidence(tables):g} % {over}; "
         f"beyond {_FAR:g} % at the edge; × where no run came to its end. b: final loss against the peak rate{dashes}; "
         f"above {_HIGH:g} times the lowest, at the top; crosses: diverged.{compared.lost()} n = "
-        f"{sum(map(len, pairs.values()))} models in a from {every} seed{'s' * (every > 1)}, scored on "
+        f"{sum(models.values())} models in a from {every} seed{'s' * (every > 1)}, scored on "
         f"{int(ends.documents.max())} held-out documents. {scale}."
     )
 
@@ -86,23 +89,28 @@ def _compared(tables: Tables, options: Options) -> variants.Compared:
 
 
 def _pairs(compared: variants.Compared) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return each variant's runs that came to their end, with the place of the 32-bit form's row of the same seed.
+    """Return each variant's runs that came to their end, with the place of the row of their twin, the 32-bit form's.
 
-    Seeds that either lacks are left out.
+    Twins have seed and order of the data in common, see `by_seed`. Seeds that either lacks are left out.
     """
     ends = compared.ends[compared.ends.outcome == "complete"]
     pairs = {}
     for optimizer, states in selection.variant_looks(compared.tried):
-        reference = selection.of_variant(ends, (optimizer, FULL_STATES))[["seed", "position"]]
-        own = selection.of_variant(ends, (optimizer, states))
-        pairs[optimizer, states] = own.merge(reference, on="seed", suffixes=("", "_reference"))
+        rows = (selection.of_variant(ends, (optimizer, precision)) for precision in (states, FULL_STATES))
+        own, twins = by_seed(*rows)
+        paired = own.assign(position_reference=twins.position.to_numpy())
+        pairs[optimizer, states] = paired.sort_values("seed", kind="stable")
     return pairs
+
+
+def _most_seeds(pairs: dict[tuple[str, str], pd.DataFrame]) -> int:
+    return max(own.seed.nunique() for own in pairs.values())
 
 
 def _increases(both: pd.DataFrame, tables: Tables) -> Floats:
     """Return by how many percent the loss of each seed exceeds the reference's: [seeds, 1 + samples].
 
-    The first is the estimate, the others are resamples of the documents.
+    The first is the estimate, the others are resamples of the documents. Of a seed it is the mean over its pairs.
     """
     nats = tables["documents"].set_index("row").nats
     samples = tables["loss"].attrs.get("bootstrap_samples", 1000)
@@ -111,7 +119,7 @@ def _increases(both: pd.DataFrame, tables: Tables) -> Floats:
         tested.mean(axis=1, keepdims=True) / beside.mean(axis=1, keepdims=True),
         resampled_means(tested, samples, seed=0) / resampled_means(beside, samples, seed=0),
     ]
-    return 100 * (np.concatenate(ratios, axis=1) - 1)
+    return np.stack([*by_unit(both.seed, 100 * (np.concatenate(ratios, axis=1) - 1)).values()])
 
 
 def _confidence(tables: Tables) -> float:
@@ -141,9 +149,9 @@ def _relative_loss(
         return
     axes.hlines(place, *interval, color=look.color, linewidth=1.0, linestyle=look.line)
     stand_for(axes.plot(mean, place, look.marker, color=look.color, markersize=4.6), own, together=True)
-    if len(own) > 1:
+    if len(increases) > 1:
         seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
-        stand_for(axes.plot(increases, [place + _BELOW] * len(increases), look.marker, **seeds), own)
+        stand_for(axes.plot(increases, [place + _BELOW] * len(increases), look.marker, **seeds), own, by="seed")
 
 
 def _say_lost(axes: style.Axes, tried: pd.DataFrame, place: int, look: style.Look) -> None:

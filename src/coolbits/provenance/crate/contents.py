@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import places
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import MANIFEST, RECORD
 from coolbits.artifacts.node import Node
@@ -96,6 +97,12 @@ def artifact_contents(artifact: Artifact, largest: int | None = None) -> Iterato
     for name in (MANIFEST, RECORD, ACCEPTED):
         if (artifact.directory / name).is_file():
             yield _content(f"{RESULTS}/{artifact.label}/{name}", artifact.directory / name)
+
+
+def find_workflow(results: Path) -> Path:
+    """Return the folder with the Snakefile beside a results folder, or beside a link to it; else what that lies in."""
+    beside = [place.parent for place in places(results)]
+    return next((folder for folder in beside if (folder / SNAKEFILE).is_file()), beside[0])
 
 
 def workflow_contents(folder: Path, study: Path) -> list[Content]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import places
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import MANIFEST, read_manifest
 
@@ -56,8 +57,10 @@ def _artifact(directory: Path, model: Path | None) -> Source:
     if manifest.diverged:
         raise CoolbitsError(f"{directory}: made from a training run that diverged, so there are no weights to export")
     parent = manifest.parents["model"]
-    place = Path(manifest.kind) / manifest.name
-    found = model or directory.resolve().parents[len(place.parts) - 1] / parent["kind"] / parent["name"]
+    name = Path(parent["kind"]) / parent["name"]
+    depth = len(Path(manifest.kind, manifest.name).parts)
+    beside = [root / name for place in places(directory) for root in place.parents[depth - 1 : depth]]
+    found = model or next(filter(Path.is_dir, beside), name)
     if not found.is_dir():
         raise CoolbitsError(f"{found}: no such folder; say with --model where the model is that was quantized")
     if (found / MANIFEST).is_file() and read_manifest(found).digest != parent["digest"]:

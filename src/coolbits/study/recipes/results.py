@@ -28,6 +28,8 @@ TRAJECTORY_COLUMNS = {
     "decay_shape": "str",
     "final_fraction": "float64",
 }
+# Values of `schedule` that decay from the warmup to the end of the run: its budget says how long the decay is.
+WHOLE_SCHEDULES = ("cosine", "linear")
 # Of an image classifier instead; `images` names the set it was trained on.
 VISION_COLUMNS = {
     "run": "str",
