@@ -1,6 +1,7 @@
 """The commands for people who only want a model quantized: quantize, export."""
 
 import argparse
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -74,6 +75,8 @@ def _quantize(options: argparse.Namespace) -> None:
     from coolbits.ptq.standalone import Order, quantize_standalone
     from coolbits.ptq.standalone_calibration import Wish
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("coolbits").setLevel(logging.INFO)
     wish = Wish(options.calibration, options.sequences, options.sequence_length, options.seed)
     outcome = quantize_standalone(
         Order(

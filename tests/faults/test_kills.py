@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -46,9 +47,8 @@ def test_thirty_kills_of_jobs_at_random_moments_change_nothing(empty, finished, 
     counted("kills survived", len(kills))
 
 
-def kill_before_changes(lab, kind, stride, counted):
-    """Kill the job of a kind's first node before each so many changes; the artifact must end as it ever was."""
-    job = lab.job(kind, nodes=1)
+def kill_before_changes(lab, job, stride, counted):
+    """Kill a job of one node before each so many changes; the artifact must end as it ever was."""
     lab.forget(job)
     statuses = []
     for number in range(1, 1000, stride):
@@ -64,12 +64,20 @@ def kill_before_changes(lab, kind, stride, counted):
 
 @pytest.mark.parametrize("kind", [*KINDS, *STRIDE])
 def test_killed_before_each_change_to_the_results_an_artifact_ends_the_same(lab, kind, counted):
-    kill_before_changes(lab, kind, STRIDE.get(kind, 1), counted)
+    kill_before_changes(lab, lab.job(kind, nodes=1), STRIDE.get(kind, 1), counted)
+
+
+def test_so_does_a_quantization_that_keeps_its_finished_blocks(lab, counted):
+    job = lab.job("quantized")
+    node = next(node for node in job.nodes if "calibration" in node.parents)
+    kill_before_changes(lab, replace(job, nodes=(node,)), 2, counted)
+    assert not any("not used" in line for line in lab.said())
+    assert not (lab.root / "work" / "quantized" / node.name).exists()
 
 
 @pytest.mark.parametrize(("kind", "stride"), OTHER_KINDS.items())
 def test_so_does_one_of_the_kinds_that_only_the_other_study_has(other_lab, kind, stride, counted):
-    kill_before_changes(other_lab, kind, stride, counted)
+    kill_before_changes(other_lab, other_lab.job(kind, nodes=1), stride, counted)
 
 
 def until(found, process):

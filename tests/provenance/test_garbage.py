@@ -128,6 +128,20 @@ def test_what_becomes_an_artifact_stays_as_long_as_a_job_of_another_machine_may_
     assert (sweep.garbage, sweep.at_work) == ([], [young])
 
 
+def test_blocks_of_a_quantization_go_with_its_node_unless_a_job_may_be_adding_to_them(lab):
+    own = f"work/quantized/{lab.one('quantized').name}"
+    gone, young = (lab.root / "work" / "quantized" / name for name in ("gone-0123", "young-0123"))
+    for folder in (lab.root / own, gone, young):
+        (folder / "000000").mkdir(parents=True)
+        (folder / "000000" / "file").write_text("12345")
+    for part in (own, "work/quantized/gone-0123"):
+        age(lab.root / part / "000000")
+        age(lab.root / part)
+    sweep = find_garbage(lab.root, plan_of(lab.root), ["tiny"])
+    assert [(garbage.path, garbage.bytes) for garbage in sweep.garbage] == [(gone, 5)]
+    assert sweep.at_work == [young]
+
+
 def test_work_goes_with_its_trajectory_and_leftovers_of_killed_jobs_always(lab):
     track = lab.one("checkpoint").parent.name
     places = [

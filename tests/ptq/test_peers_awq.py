@@ -19,7 +19,7 @@ from coolbits.study.recipes.ptq import AWQ, Grid
 pytest.importorskip("llmcompressor", reason="llm-compressor is not installed: see envs/peers-ptq.txt")
 pytest.importorskip("datasets", reason="datasets is not installed")
 
-RECIPE = AWQ(grid=Grid(bits=4, group_size=64, symmetric=False), clip=False, shared_channels=False)
+RECIPE = AWQ(grid=Grid(bits=4, group_size=64, symmetric=False), search="exhaustive", clip=False, shared_channels=False)
 TOKENS = torch.randint(0, 512, (16, 64), generator=torch.Generator().manual_seed(1))
 
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
 from coolbits.ptq import checkpoint as ptq_checkpoint
 from coolbits.ptq import stage
+from coolbits.ptq.unfinished import Kept, Place
 from coolbits.study.recipes.calibration import Windows
 from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Method, Quantized
 
@@ -111,6 +113,62 @@ def test_a_job_that_is_killed_keeps_what_was_done(
     assert store.is_current(unmade)
     assert [(store.directory(node) / "record.json").read_bytes() for node in made] == records
     assert all((store.directory(node) / MANIFEST).exists() for node in made)
+
+
+@pytest.fixture
+def at_work(
+    store: Store, checkpoint: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], tuple[Job, Path]]:
+    """Start a job on a node, which is killed when the first block is kept; return the job, and where that is."""
+    model, tokens = put(store, "checkpoint", checkpoint, {}), put(store, "calibration", calibration, {})
+    node = quantized(SEQUENTIAL, model, tokens)
+    job = Job("quantized", "test", (node,), {"device": "cpu", "state_every_seconds": 1e-9})
+
+    def start() -> tuple[Job, Path]:
+        write = Kept.write
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(Kept, "write", lambda kept: killed(write(kept)))
+            stage.run(job, store)
+        return job, store.root / "work" / "quantized" / node.name
+
+    return start
+
+
+def test_a_job_goes_on_from_the_blocks_that_were_finished_and_leaves_none(
+    store: Store, at_work: Callable[[], tuple[Job, Path]], caplog: pytest.LogCaptureFixture
+) -> None:
+    job, folder = at_work()
+    assert [part.name for part in folder.iterdir()] == ["000000"]
+    caplog.set_level("INFO", "coolbits")
+    assert stage.run(job, store) == 1
+    assert caplog.messages == [f"{folder.name}: goes on after block 1 of 2"]
+    assert not folder.exists()
+    went_on = (store.directory(job.nodes[0]) / MANIFEST).read_bytes()
+    shutil.rmtree(store.directory(job.nodes[0]))
+    assert stage.run(job, store) == 1
+    assert (store.directory(job.nodes[0]) / MANIFEST).read_bytes() == went_on
+
+
+def test_blocks_of_other_code_are_not_gone_on_from(
+    store: Store, at_work: Callable[[], tuple[Job, Path]], caplog: pytest.LogCaptureFixture
+) -> None:
+    job, folder = at_work()
+    caplog.set_level("INFO", "coolbits")
+    assert stage.run(job, replace(store, code=Slice("coolbits.ptq.stage", {"edited": "0"}))) == 1
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder}/000000: finished blocks of an earlier run, not used: ")
+
+
+def test_a_kill_between_storing_and_clearing_leaves_nothing_for_good(
+    store: Store, at_work: Callable[[], tuple[Job, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, folder = at_work()
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Place, "clear", killed)
+        stage.run(job, store)
+    assert folder.exists()
+    assert stage.run(job, store) == 0
+    assert not folder.exists()
 
 
 def test_a_checkpoint_that_diverged_is_quantized_to_a_note(store: Store) -> None:

@@ -42,6 +42,7 @@ from coolbits.ptq.export.model import export_model
 from coolbits.ptq.standalone import Order, quantize_standalone, read_recipe
 from coolbits.ptq.standalone_calibration import Wish
 from coolbits.ptq.tokens import read_tokens
+from coolbits.ptq.unfinished import Kept
 from coolbits.study.recipes.ptq import RTN, Grid, Quantized
 
 RECIPE = "gptq-w3-g32"
@@ -103,6 +104,66 @@ def replay(order: Order, out: Path, calibration: Wish) -> str:
 def recorded(order: Order) -> dict[str, Any]:
     made: dict[str, Any] = json.loads((order.out / "quantization.json").read_text())
     return made
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def kept(order: Order, monkeypatch: pytest.MonkeyPatch) -> Order:
+    """An order that was killed when its first block was kept."""
+    order, write = replace(order, state_every_seconds=0), Kept.write
+
+    def killed(kept: Kept) -> None:
+        write(kept)
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Kept, "write", killed)
+        quantize_standalone(order)
+    assert [path.name for path in order.out.parent.glob(".*")] == [".out.unfinished"]
+    return order
+
+
+def test_the_same_order_goes_on_from_the_blocks_that_were_finished(kept, tmp_path, caplog):
+    caplog.set_level("INFO", "coolbits")
+    quantize_standalone(kept)
+    assert caplog.messages == [".out.unfinished: goes on after block 1 of 2"]
+    assert not list(tmp_path.glob(".*"))
+    whole = replace(kept, out=tmp_path / "whole")
+    quantize_standalone(whole)
+    assert recorded(kept) == recorded(whole)
+
+
+def other_weights(order: Order) -> Order:
+    model = AutoModelForCausalLM.from_pretrained(order.model)
+    with torch.no_grad():
+        model.gpt_neox.final_layer_norm.bias.add_(1)
+    model.save_pretrained(order.model)
+    return order
+
+
+def other_settings(order: Order) -> Order:
+    path = Path(order.model) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_norm_eps": 1e-3}))
+    return order
+
+
+OTHERS = {
+    "recipe": lambda order: replace(order, recipe="gptq-w4-g32"),
+    "tokens": lambda order: replace(order, calibration=Wish(sequences=6, seed=1)),
+    "weights": other_weights,
+    "settings of the model": other_settings,
+}
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_another_order_does_not_use_them(kept, caplog, change):
+    quantize_standalone(change(kept))
+    (line,) = caplog.messages
+    assert line.startswith(f"{kept.out.parent}/.out.unfinished/000000: finished blocks of an earlier run, not used: ")
+    assert not kept.unfinished.exists()
 
 
 def text_file(tmp_path: Path) -> Path:

@@ -15,7 +15,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
 from coolbits.models.activations import Rounding, restore_rounding, round_inputs, store_rounding
 from coolbits.models.head import untie_head
-from coolbits.models.layers import Layer, PackedLayer, restore
+from coolbits.models.layers import Layer, PackedLayer
 
 CODES = "codes.safetensors"
 REPLACED = "replaced.safetensors"
@@ -73,19 +73,32 @@ def read_quantized(directory: Path) -> QuantizedModel:
     Raises:
         CoolbitsError: if a file is missing.
     """
+    layers = {name: layer.layer() for name, layer in read_packed(directory).items()}
+    activations = json.loads((directory / LAYOUT).read_text())["activations"]
+    return QuantizedModel(layers, read_replaced(directory), restore_rounding(activations) if activations else None)
+
+
+def read_packed(directory: Path) -> dict[str, PackedLayer]:
+    """Read back the layers that `write_packed` wrote, in their order.
+
+    Raises:
+        CoolbitsError: if a file is missing.
+    """
     for name in (CODES, LAYOUT):
         if not (directory / name).is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a quantized artifact holds {CODES} and {LAYOUT}")
-    layout = json.loads((directory / LAYOUT).read_text())
-    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in layout["layers"]}
+    layouts = json.loads((directory / LAYOUT).read_text())["layers"]
+    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in layouts}
     with safe_open(directory / CODES, framework="pt") as stored:
         for key in stored.keys():  # noqa: SIM118 - the file is no mapping
             name, _, part = key.rpartition(".")
             parts[name][part] = stored.get_tensor(key)
-    layers = {name: restore(parts[name], entry) for name, entry in layout["layers"].items()}
-    replaced = load_file(directory / REPLACED) if (directory / REPLACED).is_file() else {}
-    activations = restore_rounding(layout["activations"]) if layout["activations"] else None
-    return QuantizedModel(layers, replaced, activations)
+    return {name: PackedLayer(parts[name], layout) for name, layout in layouts.items()}
+
+
+def read_replaced(directory: Path) -> dict[str, torch.Tensor]:
+    """Read back the other parameters that `write_packed` wrote; none if there were none."""
+    return load_file(directory / REPLACED) if (directory / REPLACED).is_file() else {}
 
 
 def apply_quantized(model: nn.Module, directory: Path) -> None:

@@ -3,7 +3,6 @@
 What a result was made from is never guessed: where a link of a kept result is lost, nothing at all may be removed.
 """
 
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from time import time
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import TEMPORARY
+from coolbits.artifacts.files import TEMPORARY, remove_folder
 from coolbits.loops.locks import LOCK, demand_free
 from coolbits.provenance.lineage import Artifact, Key, artifacts_below, reach, read_artifact
 from coolbits.stages import STAGES
@@ -38,7 +37,8 @@ class Sweep:
     """What can go, children before parents, and what stays.
 
     `held` stays because results that are there were made from it, `at_work` because a job may be at work in it: it is
-    a folder that will become an artifact, and was written to in the last `HOURS_AT_WORK`.
+    a folder that will become an artifact, or one of long work that no lock guards, and was written to in the last
+    `HOURS_AT_WORK`.
     """
 
     garbage: list[Garbage]
@@ -62,11 +62,13 @@ def find_garbage(root: Path, wanted: Mapping[Key, str], studies: Iterable[str]) 
         _demand_known(read(key))
     kept = wanted.keys() | reach(others | (wanted.keys() & there), lambda key: _parents(read(key), read, wanted))
     gone = sorted(there - kept, key=lambda key: (-_PLACES[key[0]], key))
-    leftovers = list(_leftovers(root))
-    at_work = [path for path in leftovers if path.name.endswith(".new") and _is_young(path)]
+    leftovers, unreached = list(_leftovers(root)), list(_work(root, kept))
+    unguarded = [path for path in leftovers if path.name.endswith(".new")]
+    unguarded += [path for path in unreached if not (path / LOCK).exists()]
+    at_work = [path for path in unguarded if _is_young(path)]
     garbage = [
         *(_garbage(path, "no study reaches it") for path in _own_places(root, gone, there & kept)),
-        *(_garbage(path, "work that no study reaches") for path in _work(root, kept)),
+        *(_garbage(path, "work that no study reaches") for path in unreached if path not in at_work),
         *(_garbage(path, "left by a job that was killed") for path in leftovers if path not in at_work),
     ]
     return Sweep(garbage, sorted(kept - wanted.keys()), at_work)
@@ -158,10 +160,7 @@ def remove(garbage: Garbage, root: Path) -> None:
     """
     retired = garbage.path.with_name(f".{garbage.path.name.lstrip('.')}.{uuid.uuid4().hex[:8]}.old")
     garbage.path.replace(retired)
-    if retired.is_symlink():
-        retired.unlink()
-    else:
-        shutil.rmtree(retired)
+    remove_folder(retired)
     for folder in garbage.path.parents:
         if folder == root or folder.is_symlink() or any(folder.iterdir()):
             break

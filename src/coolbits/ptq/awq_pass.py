@@ -18,15 +18,16 @@ from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.awq import Objective, Scaling, Weights, candidate_scales, clipped, search_scales
 from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
-from coolbits.ptq.observation import Call, Seen, observe
-from coolbits.ptq.pairs import Links, Pair, find_pairs, substituted
+from coolbits.ptq.observation import Seen, observe
+from coolbits.ptq.pairs import Links, Pair, find_pairs
+from coolbits.ptq.replay import replaying
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens
-from coolbits.ptq.tracing import Block, Chunk, Trace, real_rows
+from coolbits.ptq.tracing import Block, Trace
+from coolbits.ptq.unfinished import Kept, Made, Place
 from coolbits.study.recipes.ptq import AWQ
 
 Linears = Mapping[str, nn.Module]
-Made = tuple[dict[str, Result], dict[str, torch.Tensor]]
 
 NO_PRODUCER = "no scale-equivalent producer"
 SHARED = "inputs share channels of their producer"
@@ -40,14 +41,17 @@ def awq_pass(
     calibration: Tokens,
     recipes: Sequence[AWQ],
     advance: Callable[[int], None],
+    places: Sequence[Place | None] = (),
 ) -> list[Made]:
     """Quantize every layer by AWQ; return, for each recipe, the results and the other parameters that changed.
 
-    The model is put back as it was.
+    The model is put back as it was. Finished blocks are kept in `places`, and gone on from: one a recipe, none without.
     """
     made: list[Made] = [({}, {}) for _ in recipes]
-    inputs: Sequence[Chunk] = trace.inputs
-    for block, links in zip(trace.blocks, find_pairs(model, calibration, trace.blocks[0].device), strict=True):
+    kept = Kept(made, places)
+    done, inputs = kept.resume(trace, advance)
+    found = find_pairs(model, calibration, trace.blocks[0].device)
+    for block, links in zip(trace.blocks[done:], found[done:], strict=True):
         parents = {pair.producer.name: _parent(model, pair) for pair in links.pairs}
         with block.placed():
             seen = observe(block, inputs, linears, set(parents.values()))
@@ -59,8 +63,9 @@ def awq_pass(
                         scalings[pair.producer.name] = _search(pair, parents[pair.producer.name], seen, linears, recipe)
                 results |= _round_layers(block, links, scalings, seen, linears, recipe, clock)
                 replaced |= _replaced(links, scalings, linears)
-                advance(sum(map(len, block.groups)))
+                advance(len(block.layers))
         inputs = seen.outputs
+        kept.write()
     return made
 
 
@@ -81,39 +86,24 @@ def _search(pair: Pair, parent: nn.Module, seen: Seen, linears: Linears, recipe:
     candidates = candidate_scales(pair, weights, seen.magnitudes, recipe)
     with full_precision(pair.used.device):
         if parent in seen.calls:
-            objective = _replaying(parent, seen.calls[parent], linears)
+            objective = replaying(parent, seen.calls[parent], linears)
         else:
             (reader,) = pair.rows
             objective = _of_one_layer(reader, weights[reader], seen.hessians[reader])
-        return search_scales(pair, weights, candidates, objective, recipe.grid)
+        return search_scales(pair, weights, candidates, objective, recipe)
 
 
 def _of_one_layer(name: str, weight: torch.Tensor, hessian: torch.Tensor) -> Objective:
-    """Return twice the mean squared error of a layer's output, summed over outputs: tr(dW H dW^T)."""
+    """Return twice the mean squared error of a layer's output, summed over outputs: tr(dW H dW^T), as one unit.
+
+    It costs little more than to round the weight, which a sample would ask for again and again.
+    """
     narrow = hessian.to(weight.dtype)
 
-    def part(weights: Weights, _index: int) -> float:
-        return output_loss(weights[name] - weight, narrow)
+    def losses(weights: Weights, _units: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[output_loss(weights[name] - weight, narrow)]], dtype=torch.float64)
 
-    return Objective(1, part)
-
-
-def _replaying(parent: nn.Module, calls: Sequence[Call], linears: Linears) -> Objective:
-    """Return the summed squared error of a module's output, one part a call."""
-    wanted = [_output(parent, call) for call in calls]
-
-    def part(weights: Weights, index: int) -> float:
-        with substituted([(weight_matrix(linears[name]), weight) for name, weight in weights.items()]):
-            found = _output(parent, calls[index])
-        return float((found - wanted[index]).square().sum())
-
-    return Objective(len(calls), part)
-
-
-def _output(module: nn.Module, call: Call) -> torch.Tensor:
-    output = module(*call.arguments, **call.keywords)
-    output = output[0] if isinstance(output, tuple) else output
-    return real_rows(output, call.real)
+    return Objective((torch.arange(1),), losses, drawn=False)
 
 
 def _round_layers(

@@ -24,6 +24,7 @@ from coolbits.ptq.ledger import Result, write_ledger
 from coolbits.ptq.passes import Advance, Results, check_layers, check_reach, one_pass, plain_pass, sequential_pass
 from coolbits.ptq.tokens import Tokens, read_tokens
 from coolbits.ptq.tracing import trace_model
+from coolbits.ptq.unfinished import Place
 from coolbits.study.recipes.ptq import AWQ, CALIBRATED, GPTQ, Activations, Int8, Quantized, Rotation
 
 DEQUANTIZED = "model"
@@ -32,10 +33,15 @@ _PROBE_TOKENS = 32
 
 @dataclass(frozen=True)
 class Request:
-    """A recipe to quantize by, and the calibration's directory, if the method calibrates."""
+    """A recipe to quantize by, and the calibration's directory, if the method calibrates.
+
+    Then finished blocks are kept in `place`, if it is given, until whoever made the request has stored the result and
+    clears it: a request that is made again goes on from them.
+    """
 
     recipe: Quantized
     calibration: Path | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -127,23 +133,23 @@ def quantize_in_turn(
             if not isinstance(method, GPTQ | AWQ):
                 results = plain_pass(layers[index], method, progress.advance, request.recipe.rotation, device)
                 finish(index, Quantization(results))
-        for directory, recipes in _by_calibration(requests, name).items():
-            _calibrate(model, recipes, calibrations[directory], finish, progress.advance, device)
+        for directory, alike in _by_calibration(requests, name).items():
+            _calibrate(model, alike, calibrations[directory], finish, progress.advance, device)
 
 
-def _by_calibration(requests: Sequence[Request], name: str) -> dict[Path, dict[int, Quantized]]:
-    groups: dict[Path, dict[int, Quantized]] = {}
+def _by_calibration(requests: Sequence[Request], name: str) -> dict[Path, dict[int, Request]]:
+    groups: dict[Path, dict[int, Request]] = {}
     for index, request in enumerate(requests):
         if isinstance(request.recipe.method, CALIBRATED):
             if request.calibration is None:
                 raise CoolbitsError(f"{name}: {request.recipe.method.kind} needs a calibration, none is given")
-            groups.setdefault(request.calibration, {})[index] = request.recipe
+            groups.setdefault(request.calibration, {})[index] = request
     return groups
 
 
 def _calibrate(
     model: PreTrainedModel,
-    recipes: Mapping[int, Quantized],
+    requests: Mapping[int, Request],
     tokens: Tokens,
     finish: Finished,
     advance: Advance,
@@ -152,26 +158,29 @@ def _calibrate(
     """Quantize by methods that calibrate on the same tokens."""
     linears = decoder_linears(model)
     trace = trace_model(model, decoder_blocks(model), linears, tokens, device)
-    heads = {recipe.head for recipe in recipes.values()}
+    heads = {request.recipe.head for request in requests.values()}
     traces = {head: with_head(trace, model) if head else trace for head in heads}
     layers = {head: quantized_linears(model, head) for head in heads}
     together: dict[tuple[Rotation | None, bool, str], dict[int, GPTQ]] = {}
     scaled: dict[int, AWQ] = {}
-    for index, recipe in recipes.items():
+    for index, request in requests.items():
+        recipe = request.recipe
         own = traces[recipe.head], layers[recipe.head]
         match recipe.method:
             case GPTQ(sequential="none") as method:
                 together.setdefault((recipe.rotation, recipe.head, method.precision), {})[index] = method
             case GPTQ() as method:
-                finish(index, Quantization(sequential_pass(*own, method, advance, recipe.rotation)))
+                finish(index, Quantization(sequential_pass(*own, method, advance, recipe.rotation, request.place)))
             case AWQ() as method:
                 scaled[index] = method
     for (rotation, head, _), methods in together.items():
-        passed = one_pass(traces[head], layers[head], list(methods.values()), advance, rotation)
+        places = [requests[index].place for index in methods]
+        passed = one_pass(traces[head], layers[head], list(methods.values()), advance, rotation, places)
         for index, results in zip(methods, passed, strict=True):
             finish(index, Quantization(results))
     if scaled:
-        both = awq_pass(model, trace, linears, tokens, list(scaled.values()), advance)
+        places = [requests[index].place for index in scaled]
+        both = awq_pass(model, trace, linears, tokens, list(scaled.values()), advance, places)
         for index, each in zip(scaled, both, strict=True):
             finish(index, Quantization(*each))
 

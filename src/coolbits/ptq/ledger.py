@@ -66,6 +66,12 @@ class Result:
         """The layer as it is stored."""
         return self.held if isinstance(self.held, PackedLayer) else PackedLayer.of(self.held)
 
+    def layer_on(self, device: torch.device) -> Layer:
+        """Return the layer on `device`: its weight has the bits there that it had if it was made there."""
+        parts = {name: part.to(device) for name, part in self.packing.parts.items()}
+        with device:
+            return replace(self.packing, parts=parts).layer()
+
     def packed(self) -> Self:
         """Return the same with the layer packed: so a finished one waits for the rest of the model."""
         return replace(self, held=self.packing)

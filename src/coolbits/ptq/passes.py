@@ -17,7 +17,8 @@ from coolbits.ptq.grids import group_size_for
 from coolbits.ptq.int8 import check_rows
 from coolbits.ptq.ledger import Entry, Result, relative_error
 from coolbits.ptq.rotated import restore_basis, rotate_hessian, rotate_weight
-from coolbits.ptq.tracing import Chunk, Trace
+from coolbits.ptq.tracing import Block, Trace
+from coolbits.ptq.unfinished import Kept, Made, Place
 from coolbits.ptq.weights import Uncalibrated, quantize_weight
 from coolbits.study.recipes.ptq import GPTQ, Int8, Method, OnGrid, Rotation
 
@@ -102,40 +103,51 @@ def plain_pass(
 
 @torch.inference_mode()
 def one_pass(
-    trace: Trace, linears: Linears, recipes: Sequence[GPTQ], advance: Advance, rotation: Rotation | None = None
+    trace: Trace,
+    linears: Linears,
+    recipes: Sequence[GPTQ],
+    advance: Advance,
+    rotation: Rotation | None = None,
+    places: Sequence[Place | None] = (),
 ) -> list[Results]:
     """Quantize by GPTQ, all Hessians being those of the unquantized model; they serve every recipe.
 
-    Recipes have one precision.
+    Recipes have one precision. Finished blocks are kept in `places`, and gone on from: one a recipe, none without.
     """
-    results: list[Results] = [{} for _ in recipes]
+    made: list[Made] = [({}, {}) for _ in recipes]
     precision = _precision_of(recipes[0])
-    inputs: Sequence[Chunk] = trace.inputs
-    for block in trace.blocks:
+    kept = Kept(made, places)
+    done, inputs = kept.resume(trace, advance)
+    for block in trace.blocks[done:]:
         readers = {group[0]: linears[group[0]] for group in block.groups}
         with block.placed():
             hessians, inputs = gather_hessians(block, inputs, readers, precision)
             for group in block.groups:
                 weights = {name: rotate_weight(weight_matrix(linears[name]).float(), rotation) for name in group}
                 tasks = [(weights[name], recipe) for recipe in recipes for name in group]
-                made = iter(gptq_together(tasks, rotate_hessian(hessians.pop(group[0]), rotation)))
-                for result in results:
-                    result.update({name: restore_basis(next(made), rotation).packed() for name in group})
+                quantized = iter(gptq_together(tasks, rotate_hessian(hessians.pop(group[0]), rotation)))
+                for results, _ in made:
+                    results.update({name: restore_basis(next(quantized), rotation).packed() for name in group})
                 advance(len(tasks))
-    return results
+        kept.write()
+    return [results for results, _ in made]
 
 
 @torch.inference_mode()
 def sequential_pass(
-    trace: Trace, linears: Linears, recipe: GPTQ, advance: Advance, rotation: Rotation | None = None
+    trace: Trace,
+    linears: Linears,
+    recipe: GPTQ,
+    advance: Advance,
+    rotation: Rotation | None = None,
+    place: Place | None = None,
 ) -> Results:
     """Quantize by GPTQ, each layer reading what the quantized layers, or blocks, before it give (`GPTQ.sequential`).
 
-    The model's weights are put back, block by block.
+    The model's weights are put back, block by block. Finished blocks are kept in `place`, and gone on from.
     """
     results: Results = {}
     precision = _precision_of(recipe)
-    inputs: Sequence[Chunk] = trace.inputs
 
     def quantize(group: Sequence[str], hessian: torch.Tensor) -> None:
         weights = [rotate_weight(weight_matrix(linears[name]).float(), rotation) for name in group]
@@ -146,18 +158,28 @@ def sequential_pass(
             results[name] = result.packed()
         advance(len(group))
 
-    for block in trace.blocks:
+    @contextmanager
+    def quantized(block: Block) -> Iterator[None]:
+        with _put_back(linears[name] for name in block.layers):
+            for name in block.layers:
+                weight_matrix(linears[name]).copy_(results[name].layer_on(block.device).weight())
+            yield
+
+    kept = Kept([(results, {})], [place])
+    done, inputs = kept.resume(trace, advance, quantized)
+    for block in trace.blocks[done:]:
         readers = {group[0]: linears[group[0]] for group in block.groups}
-        with block.placed(), _put_back(linears[name] for group in block.groups for name in group):
+        with block.placed(), _put_back(linears[name] for name in block.layers):
             if recipe.sequential == "layer" and len(inputs) == 1:
                 inputs = [run_quantizing(block, inputs[0], linears, quantize, precision)]
-                continue
-            known = gather_hessians_alone(block, inputs, readers, precision) if recipe.sequential == "block" else {}
-            for group in block.groups:
-                hessian = known.pop(group[0]) if known else gather_hessian(block, inputs, readers[group[0]], precision)
-                quantize(group, hessian)
-            if block is not trace.blocks[-1]:
-                _, inputs = gather_hessians(block, inputs, {})
+            else:
+                known = gather_hessians_alone(block, inputs, readers, precision) if recipe.sequential == "block" else {}
+                for group in block.groups:
+                    reader = readers[group[0]]
+                    quantize(group, known.pop(group[0]) if known else gather_hessian(block, inputs, reader, precision))
+                if block is not trace.blocks[-1]:
+                    _, inputs = gather_hessians(block, inputs, {})
+        kept.write()
     return results
 
 

@@ -109,6 +109,7 @@ def _awq_llmcompressor(bits: int, group_size: int | None) -> AWQ:
     return AWQ(
         grid=Grid(bits=bits, group_size=group_size, symmetric=False, search=None),
         steps=20,
+        search="exhaustive",
         largest_exponent=1.0,
         weighted=True,
         shared_channels=False,

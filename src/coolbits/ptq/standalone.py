@@ -1,7 +1,9 @@
 """Quantize a model by itself, without a study: what `coolbits quantize` does."""
 
 import json
+import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from os.path import lexists
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +14,12 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
+from coolbits.artifacts.code import code_slice
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import creating
+from coolbits.artifacts.hashing import digest_of, known_digest
 from coolbits.loops.allocator import keep_little_freed_memory
+from coolbits.loops.ownership import Owner
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model, reading
 from coolbits.models.hub import download_model
@@ -29,7 +34,9 @@ from coolbits.ptq.passes import Results, check_layers, check_reach
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.standalone_calibration import HUB_ID, Calibrated, Wish, calibrate, check_heeded
 from coolbits.ptq.standalone_record import Origin, write_record
-from coolbits.ptq.tokens import write_tokens
+from coolbits.ptq.tokens import TOKENS, write_tokens
+from coolbits.ptq.unfinished import Place, circumstances
+from coolbits.study.execution import Execution
 from coolbits.study.load import load_quantizer
 from coolbits.study.mistakes import sentence
 from coolbits.study.recipes.ptq import CALIBRATED, Quantized
@@ -41,7 +48,8 @@ _BYTES = {"float64": 8, "bfloat16": 2, "float16": 2}
 class Order:
     """What is to be done: `model` is a directory or a hub id, `recipe` a preset's name or a file, `export` a format.
 
-    `head` quantizes the output head, too, as the recipe may say itself.
+    `head` quantizes the output head, too, as the recipe may say itself. Finished blocks are kept beside `out`, and
+    written every `state_every_seconds`.
     """
 
     model: str
@@ -54,6 +62,12 @@ class Order:
     save_model: bool = False
     export: str | None = None
     trust_remote_code: bool = False
+    state_every_seconds: float = Execution().state_every_seconds
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder in which finished blocks lie until `out` is there."""
+        return self.out.with_name(f".{self.out.name}.unfinished")
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,8 @@ def quantize_standalone(order: Order) -> Outcome:
     """Quantize a model as `order` says into the new directory `order.out`, whole or not at all.
 
     It holds codes, layout, ledger, the calibration's tokens and `quantization.json`; if asked for, the dequantized
-    model in `model/` and the exported one in a folder named after its format.
+    model in `model/` and the exported one in a folder named after its format. The same order, given again after it was
+    killed, goes on from the blocks that it finished.
 
     Raises:
         CoolbitsError: if anything asked for is missing or does not fit; then nothing is written.
@@ -103,6 +118,7 @@ def quantize_standalone(order: Order) -> Outcome:
         exported = None
         if order.export is not None:
             exported = export_model(staging, order.export, staging / order.export)
+    shutil.rmtree(order.unfinished, ignore_errors=True)
     before = sum(path.stat().st_size for path in weight_files(directory))
     after = before - _stored_bytes(directory) * replaced + summary["bytes"]
     return Outcome(made.results, summary, calibration, exported, before, after, monotonic() - clock)
@@ -183,8 +199,25 @@ def _quantize(
     calibration = calibrate(order.calibration, recipe.method.calibration, directory, positions)
     with TemporaryDirectory() as folder:
         write_tokens(calibration.tokens, Path(folder))
-        (made,) = quantize_model([Request(recipe, Path(folder))], model, str(directory), device)
+
+        @cache
+        def owner() -> Owner:
+            return _owner(recipe, directory, Path(folder) / TOKENS) | circumstances(device)
+
+        place = Place(order.unfinished, owner, order.state_every_seconds)
+        (made,) = quantize_model([Request(recipe, Path(folder), place)], model, str(directory), device)
     return calibration, made
+
+
+def _owner(recipe: Quantized, model: Path, tokens: Path) -> Owner:
+    """Return whose finished blocks are: by digests of recipe and code, of all that a model is read from, of tokens."""
+    files = [*weight_files(model), *model.glob("*.json"), *model.glob("*.py")]
+    return {
+        "recipe": digest_of(recipe.identity()),
+        "code": code_slice(__name__).digest,
+        "model": digest_of({str(path.relative_to(model)): known_digest(path) for path in files}),
+        "calibration": known_digest(tokens),
+    }
 
 
 def _replaced_weights(recipe: Quantized, model: PreTrainedModel) -> int:

@@ -42,6 +42,11 @@ class Block:
     device: torch.device
     later: tuple[Taken, ...] = field(default=(), kw_only=True)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of its linear layers, in the order of their groups."""
+        return tuple(name for group in self.groups for name in group)
+
     def placed(self) -> AbstractContextManager[None]:
         """Hold the block on its device, in float32."""
         return placed(self.module.modules(), self.device)

@@ -25,7 +25,9 @@ class Execution(Recipe):
     compile: bool = Field(False, description="torch.compile the step of pretraining, where that can be done")
     tokenizer_workers: int = Field(2, gt=0, description="processes that tokenize")
     state_every_seconds: float = Field(
-        60.0, gt=0, description="a resumable state is written this often between checkpoints"
+        60.0,
+        gt=0,
+        description="what a killed job goes on from is written this often: states, and blocks that are quantized",
     )
     longest_minutes: int | None = Field(
         None,

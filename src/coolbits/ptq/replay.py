@@ -1,0 +1,136 @@
+"""A module called again, with other weights, on some of the tokens or sequences that it was called with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from coolbits.models.quantized import weight_matrix
+from coolbits.ptq.awq import Objective, Weights
+from coolbits.ptq.observation import Call
+from coolbits.ptq.pairs import substituted
+
+_PIECE = 8  # tokens of a sequence whose losses are one number
+_EQUAL = 1e-4  # how far an output may stray from the whole call's, as a share of it
+_TRIED = 16
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A call in pieces that the module computes apart: its tokens, its sequences, or all of it as one.
+
+    `again(places)` are the outputs at some places, `wanted` those at all when it was called. `places` are the units:
+    where there are tokens.
+    """
+
+    again: Callable[[torch.Tensor], torch.Tensor]  # float32 [some places, tokens, width], of int64 [some places]
+    wanted: torch.Tensor  # float32 [all places, tokens, width]
+    real: torch.Tensor  # bool [all places, tokens]: positions that hold tokens
+    places: torch.Tensor  # int64 [units]
+
+    def losses(self, units: torch.Tensor) -> torch.Tensor:
+        """Return the squared errors of some units' outputs, summed over pieces of 8 tokens, float32 [units, pieces]."""
+        places = self.places[units.to(self.places.device)]
+        errors = (self.again(places) - self.wanted[places]).square_().sum(-1) * self.real[places]
+        return nn.functional.pad(errors, (0, -errors.shape[1] % _PIECE)).unflatten(1, (-1, _PIECE)).sum(-1).cpu()
+
+    def holds(self) -> bool:
+        """Whether a few units, taken apart, come out as in the whole call."""
+        count = len(self.places)
+        few = self.places[torch.linspace(0, count - 1, min(_TRIED, max(1, count // 2))).long()]
+        with suppress(RuntimeError):  # of shapes that do not fit
+            found, wanted = self.again(few), self.wanted[few]
+            return found.shape == wanted.shape and bool((found - wanted).norm() <= _EQUAL * wanted.norm())
+        return False
+
+
+def replaying(parent: nn.Module, calls: Sequence[Call], linears: Mapping[str, nn.Module]) -> Objective:
+    """Return the summed squared error of a module's output, one part a call.
+
+    Its units are tokens where the module computes each by itself, as an MLP does, else sequences, else calls: what it
+    is, is tried.
+    """
+    wholes = [_output(parent, call) for call in calls]
+    for kind in (_tokens, _sequences):
+        cuts = [kind(parent, call, whole) for call, whole in zip(calls, wholes, strict=True)]
+        if all(cut.holds() for cut in cuts):
+            return _objective(cuts, linears, drawn=kind is _tokens)
+    return _objective(list(map(partial(_whole, parent), calls, wholes)), linears, drawn=False)
+
+
+def _objective(cuts: Sequence[Cut], linears: Mapping[str, nn.Module], drawn: bool) -> Objective:
+    counts = [len(cut.places) for cut in cuts]
+    parts = torch.arange(sum(counts)).split(counts)
+    pieces = max(-(-cut.wanted.shape[1] // _PIECE) for cut in cuts)
+
+    def losses(weights: Weights, units: torch.Tensor) -> torch.Tensor:
+        table = torch.zeros(len(units), pieces)
+        with substituted([(weight_matrix(linears[name]), weight) for name, weight in weights.items()]):
+            for cut, part in zip(cuts, parts, strict=True):
+                here = (units >= part[0]) & (units <= part[-1])
+                if here.any():
+                    found = cut.losses(units[here] - part[0])
+                    table[here, : found.shape[1]] = found
+        return table
+
+    return Objective(parts, losses, drawn)
+
+
+def _tokens(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
+    """Cut a call into tokens: the rows of what has as many as the output."""
+    rows, real = whole.flatten(0, -2), _real(call, whole).flatten()
+
+    def few(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() < 2 or tensor.shape[:-1].numel() != len(rows):
+            return tensor
+        return tensor.flatten(0, -2)[places].reshape(*[1] * (tensor.dim() - 2), len(places), -1)
+
+    def again(places: torch.Tensor) -> torch.Tensor:
+        return _output(module, _changed(call, lambda tensor: few(tensor, places))).reshape(len(places), 1, -1)
+
+    return Cut(again, rows[:, None], real[:, None], real.nonzero().squeeze(1))
+
+
+def _sequences(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
+    """Cut a call into its sequences, the first dimension of the output and of what belongs to one of them."""
+    count = len(whole)
+
+    def again(places: torch.Tensor) -> torch.Tensor:
+        cut = _changed(call, lambda tensor: tensor[places] if tensor.shape[:1] == (count,) else tensor)
+        return _output(module, cut)
+
+    return Cut(again, whole, _real(call, whole), torch.arange(count, device=whole.device))
+
+
+def _whole(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
+    def again(_places: torch.Tensor) -> torch.Tensor:
+        return _output(module, call).flatten(0, -2)[None]
+
+    rows = whole.flatten(0, -2)
+    return Cut(
+        again, rows[None], _real(call, whole).reshape(1, -1), torch.zeros(1, dtype=torch.int64, device=rows.device)
+    )
+
+
+def _real(call: Call, whole: torch.Tensor) -> torch.Tensor:
+    return torch.ones(whole.shape[:-1], dtype=torch.bool, device=whole.device) if call.real is None else call.real
+
+
+def _changed(call: Call, change: Callable[[torch.Tensor], torch.Tensor]) -> Call:
+    """Return a call with every tensor in it changed."""
+
+    def changed(item: Any) -> Any:
+        if isinstance(item, torch.Tensor):
+            return change(item)
+        return tuple(map(changed, item)) if type(item) is tuple else item
+
+    return Call(changed(call.arguments), {key: changed(item) for key, item in call.keywords.items()}, call.real)
+
+
+def _output(module: nn.Module, call: Call) -> torch.Tensor:
+    output = module(*call.arguments, **call.keywords)
+    return output[0] if isinstance(output, tuple) else output
