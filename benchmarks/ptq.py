@@ -8,7 +8,8 @@ their own (envs/peers-*.txt): each is a process of the Python that is given for 
 quantizes once before it is timed. Then, round by round, one after the other quantizes the same checkpoint by the same
 method, calibration and settings; what is timed is the way from the model in memory to quantized weights in memory. A
 ratio is that of one round's times. Libraries run GPTQ in float32: so do we against them, and in float64, our default,
-once more. `recipes` times GPTQ at 2, 3 and 4 bits and two group sizes against one of them, in float64.
+once more. AWQ finds its scales in a race, and once more as libraries do. `recipes` times GPTQ at 2, 3 and 4 bits and
+two group sizes against one of them, in float64.
 """
 
 import argparse
@@ -61,6 +62,7 @@ CONTESTS = (
     ),
     Contest("GPTQ, 4 bits, static order, block by block", "gptq-static", "llmcompressor-static", "llmcompressor"),
     Contest("AWQ, 4 bits, asymmetric, no clipping", "awq", "llmcompressor-awq", "llmcompressor"),
+    Contest("the same, every scaling charged everything", "awq-exhaustive", "llmcompressor-awq", "llmcompressor"),
     Contest("GPTQ, 4 bits, activation order, layer by layer", "gptq-activation", "gptqmodel-activation", "gptqmodel"),
     Contest("the same in float64", "gptq-activation-float64", "gptqmodel-activation", "gptqmodel"),
     Contest("GPTQ, 4 bits, group-aware order, layer by layer", "gptq-group-aware", "gptqmodel-aware", "gptqmodel"),
@@ -116,6 +118,7 @@ def gptqmodel(model: Path, calibration: Path, name: str) -> Run:
 
 AWQ = {
     "kind": "awq",
+    "search": "exhaustive",
     "clip": False,
     "shared_channels": False,
     "grid": {"bits": 4, "group_size": GROUP, "symmetric": False},
@@ -130,7 +133,8 @@ WORKERS: dict[str, Callable[[Path, Path], Run]] = {
     "gptq-activation": lambda *paths: ours(*paths, gptq("activation", "layer", scales="block") | FLOAT32),
     "gptq-activation-float64": lambda *paths: ours(*paths, gptq("activation", "layer", scales="block")),
     "gptq-group-aware": lambda *paths: ours(*paths, gptq("group-aware", "layer", scales="block") | FLOAT32),
-    "awq": lambda *paths: ours(*paths, AWQ),
+    "awq": lambda *paths: ours(*paths, AWQ | {"search": "race"}),
+    "awq-exhaustive": lambda *paths: ours(*paths, AWQ),
     "recipe": lambda *paths: ours(*paths, gptq("activation", "none", 4, GROUP)),
     "recipes": lambda *paths: ours(*paths, *SHARED),
     "llmcompressor-rtn": lambda *paths: llmcompressor(*paths, "rtn"),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.manifest import MANIFEST
 from coolbits.artifacts.node import Node, fingerprint_of
 from coolbits.provenance.garbage import HOURS_AT_WORK, demand_idle, find_garbage, other_studies, remove
 from coolbits.provenance.lineage import artifacts_below, trace
@@ -137,9 +138,17 @@ def test_blocks_of_a_quantization_go_with_its_node_unless_a_job_may_be_adding_to
     for part in (own, "work/quantized/gone-0123"):
         age(lab.root / part / "000000")
         age(lab.root / part)
+    (lab.root / "quantized" / lab.one("quantized").name / MANIFEST).rename(lab.root / "manifest")
     sweep = find_garbage(lab.root, plan_of(lab.root), ["tiny"])
     assert [(garbage.path, garbage.bytes) for garbage in sweep.garbage] == [(gone, 5)]
     assert sweep.at_work == [young]
+
+
+def test_blocks_of_a_quantization_that_is_stored_go(lab):
+    left = lab.root / "work" / "quantized" / lab.one("quantized").name
+    left.mkdir(parents=True)
+    age(left)
+    assert [garbage.path for garbage in find_garbage(lab.root, plan_of(lab.root), ["tiny"]).garbage] == [left]
 
 
 def test_work_goes_with_its_trajectory_and_leftovers_of_killed_jobs_always(lab):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    AutoModelForCausalLM,
+    Gemma4TextConfig,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -61,6 +63,36 @@ def model() -> PreTrainedModel:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
+
+
+@pytest.fixture
+def gemma4() -> Callable[[int, int], PreTrainedModel]:
+    """Make a Gemma 4 of so many blocks, each of which reads an embedding of its own of the tokens.
+
+    Attention slides in every other one; the last so many read keys and values of those before.
+    """
+
+    def make(blocks: int, shared: int) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = Gemma4TextConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=blocks,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            global_head_dim=16,
+            pad_token_id=None,
+            hidden_size_per_layer_input=8,
+            vocab_size_per_layer_input=VOCABULARY,
+            layer_types=["sliding_attention", "full_attention"] * (blocks // 2),
+            sliding_window=8,
+            num_kv_shared_layers=shared,
+        )
+        return AutoModelForCausalLM.from_config(config).eval()
+
+    return make
 
 
 @pytest.fixture

@@ -4,12 +4,21 @@ import copy
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    XGLMConfig,
+)
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.files import load_model
@@ -29,6 +38,7 @@ from coolbits.ptq.awq import (
 )
 from coolbits.ptq.awq_pass import NO_PRODUCER, SHARED, Made, awq_pass
 from coolbits.ptq.checkpoint import build_quantized
+from coolbits.ptq.observation import Seen, observe
 from coolbits.ptq.pairs import Pair, Producer
 from coolbits.ptq.passes import plain_pass
 from coolbits.ptq.rtn import round_to_nearest
@@ -239,6 +249,16 @@ def test_a_race_is_not_misled_by_the_many_tokens_that_hardly_matter() -> None:
     assert raced(losses)[0] == 0
 
 
+def test_a_race_does_not_end_with_more_than_its_pilot_loses() -> None:
+    """One candidate loses a little less on all tokens but a few, which its pilot protects, and there very much."""
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.rand(20, 4096, generator=generator) * torch.linspace(1.1, 1.2, 20)[:, None]
+    losses[0] *= 0.5
+    losses[0, :4] = 1e3
+    assert int(losses.sum(1).argmin()) == 1
+    assert raced(losses)[0] == 1
+
+
 @pytest.mark.parametrize("drawn", [True, False])
 def test_a_race_charges_equals_everything_once(drawn: bool) -> None:
     noise = torch.rand(4, 100, generator=torch.Generator().manual_seed(0))
@@ -276,6 +296,34 @@ def test_races_and_exhaustive_searches_agree(name: str, request: pytest.FixtureR
     (one,), (other,) = (quantize(request.getfixturevalue(name), recipe(search=how)) for how in ("race", "exhaustive"))
     exponents = [{module: result.entry.exponent for module, result in made[0].items()} for made in (one, other)]
     assert exponents[0] == exponents[1]
+
+
+@pytest.mark.parametrize("search", ["race", "exhaustive"])
+def test_a_search_leaves_keys_and_values_that_later_blocks_read(
+    search: str, gemma4: Callable[[int, int], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Gemma 4 the last blocks read those of blocks before, which are handed on in a mapping."""
+    model, seen = gemma4(4, 2), list[torch.Tensor]()
+
+    def watched(*arguments: Any) -> Seen:
+        found = observe(*arguments)
+        seen.append(found.outputs[0].hidden)
+        return found
+
+    monkeypatch.setattr("coolbits.ptq.awq_pass.observe", watched)
+    quantize(model, AWQ(grid=Grid(bits=3, group_size=8, symmetric=False), search=search, clip=False))
+    hidden = model(TOKENS.tokens, output_hidden_states=True, use_cache=False).hidden_states
+    for found, wanted in zip(seen[:-1], hidden[1:-1], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_that_refuses_loose_tokens_is_given_sequences() -> None:
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 2, "max_position_embeddings": 64}
+    model = AutoModelForCausalLM.from_config(XGLMConfig(vocab_size=96, dropout=0.0, **sizes)).eval()
+    tokens = Tokens.of_equal_length(torch.randint(4, 96, (24, 20), generator=torch.Generator().manual_seed(0)))
+    ((results, _),) = quantize(model, recipe(clip=False), tokens=tokens)
+    assert sum(result.entry.method == "awq" for result in results.values()) == 10
 
 
 def test_clip_shares_are_those_of_llm_awq() -> None:

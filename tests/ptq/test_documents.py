@@ -10,8 +10,6 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 from transformers import (
-    AutoModelForCausalLM,
-    Gemma4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -174,28 +172,6 @@ def opt() -> PreTrainedModel:
     return OPTForCausalLM(config).eval()
 
 
-def gemma4() -> PreTrainedModel:
-    """A model that hands every block an embedding of its own of the tokens, and whose attention slides."""
-    torch.manual_seed(0)
-    config = Gemma4TextConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        global_head_dim=16,
-        pad_token_id=None,
-        hidden_size_per_layer_input=8,
-        vocab_size_per_layer_input=96,
-        layer_types=["sliding_attention", "full_attention"],
-        sliding_window=8,
-        num_kv_shared_layers=0,
-    )
-    return AutoModelForCausalLM.from_config(config).eval()
-
-
 def llama(attention: str | None = None) -> PreTrainedModel:
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -232,11 +208,14 @@ def test_padded_documents_give_the_hessians_of_documents_one_by_one(architecture
 
 @pytest.mark.parametrize("architecture", ["gpt-neox", "llama", "opt", "eager", "gemma4"])
 def test_a_chunk_runs_no_further_than_its_longest_document(
-    architecture: str, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+    architecture: str,
+    model: PreTrainedModel,
+    gemma4: Callable[[int, int], PreTrainedModel],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where blocks get a mask (`eager`), or embeddings of the tokens (Gemma 4)."""
-    made = {"gpt-neox": lambda: model, "llama": llama, "opt": opt, "eager": lambda: llama("eager"), "gemma4": gemma4}
-    model = made[architecture]()
+    made = {"llama": llama, "opt": opt, "eager": lambda: llama("eager"), "gemma4": lambda: gemma4(2, 0)}
+    model = made.get(architecture, lambda: model)()
     together, positions = hessians(model, RAGGED), positions_run(model, RAGGED)
     monkeypatch.setattr(tracing, "CHUNK_TOKENS", 2 * 16)
     in_chunks = hessians(model, RAGGED)

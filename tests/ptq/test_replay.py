@@ -111,6 +111,34 @@ def test_what_a_module_mixes_stays_together(mix: Callable[[torch.Tensor], torch.
     check(objective, perturbed("layer", linears), whole_loss(module, calls, linears, "layer"))
 
 
+def test_one_large_token_hides_no_other() -> None:
+    """Running sums, whose first token comes out right alone, so large that in one norm the others would vanish."""
+    torch.manual_seed(0)
+    module = Mixing(lambda hidden: torch.cat([1e6 + hidden[:, :1], hidden[:, 1:].cumsum(1)], 1))
+    calls = [Call((torch.randn(1, 64, 4),), {}, None)]
+    with torch.inference_mode():
+        assert replaying(module, calls, {"layer": module.layer}).units == 1
+
+
+def test_padding_that_is_no_number_is_left_out() -> None:
+    torch.manual_seed(0)
+    module = Mixing(lambda hidden: hidden.cumsum(1))
+    real = torch.arange(9) < torch.tensor([[9], [5], [7]])
+    call = Call((torch.where(real[..., None], torch.randn(3, 9, 4), torch.nan),), {}, real)
+    with torch.inference_mode():
+        objective = replaying(module, [call], {"layer": module.layer})
+        losses = objective.losses(perturbed("layer", {"layer": module.layer}), torch.arange(objective.units))
+    assert objective.units == 3 and losses.isfinite().all()
+
+
+@pytest.mark.parametrize(("length", "pieces"), [(7, 1), (128, 16), (256, 32), (2048, 32)])
+def test_a_sequence_loses_in_so_many_pieces(length: int, pieces: int) -> None:
+    module = Mixing(lambda hidden: hidden.cumsum(1))
+    with torch.inference_mode():
+        objective = replaying(module, [Call((torch.randn(2, length, 4),), {}, None)], {"layer": module.layer})
+        assert objective.losses({}, torch.arange(2)).shape == (2, pieces)
+
+
 def test_sequences_of_calls_of_unequal_length_lose_in_as_many_pieces() -> None:
     """A race puts together what it was told in portions."""
     torch.manual_seed(0)

@@ -166,6 +166,13 @@ def test_another_order_does_not_use_them(kept, caplog, change):
     assert not kept.unfinished.exists()
 
 
+def test_what_the_librarys_class_finished_is_not_used_for_a_models_own(kept, caplog, monkeypatch):
+    monkeypatch.setattr("coolbits.ptq.standalone.is_own_code", lambda _model: True)
+    quantize_standalone(kept)
+    assert "not used" in caplog.text
+    assert not kept.unfinished.exists()
+
+
 def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text(" ".join(f"sentence {number}." for number in range(400)))

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,6 @@ from torch import nn
 from transformers import (
     ApertusConfig,
     AutoModelForCausalLM,
-    Gemma4TextConfig,
     GPT2Config,
     LlamaConfig,
     Olmo2Config,
@@ -113,22 +113,6 @@ def test_chunks_are_of_equal_length(model: PreTrainedModel) -> None:
     assert [len(chunk.hidden) for chunk in trace.inputs] == [160] * 4
 
 
-def gemma4(shared: int) -> PreTrainedModel:
-    """A model whose blocks each read an embedding of their own of the tokens; the last `shared` those before, too."""
-    torch.manual_seed(0)
-    config = Gemma4TextConfig(
-        **SIZES | {"num_hidden_layers": 4},
-        head_dim=16,
-        global_head_dim=16,
-        hidden_size_per_layer_input=8,
-        vocab_size_per_layer_input=96,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-        sliding_window=8,
-        num_kv_shared_layers=shared,
-    )
-    return AutoModelForCausalLM.from_config(config).eval()
-
-
 def plain_hessian(model: PreTrainedModel, layer: nn.Module) -> torch.Tensor:
     """Return 2 * mean(x x^T) of what a layer reads in a plain forward pass of the whole model."""
     caught: list[torch.Tensor] = []
@@ -140,10 +124,12 @@ def plain_hessian(model: PreTrainedModel, layer: nn.Module) -> torch.Tensor:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("shared", [0, 2], ids=["own keys", "keys of blocks before"])
-def test_each_chunk_is_read_with_arguments_of_its_own(shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_chunk_is_read_with_arguments_of_its_own(
+    shared: int, gemma4: Callable[[int, int], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gemma 4 hands each block an embedding of the tokens, and some blocks the keys and values of others."""
     monkeypatch.setattr(tracing, "CHUNK_TOKENS", 16)
-    model = gemma4(shared)
+    model = gemma4(4, shared)
     linears, trace = decoder_linears(model), trace_of(model)
     inputs = trace.inputs
     assert [chunk.number for chunk in inputs] == [0, 1, 2, 3, 4]

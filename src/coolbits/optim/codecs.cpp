@@ -9,9 +9,11 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX2__) && defined(__FMA__)
-#define EIGHT_AT_ONCE
+#ifdef __AVX2__
 #include <immintrin.h>
+#endif
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#define EIGHT_AT_ONCE
 #endif
 
 namespace {
@@ -356,7 +358,7 @@ struct Dynamic {
   [[gnu::always_inline]] uint64_t guess(const float* values, float inverse, Code* codes, int64_t count,
                                         [[maybe_unused]] const Ready& ready) const {
     constexpr uint32_t doubtful = 10u << leading;  // ten floats: five on either side of a middle
-#ifdef EIGHT_AT_ONCE
+#if defined(__AVX512F__) || defined(EIGHT_AT_ONCE)
     if (count == chunk) return guess_chunk(values, inverse, codes, ready);
 #endif
     int32_t places[chunk];

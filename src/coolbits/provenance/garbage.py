@@ -12,6 +12,7 @@ from time import time
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import TEMPORARY, remove_folder
+from coolbits.artifacts.manifest import MANIFEST
 from coolbits.loops.locks import LOCK, demand_free
 from coolbits.provenance.lineage import Artifact, Key, artifacts_below, reach, read_artifact
 from coolbits.stages import STAGES
@@ -68,7 +69,7 @@ def find_garbage(root: Path, wanted: Mapping[Key, str], studies: Iterable[str]) 
     at_work = [path for path in unguarded if _is_young(path)]
     garbage = [
         *(_garbage(path, "no study reaches it") for path in _own_places(root, gone, there & kept)),
-        *(_garbage(path, "work that no study reaches") for path in unreached if path not in at_work),
+        *(_garbage(path, "work that no study needs") for path in unreached if path not in at_work),
         *(_garbage(path, "left by a job that was killed") for path in leftovers if path not in at_work),
     ]
     return Sweep(garbage, sorted(kept - wanted.keys()), at_work)
@@ -102,8 +103,9 @@ def _own_places(root: Path, gone: Iterable[Key], kept: Iterable[Key]) -> Iterato
 
 
 def _work(root: Path, kept: Iterable[Key]) -> Iterator[Path]:
-    """Yield the folders of long work; that of a trajectory serves all of its checkpoints."""
+    """Yield the folders of long work: a trajectory's serves all its checkpoints, that of what was quantized nothing."""
     needed = {(kind, part) for kind, name in kept for part in (name, name.partition("/")[0])}
+    needed -= {key for key in needed if key[0] == "quantized" and root.joinpath(*key, MANIFEST).is_file()}
     for kind in STAGES:
         for path in sorted((root / "work" / kind).glob("*")):
             if path.is_dir() and (kind, path.name) not in needed:

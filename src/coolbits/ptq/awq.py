@@ -4,7 +4,7 @@ An input that carries large activations is multiplied by a scale on the weight's
 producer's: rounding then errs less where it counts. Scales are those of llm-compressor 0.14 (`AWQModifier`) and of
 llm-awq (`auto_scale`), the clip that of llm-awq (`auto_clip`).
 
-A search for scales compares losses that are sums over units: tokens, sequences or outputs. Both libraries compute each
+A search for scales compares losses that are sums over units: tokens, sequences or calls. Both libraries compute each
 candidate's whole sum; a race (Maron and Moore 1994) drops a candidate as soon as few units show that it is worse.
 """
 
@@ -51,6 +51,34 @@ class Objective:
     def units(self) -> int:
         """The number of units in all."""
         return sum(map(len, self.parts))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Units in the order in which they are drawn by size: the first so many are a sample of the others' sums, too.
+
+    It is a priority sample (Duffield, Lund and Thorup 2007, "Priority sampling for estimation of arbitrary subset
+    sums"): with a unit's weight w a difference d sums to sum(w d), without bias, and to sum(w (w - 1) d^2) in variance.
+    Large units have the weight 1, being in every sample. The lots are spread evenly and always the same.
+    """
+
+    order: torch.Tensor  # int64 [units]
+    sizes: torch.Tensor  # float64 [units], in that order, as are
+    priorities: torch.Tensor  # float64 [units]
+
+    @classmethod
+    def of(cls, losses: torch.Tensor) -> "Sample":
+        """Return units of the sizes that these losses tell, float64 [units], none negative, in the order of drawing."""
+        sizes = losses + (float(losses.mean()) / 10 or 1.0)  # what costs one candidate nothing may cost another some
+        lots = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(0)).double().add(0.5) / len(sizes)
+        priorities, order = (sizes / lots).sort(descending=True, stable=True)
+        return cls(order, sizes[order], priorities)
+
+    def weights(self, size: int) -> torch.Tensor:
+        """Return how many units each of the first `size` stands for, float64 [size]."""
+        if size == len(self.order):
+            return torch.ones_like(self.sizes)
+        return (self.priorities[size] / self.sizes[:size]).clamp_min(1)
 
 
 def weight_shares(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -147,21 +175,34 @@ def race(losses: Losses, candidates: int, objective: Objective) -> int | None:
     Of those that are charged everything the least loss wins, the earliest of equals.
 
     Losses of tokens differ by orders of magnitude: a plain sample that lacks the few large ones misleads. So a
-    candidate in the middle is charged everything first, and by what it loses the others' units are drawn: `Sample`.
+    candidate in the middle, the pilot, is charged everything first, and by what it loses the others' units are drawn:
+    `Sample`. Where the winner loses much on tokens on which the pilot does not, few of them may have been drawn: it is
+    charged everything, too, and if it loses more than the pilot all candidates are searched best first.
     """
-    known: dict[int, torch.Tensor] = {}
-    if objective.drawn:
-        pilot = _pilot(losses, candidates, objective.units)
-        if pilot is None:
-            return None
-        first, charged = pilot
-        sample = Sample.of(charged.sum(1))
-        known[first] = charged[sample.order]
-    else:
-        sample = Sample.of(torch.ones(objective.units, dtype=torch.float64))
-    alive, errors, size = list(range(candidates)), 6 if objective.drawn else 7, max(2, -(-objective.units // 16))
+    if not objective.drawn:
+        return _race(losses, candidates, Sample.of(torch.ones(objective.units, dtype=torch.float64)), {}, 2, 7)
+    pilot = _pilot(losses, candidates, objective.units)
+    if pilot is None:
+        return None
+    index, charged = pilot
+    sample = Sample.of(charged.sum(1))
+    known = {index: charged[sample.order]}
+    winner = _race(losses, candidates, sample, known, 32, 6)
+    if winner is None or winner == index:
+        return winner
+    rest = losses(winner, sample.order[len(known[winner]) :]).double()
+    better = float(known[winner].sum() + rest.sum()) <= float(charged.sum())
+    return winner if better else best_first(losses, candidates, objective)
+
+
+def _race(
+    losses: Losses, candidates: int, sample: Sample, known: dict[int, torch.Tensor], least: int, errors: float
+) -> int | None:
+    """Return who wins a race over `least` units or more; to `known` losses, in the sample's order, others are added."""
+    units = len(sample.order)
+    alive, size = list(range(candidates)), max(least, -(-units // 16))
     while True:
-        size = min(size, objective.units)
+        size = min(size, units)
         for index in alive:
             had = len(known[index]) if index in known else 0
             if had < size:
@@ -173,7 +214,7 @@ def race(losses: Losses, candidates: int, objective: Objective) -> int | None:
         table, weights = torch.stack([known[index][:size] for index in alive]), sample.weights(size)[:, None]
         totals = (table * weights).sum((1, 2)).tolist()
         leader = totals.index(min(totals))
-        if size == objective.units:
+        if size == units:
             return alive[leader]
         differences = table - table[leader]  # float64 [alive, size, pieces]
         excess = (differences * weights).sum((1, 2))
@@ -191,34 +232,6 @@ def _pilot(losses: Losses, candidates: int, units: int) -> tuple[int, torch.Tens
         if charged.isfinite().all():
             return index, charged
     return None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Units in the order in which they are drawn by size: the first so many are a sample of the others' sums, too.
-
-    It is a priority sample (Duffield, Lund and Thorup 2007, "Priority sampling for estimation of arbitrary subset
-    sums"): with a unit's weight w a difference d sums to sum(w d), without bias, and to sum(w (w - 1) d^2) in variance.
-    Large units have the weight 1, being in every sample. The lots are spread evenly and always the same.
-    """
-
-    order: torch.Tensor  # int64 [units]
-    sizes: torch.Tensor  # float64 [units], in that order, as are
-    priorities: torch.Tensor  # float64 [units]
-
-    @classmethod
-    def of(cls, losses: torch.Tensor) -> "Sample":
-        """Return units of the sizes that these losses tell, float64 [units], none negative, in the order of drawing."""
-        sizes = losses + (float(losses.mean()) / 10 or 1.0)  # what costs one candidate nothing may cost another some
-        lots = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(0)).double().add(0.5) / len(sizes)
-        priorities, order = (sizes / lots).sort(descending=True, stable=True)
-        return cls(order, sizes[order], priorities)
-
-    def weights(self, size: int) -> torch.Tensor:
-        """Return how many units each of the first `size` stands for, float64 [size]."""
-        if size == len(self.order):
-            return torch.ones_like(self.sizes)
-        return (self.priorities[size] / self.sizes[:size]).clamp_min(1)
 
 
 def _rounded(pair: Pair, weights: Weights, scaling: Scaling, grid: Grid) -> dict[str, torch.Tensor]:

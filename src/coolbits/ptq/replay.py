@@ -1,7 +1,7 @@
 """A module called again, with other weights, on some of the tokens or sequences that it was called with."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import copy
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,8 @@ from coolbits.ptq.awq import Objective, Weights
 from coolbits.ptq.observation import Call
 from coolbits.ptq.pairs import substituted
 
-_PIECE = 8  # tokens of a sequence whose losses are one number
+_PIECES = 32  # losses of a sequence, each of as many tokens, of 8 at least: the race's limits are measured with these
+_SHORTEST = 8
 _EQUAL = 1e-4  # how far an output may stray from the whole call's, as a share of it
 _TRIED = 16
 
@@ -33,19 +34,36 @@ class Cut:
     places: torch.Tensor  # int64 [units]
 
     def losses(self, units: torch.Tensor) -> torch.Tensor:
-        """Return the squared errors of some units' outputs, summed over pieces of 8 tokens, float32 [units, pieces]."""
+        """Return the squared errors of some units' outputs, summed over pieces of them, float32 [units, pieces]."""
         places = self.places[units.to(self.places.device)]
-        errors = (self.again(places) - self.wanted[places]).square_().sum(-1) * self.real[places]
-        return nn.functional.pad(errors, (0, -errors.shape[1] % _PIECE)).unflatten(1, (-1, _PIECE)).sum(-1).cpu()
+        errors = (self.again(places) - self.wanted[places]).square_().sum(-1)
+        errors = torch.where(self.real[places], errors, 0)
+        piece = self._piece
+        return nn.functional.pad(errors, (0, -errors.shape[1] % piece)).unflatten(1, (-1, piece)).sum(-1).cpu()
+
+    @property
+    def pieces(self) -> int:
+        """The number of losses of a unit."""
+        return -(-self.wanted.shape[1] // self._piece)
+
+    @property
+    def _piece(self) -> int:
+        return max(_SHORTEST, -(-self.wanted.shape[1] // _PIECES))
 
     def holds(self) -> bool:
-        """Whether a few units, taken apart, come out as in the whole call."""
+        """Whether a few units, taken apart, come out as in the whole call, token by token."""
         count = len(self.places)
         few = self.places[torch.linspace(0, count - 1, min(_TRIED, max(1, count // 2))).long()]
-        with suppress(RuntimeError):  # of shapes that do not fit
+        try:
             found, wanted = self.again(few), self.wanted[few]
-            return found.shape == wanted.shape and bool((found - wanted).norm() <= _EQUAL * wanted.norm())
-        return False
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a module's own, of shapes that do not fit
+            return False
+        if found.shape != wanted.shape:
+            return False
+        strays = (found - wanted).norm(dim=-1) > _EQUAL * wanted.norm(dim=-1)
+        return not bool((strays & self.real[few]).any())
 
 
 def replaying(parent: nn.Module, calls: Sequence[Call], linears: Mapping[str, nn.Module]) -> Objective:
@@ -65,7 +83,7 @@ def replaying(parent: nn.Module, calls: Sequence[Call], linears: Mapping[str, nn
 def _objective(cuts: Sequence[Cut], linears: Mapping[str, nn.Module], drawn: bool) -> Objective:
     counts = [len(cut.places) for cut in cuts]
     parts = torch.arange(sum(counts)).split(counts)
-    pieces = max(-(-cut.wanted.shape[1] // _PIECE) for cut in cuts)
+    pieces = max(cut.pieces for cut in cuts)
 
     def losses(weights: Weights, units: torch.Tensor) -> torch.Tensor:
         table = torch.zeros(len(units), pieces)
@@ -90,7 +108,7 @@ def _tokens(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
         return tensor.flatten(0, -2)[places].reshape(*[1] * (tensor.dim() - 2), len(places), -1)
 
     def again(places: torch.Tensor) -> torch.Tensor:
-        return _output(module, _changed(call, lambda tensor: few(tensor, places))).reshape(len(places), 1, -1)
+        return _output(module, call, lambda tensor: few(tensor, places)).reshape(len(places), 1, -1)
 
     return Cut(again, rows[:, None], real[:, None], real.nonzero().squeeze(1))
 
@@ -100,8 +118,7 @@ def _sequences(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
     count = len(whole)
 
     def again(places: torch.Tensor) -> torch.Tensor:
-        cut = _changed(call, lambda tensor: tensor[places] if tensor.shape[:1] == (count,) else tensor)
-        return _output(module, cut)
+        return _output(module, call, lambda tensor: tensor[places] if tensor.shape[:1] == (count,) else tensor)
 
     return Cut(again, whole, _real(call, whole), torch.arange(count, device=whole.device))
 
@@ -121,16 +138,23 @@ def _real(call: Call, whole: torch.Tensor) -> torch.Tensor:
 
 
 def _changed(call: Call, change: Callable[[torch.Tensor], torch.Tensor]) -> Call:
-    """Return a call with every tensor in it changed."""
+    """Return a call with every tensor in it changed; in mappings in a copy, for later blocks may read them."""
 
     def changed(item: Any) -> Any:
         if isinstance(item, torch.Tensor):
             return change(item)
+        if isinstance(item, MutableMapping):
+            own = copy.copy(item)
+            own.update({key: changed(value) for key, value in item.items()})
+            return own
         return tuple(map(changed, item)) if type(item) is tuple else item
 
     return Call(changed(call.arguments), {key: changed(item) for key, item in call.keywords.items()}, call.real)
 
 
-def _output(module: nn.Module, call: Call) -> torch.Tensor:
+def _output(
+    module: nn.Module, call: Call, change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+) -> torch.Tensor:
+    call = _changed(call, change)
     output = module(*call.arguments, **call.keywords)
     return output[0] if isinstance(output, tuple) else output

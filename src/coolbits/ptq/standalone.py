@@ -202,7 +202,8 @@ def _quantize(
 
         @cache
         def owner() -> Owner:
-            return _owner(recipe, directory, Path(folder) / TOKENS) | circumstances(device)
+            own_code = str(is_own_code(model))
+            return _owner(recipe, directory, Path(folder) / TOKENS) | circumstances(device) | {"own_code": own_code}
 
         place = Place(order.unfinished, owner, order.state_every_seconds)
         (made,) = quantize_model([Request(recipe, Path(folder), place)], model, str(directory), device)

@@ -34,7 +34,10 @@ Made = tuple[dict[str, Result], dict[str, torch.Tensor]]
 
 
 def circumstances(device: torch.device) -> Owner:
-    """Return what decides the last bits of a pass, besides recipe, model, calibration and code."""
+    """Return what decides the last bits of a pass, besides recipe, model, calibration and code.
+
+    As in training, the kind of CPU and the number of threads are left out: a job may go on with others.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"device": name, "torch": str(torch.__version__), "transformers": transformers.__version__}
 

@@ -107,7 +107,8 @@ class AWQ(OnGrid):
     search: Literal["race", "exhaustive"] = Field(
         "race",
         description="how the best of them is found: race drops one once a sample of the calibration shows that it is "
-        "worse, and may miss the best where two are nearly equal; exhaustive sums every loss, as the libraries do",
+        "worse, and may miss the best where few tokens decide or two are nearly equal; exhaustive sums every loss, as "
+        "the libraries do",
     )
     largest_exponent: float = Field(
         1.0, gt=0, le=1, description="of the activations; the others lie evenly from 0. llm-awq: 0.95"
