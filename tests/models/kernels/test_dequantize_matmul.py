@@ -139,7 +139,7 @@ def test_leading_dimensions_stay(device: torch.device) -> None:
     given_problem.x = given_problem.x.view(3, 4, 32)
     assert torch.equal(given_problem.product(), flat.view(3, 4, 10))
     given_problem.x = given_problem.x[:, 1:3]
-    assert torch.equal(given_problem.product(), flat.view(3, 4, 10)[:, 1:3])
+    assert_near(given_problem.product(), given_problem.exact())
     given_problem.x = given_problem.x[:0]
     assert given_problem.product().shape == (0, 2, 10)
 
