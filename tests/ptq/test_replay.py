@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.awq import Objective
 from coolbits.ptq.observation import Call, observe
 from coolbits.ptq.replay import replaying
+from coolbits.ptq.search import Objective
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import trace_model
 

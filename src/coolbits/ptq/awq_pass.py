@@ -15,13 +15,14 @@ from transformers import PreTrainedModel
 
 from coolbits.models.layers import IntegerLayer
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.awq import Objective, Scaling, Weights, candidate_scales, clipped, search_scales
+from coolbits.ptq.awq import Scaling, candidate_scales, clipped, search_scales
 from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
 from coolbits.ptq.observation import Seen, observe
 from coolbits.ptq.pairs import Links, Pair, find_pairs
 from coolbits.ptq.replay import replaying
 from coolbits.ptq.rtn import round_to_nearest
+from coolbits.ptq.search import Objective, Weights
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Block, Trace
 from coolbits.ptq.unfinished import Kept, Made, Place

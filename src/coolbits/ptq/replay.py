@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.awq import Objective, Weights
 from coolbits.ptq.observation import Call
 from coolbits.ptq.pairs import substituted
+from coolbits.ptq.search import Objective, Weights
 
 _PIECES = 32  # losses of a sequence, each of as many tokens, of 8 at least: the race's limits are measured with these
 _SHORTEST = 8

@@ -1,6 +1,6 @@
 """The quantization stage: nodes of one checkpoint are made together, so that they share loading and calibration."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def _run_together(nodes: list[Node], store: Store, device: str, every_seconds: f
 
 
 def _place(node: Node, store: Store, device: str, every_seconds: float) -> Place:
+    @cache
     def owner() -> Owner:
         return owner_of(node, store, node.fingerprint) | circumstances(torch.device(device))
 
