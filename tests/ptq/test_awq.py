@@ -28,6 +28,7 @@ from coolbits.ptq.awq import (
     candidate_scales,
     clip_shares,
     clipped,
+    layer_error,
     search_scales,
     weight_shares,
 )
@@ -37,7 +38,7 @@ from coolbits.ptq.observation import Seen, observe
 from coolbits.ptq.pairs import Pair, Producer
 from coolbits.ptq.passes import plain_pass
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.ptq.search import Objective
+from coolbits.ptq.search import ALL, Objective, Weighed
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.ptq.tracing import trace_model
 from coolbits.study.recipes.ptq import AWQ, RTN, Grid, Quantized
@@ -141,9 +142,10 @@ def test_a_search_rounds_the_scaled_weights(search: str) -> None:
     """Scaled by 1 to 5, rounded to whole numbers and scaled back, the weight 3.3 comes nearest to itself by 3."""
     candidates = [Scaling(torch.tensor([1.0, 1.0 + index]), float(index)) for index in range(5)]
 
-    def losses(weights: dict[str, torch.Tensor], units: torch.Tensor) -> torch.Tensor:
-        assert weights["a"][0, 0] == 255
-        return (weights["a"][0, 1] - 3.3).square().expand(len(units), 1)
+    def losses(weighed: Weighed, units: torch.Tensor) -> torch.Tensor:
+        ((largest, other),) = weighed(ALL)["a"]
+        assert largest == 255
+        return (other - 3.3).square().expand(len(units), 1)
 
     settings = AWQ(grid=Grid(bits=8, symmetric=False), search=search)
     objective = Objective((torch.arange(40),), losses, True)
@@ -184,6 +186,24 @@ def test_a_module_that_refuses_loose_tokens_is_given_sequences() -> None:
     tokens = Tokens.of_equal_length(torch.randint(4, 96, (24, 20), generator=torch.Generator().manual_seed(0)))
     ((results, _),) = quantize(model, recipe(clip=False), tokens=tokens)
     assert sum(result.entry.method == "awq" for result in results.values()) == 10
+
+
+def test_a_layer_errs_output_by_output() -> None:
+    """As its outputs do on the tokens behind the Hessian; only the outputs that are asked for are rounded."""
+    generator = torch.Generator().manual_seed(0)
+    weight, inputs = torch.randn(7, 32, generator=generator), torch.randn(200, 32, generator=generator)
+    errors = 0.1 * torch.randn(7, 32, generator=generator)
+    objective = layer_error("a", weight, 2 * inputs.T @ inputs / len(inputs))
+    units = torch.tensor([5, 0, 2])
+    asked: list[torch.Tensor] = []
+
+    def weighed(outputs: torch.Tensor | slice) -> dict[str, torch.Tensor]:
+        asked.append(outputs)
+        return {"a": (weight + errors)[outputs]}
+
+    expected = 2 * (inputs @ errors.T).square().mean(0)[units, None]
+    torch.testing.assert_close(objective.losses(weighed, units).float(), expected)
+    assert (objective.units, [each.tolist() for each in asked]) == (7, [[5, 0, 2]])
 
 
 def test_clip_shares_are_those_of_llm_awq() -> None:

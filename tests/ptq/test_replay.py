@@ -12,7 +12,7 @@ from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.observation import Call, observe
 from coolbits.ptq.replay import replaying
-from coolbits.ptq.search import Objective
+from coolbits.ptq.search import ALL, Objective, Weighed
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import trace_model
 
@@ -29,9 +29,15 @@ def watched(model: PreTrainedModel, path: str, tokens: Tokens) -> tuple[nn.Modul
     return module, observe(trace.blocks[0], trace.inputs, linears, {module}).calls[module], linears
 
 
-def perturbed(name: str, linears: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
+def called(module: nn.Module, *arguments: torch.Tensor, real: torch.Tensor | None = None, **keywords: Any) -> Call:
+    with torch.inference_mode():
+        return Call(arguments, keywords, module(*arguments, **keywords), real)
+
+
+def perturbed(name: str, linears: dict[str, nn.Module]) -> Weighed:
     weight = weight_matrix(linears[name])
-    return {name: weight + 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))}
+    other = weight + 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    return lambda outputs: {name: other[outputs]}
 
 
 @torch.inference_mode()
@@ -44,7 +50,7 @@ def whole_loss(module: nn.Module, calls: list[Call], linears: dict[str, nn.Modul
 
     wanted, weight = outputs(), weight_matrix(linears[name])
     before = weight.clone()
-    weight.copy_(perturbed(name, linears)[name])
+    weight.copy_(perturbed(name, linears)(ALL)[name])
     errors = [(found - each).square().sum(-1).flatten() for found, each in zip(outputs(), wanted, strict=True)]
     weight.copy_(before)
     real = [slice(None) if call.real is None else call.real.flatten() for call in calls]
@@ -52,14 +58,14 @@ def whole_loss(module: nn.Module, calls: list[Call], linears: dict[str, nn.Modul
 
 
 @torch.inference_mode()
-def check(objective: Objective, weights: dict[str, torch.Tensor], total: float) -> None:
+def check(objective: Objective, weighed: Weighed, total: float) -> None:
     """Every order and every portion of the units gives the same losses, and all together the whole loss."""
     units = torch.arange(objective.units)
-    losses = objective.losses(weights, units)
+    losses = objective.losses(weighed, units)
     assert float(losses.sum(dtype=torch.float64)) == pytest.approx(total, rel=1e-4)
     order = torch.randperm(len(units), generator=torch.Generator().manual_seed(2))
     for chosen in (order, order[:3], order[-1:]):
-        torch.testing.assert_close(objective.losses(weights, chosen), losses[chosen], rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(objective.losses(weighed, chosen), losses[chosen], rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("tokens", [WHOLE, Tokens(TOKENS, LENGTHS)], ids=["whole", "padded"])
@@ -103,7 +109,7 @@ class Mixing(nn.Module):
 def test_what_a_module_mixes_stays_together(mix: Callable[[torch.Tensor], torch.Tensor], units: int) -> None:
     torch.manual_seed(0)
     module = Mixing(mix)
-    calls = [Call((torch.randn(3, 5, 4),), {"other": torch.ones(3, 2, 2), "flag": None}, None) for _ in range(2)]
+    calls = [called(module, torch.randn(3, 5, 4), other=torch.ones(3, 2, 2), flag=None) for _ in range(2)]
     linears = {"layer": module.layer}
     with torch.inference_mode():
         objective = replaying(module, calls, linears)
@@ -115,7 +121,7 @@ def test_one_large_token_hides_no_other() -> None:
     """Running sums, whose first token comes out right alone, so large that in one norm the others would vanish."""
     torch.manual_seed(0)
     module = Mixing(lambda hidden: torch.cat([1e6 + hidden[:, :1], hidden[:, 1:].cumsum(1)], 1))
-    calls = [Call((torch.randn(1, 64, 4),), {}, None)]
+    calls = [called(module, torch.randn(1, 64, 4))]
     with torch.inference_mode():
         assert replaying(module, calls, {"layer": module.layer}).units == 1
 
@@ -124,7 +130,7 @@ def test_padding_that_is_no_number_is_left_out() -> None:
     torch.manual_seed(0)
     module = Mixing(lambda hidden: hidden.cumsum(1))
     real = torch.arange(9) < torch.tensor([[9], [5], [7]])
-    call = Call((torch.where(real[..., None], torch.randn(3, 9, 4), torch.nan),), {}, real)
+    call = called(module, torch.where(real[..., None], torch.randn(3, 9, 4), torch.nan), real=real)
     with torch.inference_mode():
         objective = replaying(module, [call], {"layer": module.layer})
         losses = objective.losses(perturbed("layer", {"layer": module.layer}), torch.arange(objective.units))
@@ -135,15 +141,15 @@ def test_padding_that_is_no_number_is_left_out() -> None:
 def test_a_sequence_loses_in_so_many_pieces(length: int, pieces: int) -> None:
     module = Mixing(lambda hidden: hidden.cumsum(1))
     with torch.inference_mode():
-        objective = replaying(module, [Call((torch.randn(2, length, 4),), {}, None)], {"layer": module.layer})
-        assert objective.losses({}, torch.arange(2)).shape == (2, pieces)
+        objective = replaying(module, [called(module, torch.randn(2, length, 4))], {"layer": module.layer})
+        assert objective.losses(lambda _outputs: {}, torch.arange(2)).shape == (2, pieces)
 
 
 def test_sequences_of_calls_of_unequal_length_lose_in_as_many_pieces() -> None:
     """A race puts together what it was told in portions."""
     torch.manual_seed(0)
     module = Mixing(lambda hidden: hidden.cumsum(1))
-    calls = [Call((torch.randn(3, length, 4),), {}, None) for length in (9, 30)]
+    calls = [called(module, torch.randn(3, length, 4)) for length in (9, 30)]
     with torch.inference_mode():
         objective = replaying(module, calls, {"layer": module.layer})
     check(

@@ -161,8 +161,8 @@ def restore(parts: Parts, layout: dict[str, Any]) -> Layer:
 
 
 def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    """Return `scale * (codes - zero)` in the dtype of `scale`; the three shapes broadcast."""
-    return scale * (codes.to(scale.dtype) - zero.to(scale.dtype))
+    """Return `scale * (codes - zero)` in the dtype of `scale`; `codes` are integers, the others broadcast."""
+    return codes.to(scale.dtype).sub_(zero.to(scale.dtype)).mul_(scale)
 
 
 def neighbouring_groups(inputs: int, group_size: int) -> torch.Tensor:

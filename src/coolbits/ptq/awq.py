@@ -7,13 +7,15 @@ llm-awq (`auto_scale`), the clip that of llm-awq (`auto_clip`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from coolbits.ptq.grids import group_size_for
+from coolbits.ptq.ledger import output_losses
 from coolbits.ptq.pairs import Pair
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.ptq.search import Objective, Weights, best_first, race
+from coolbits.ptq.search import Objective, Weighed, Weights, best_first, race
 from coolbits.study.recipes.ptq import AWQ, Grid
 
 _SMALLEST = 1e-4  # of a scale before normalization, and what keeps its divisor from 0: both libraries
@@ -88,16 +90,33 @@ def search_scales(
     """
 
     def losses(index: int, units: torch.Tensor) -> torch.Tensor:
-        return objective.losses(_rounded(pair, weights, candidates[index], recipe.grid), units)
+        return objective.losses(partial(_rounded, pair, weights, candidates[index], recipe.grid), units)
 
     search = race if recipe.search == "race" else best_first
     winner = search(losses, len(candidates), objective)
     return None if winner is None else candidates[winner]
 
 
-def _rounded(pair: Pair, weights: Weights, scaling: Scaling, grid: Grid) -> dict[str, torch.Tensor]:
+def _rounded(
+    pair: Pair, weights: Weights, scaling: Scaling, grid: Grid, outputs: torch.Tensor | slice
+) -> dict[str, torch.Tensor]:
     columns = {name: pair.columns(name, scaling.scales) for name in pair.rows}
-    return {name: round_to_nearest(weights[name] * own, grid).weight() / own for name, own in columns.items()}
+    return {name: round_to_nearest(weights[name][outputs] * own, grid).weight() / own for name, own in columns.items()}
+
+
+def layer_error(name: str, weight: torch.Tensor, hessian: torch.Tensor) -> Objective:
+    """Return the summed squared error of a layer's output over outputs, each a unit: the diagonal of dW H dW^T.
+
+    With H = 2 * mean(x x^T) it is twice the mean over tokens.
+    """
+    narrow = hessian.to(weight.dtype)
+
+    def losses(weighed: Weighed, units: torch.Tensor) -> torch.Tensor:
+        outputs = units.to(weight.device)
+        found = output_losses(weighed(outputs)[name] - weight[outputs], narrow)
+        return found.clamp_min(0).cpu()[:, None]  # what is next to nothing may come out below it
+
+    return Objective((torch.arange(len(weight)),), losses, drawn=True)
 
 
 def clipped(weight: torch.Tensor, hessian: torch.Tensor, recipe: AWQ) -> torch.Tensor:

@@ -15,14 +15,13 @@ from transformers import PreTrainedModel
 
 from coolbits.models.layers import IntegerLayer
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.awq import Scaling, candidate_scales, clipped, search_scales
+from coolbits.ptq.awq import Scaling, candidate_scales, clipped, layer_error, search_scales
 from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
 from coolbits.ptq.observation import Seen, observe
 from coolbits.ptq.pairs import Links, Pair, find_pairs
 from coolbits.ptq.replay import replaying
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.ptq.search import Objective, Weights
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Block, Trace
 from coolbits.ptq.unfinished import Kept, Made, Place
@@ -90,21 +89,8 @@ def _search(pair: Pair, parent: nn.Module, seen: Seen, linears: Linears, recipe:
             objective = replaying(parent, seen.calls[parent], linears)
         else:
             (reader,) = pair.rows
-            objective = _of_one_layer(reader, weights[reader], seen.hessians[reader])
+            objective = layer_error(reader, weights[reader], seen.hessians[reader])
         return search_scales(pair, weights, candidates, objective, recipe)
-
-
-def _of_one_layer(name: str, weight: torch.Tensor, hessian: torch.Tensor) -> Objective:
-    """Return twice the mean squared error of a layer's output, summed over outputs: tr(dW H dW^T), as one unit.
-
-    It costs little more than to round the weight, which a sample would ask for again and again.
-    """
-    narrow = hessian.to(weight.dtype)
-
-    def losses(weights: Weights, _units: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([[output_loss(weights[name] - weight, narrow)]], dtype=torch.float64)
-
-    return Objective((torch.arange(1),), losses, drawn=False)
 
 
 def _round_layers(

@@ -77,8 +77,8 @@ def _search_scales(
 
 def quantize(weights: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, top: int) -> torch.Tensor:
     """Return the nearest codes, uint8, ties to the even multiple of the scale; `scale` and `zero` broadcast."""
-    codes = torch.round(weights.to(torch.float32) / scale) + zero
-    return codes.clamp_(0, top).to(torch.uint8)
+    codes = (weights.to(torch.float32) / scale).round_().add_(zero).clamp_(0, top)
+    return codes.to(torch.int16).to(torch.uint8)  # on a CPU PyTorch makes bytes of floats one by one
 
 
 def group_size_for(grid: Grid, inputs: int, module: str = "the weight") -> int:

@@ -1,4 +1,4 @@
-"""Watching a model run: hooks before its modules, forward passes that end early, functions in place of modules."""
+"""Watching a model run: hooks around its modules, forward passes that end early, functions in place of modules."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,18 +27,26 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(modules: Mapping[nn.Module, Hook]) -> Iterator[None]:
-    """Call `hook(arguments, keywords)` before each forward pass of its module; a hook may raise `Stop`."""
-    handles = [
-        module.register_forward_pre_hook(lambda _module, *inputs, hook=hook: hook(*inputs), with_kwargs=True)
-        for module, hook in modules.items()
-    ]
+def hooked(modules: Mapping[nn.Module, Hook], *, after: bool = False) -> Iterator[None]:
+    """Call `hook(arguments, keywords)` before each forward pass of its module; a hook may raise `Stop`.
+
+    With `after` it is `hook(arguments, keywords, output)`, behind each pass.
+    """
+    handles = []
+    for module, hook in modules.items():
+        register = module.register_forward_hook if after else module.register_forward_pre_hook
+        handles.append(register(lambda _module, *seen, hook=hook: hook(*seen), with_kwargs=True))
     try:
         with suppress(Stop):
             yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def first_of(output: Any) -> torch.Tensor:
+    """Return what a module gives, or the first of several things: the hidden states."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 @contextmanager

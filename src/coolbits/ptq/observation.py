@@ -9,15 +9,16 @@ from torch import nn
 
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.hessian import HessianSum
-from coolbits.ptq.hooks import Hook, full_precision, hooked
+from coolbits.ptq.hooks import Hook, first_of, full_precision, hooked
 from coolbits.ptq.tracing import Block, Chunk, real_rows
 
 
 class Call(NamedTuple):
-    """What a module was called with, and which positions hold tokens; None if all do."""
+    """What a module was called with, what it gave, and which positions hold tokens; None if all do."""
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+    output: torch.Tensor  # float32 [sequences, length, width], or of a shape of the module's own
     real: torch.Tensor | None
 
 
@@ -51,22 +52,26 @@ def observe(block: Block, inputs: Sequence[Chunk], linears: Mapping[str, nn.Modu
         return hook
 
     def keeping(parent: nn.Module, real: torch.Tensor | None) -> Hook:
-        return lambda arguments, keywords: calls[parent].append(Call(arguments, keywords, real))
+        def hook(arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+            # A copy: the block may add to it in place.
+            calls[parent].append(Call(arguments, keywords, first_of(output).clone(), real))
+
+        return hook
 
     outputs, tokens = [], 0
     for chunk in inputs:
         hidden, real = chunk.hidden, chunk.real
         tokens += hidden.shape[0] * hidden.shape[1] if real is None else int(real.sum())
-        hooks = {linears[name]: adding(name, real) for name in firsts}
-        hooks |= {parent: keeping(parent, real) for parent in calls}
-        with full_precision(device), hooked(hooks):
+        before = {linears[name]: adding(name, real) for name in firsts}
+        behind = {parent: keeping(parent, real) for parent in calls}
+        with full_precision(device), hooked(before), hooked(behind, after=True):
             outputs.append(block.run(chunk))
-    first_of = {name: group[0] for group in block.groups for name in group}
+    leaders = {name: group[0] for group in block.groups for name in group}
     hessians = {name: total.hessian() for name, total in sums.items()}
     means = {name: total / tokens for name, total in totals.items()}
     return Seen(
-        {name: hessians[first] for name, first in first_of.items()},
-        {name: means[first] for name, first in first_of.items()},
+        {name: hessians[first] for name, first in leaders.items()},
+        {name: means[first] for name, first in leaders.items()},
         calls,
         tuple(outputs),
     )

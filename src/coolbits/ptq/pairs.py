@@ -14,6 +14,7 @@ heads share values.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -95,6 +96,14 @@ class Links:
     steering: frozenset[str]
 
 
+class Pass(NamedTuple):
+    """A block, what it read and what it gave: hidden states [sequences, length, width]."""
+
+    block: Block
+    read: torch.Tensor
+    output: torch.Tensor
+
+
 @contextmanager
 def substituted(changes: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[None]:
     """Put other values, the second of each two, into tensors, and in the end the old ones back."""
@@ -122,33 +131,33 @@ def find_pairs(model: PreTrainedModel, calibration: Tokens, device: torch.device
     found = []
     for (name, _), single, whole in zip(blocks, *(trace.blocks for trace in traces), strict=True):
         with single.placed(), full_precision(single.device):
-            found.append(_find_links(name, single, one, whole, many, linears))
-            one, many = single.forward(one), whole.forward(many)
+            inputs, output = _watch(single, one, linears)
+            tried, checked = Pass(single, one, output), Pass(whole, many, whole.forward(many))
+            found.append(_find_links(name, tried, inputs, checked, linears))
+        one, many = tried.output, checked.output
     return found
 
 
-def _find_links(
-    name: str, single: Block, one: torch.Tensor, whole: Block, many: torch.Tensor, linears: Linears
-) -> Links:
+def _find_links(name: str, tried: Pass, inputs: Mapping[str, torch.Tensor], checked: Pass, linears: Linears) -> Links:
     """Try every candidate of a block, the last first: where gate and value both scale a product, the value is taken."""
-    inputs, output = _watch(single, one, linears)
+    block, one, output = tried
     pairs: list[Pair] = []
     steering, settled = set(), set()  # settled: nothing is left to try
-    for producer, factors in _candidates(name, single.module, linears):
+    for producer, factors in _candidates(name, block.module, linears):
         if producer.name in settled:
             continue
         with substituted(_changes(producer, 1 / factors)):
-            changed, changed_output = _watch(single, one, linears)
+            changed, changed_output = _watch(block, one, linears)
         if torch.equal(changed_output, output) and bool((factors != 1).all()):
             steering.add(producer.name)
         if all(torch.equal(changed[first], inputs[first]) for first in inputs):
             settled.add(producer.name)
         rows = {first: _channels(inputs[first], changed[first], factors) for first in inputs}
         readers = {
-            layer: found for group in single.groups if (found := rows.get(group[0])) is not None for layer in group
+            layer: found for group in block.groups if (found := rows.get(group[0])) is not None for layer in group
         }
         taken = {reader for pair in pairs for reader in pair.rows}
-        if readers and not taken & readers.keys() and _holds(pair := Pair(producer, readers), whole, many, linears):
+        if readers and not taken & readers.keys() and _holds(pair := Pair(producer, readers), checked, linears):
             pairs.append(pair)
             settled.add(producer.name)
     return Links(tuple(pairs), frozenset(steering & linears.keys()))
@@ -214,8 +223,9 @@ def _channels(before: torch.Tensor, after: torch.Tensor, factors: torch.Tensor) 
     return None if (strayed & live).any() else torch.where(live, order[nearest], -1)
 
 
-def _holds(pair: Pair, block: Block, hidden: torch.Tensor, linears: Linears) -> bool:
-    """Say whether the block's output stays under random scales, on sequences of several tokens."""
+def _holds(pair: Pair, checked: Pass, linears: Linears) -> bool:
+    """Say whether a block's output stays under random scales."""
+    block, hidden, wanted = checked
     random = torch.rand(pair.producer.channels, generator=torch.Generator().manual_seed(0)).to(pair.used.device)
     scales = torch.ones_like(random)
     scales[pair.used] = 2 ** (2 * random[pair.used] - 1)  # from 1/2 to 2
@@ -223,7 +233,6 @@ def _holds(pair: Pair, block: Block, hidden: torch.Tensor, linears: Linears) -> 
     for reader in pair.rows:
         weight = weight_matrix(linears[reader])
         changes.append((weight, weight * pair.columns(reader, scales)))
-    wanted = block.forward(hidden)
     with substituted(changes):
         found = block.forward(hidden)
     error, added = (torch.linalg.vector_norm(each, dtype=torch.float64) for each in (found - wanted, wanted - hidden))

@@ -3,16 +3,16 @@
 import copy
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from coolbits.models.quantized import weight_matrix
+from coolbits.ptq.hooks import first_of
 from coolbits.ptq.observation import Call
 from coolbits.ptq.pairs import substituted
-from coolbits.ptq.search import Objective, Weights
+from coolbits.ptq.search import ALL, Objective, Weighed
 
 _PIECES = 32  # losses of a sequence, each of as many tokens, of 8 at least: the race's limits are measured with these
 _SHORTEST = 8
@@ -72,12 +72,11 @@ def replaying(parent: nn.Module, calls: Sequence[Call], linears: Mapping[str, nn
     Its units are tokens where the module computes each by itself, as an MLP does, else sequences, else calls: what it
     is, is tried.
     """
-    wholes = [_output(parent, call) for call in calls]
     for kind in (_tokens, _sequences):
-        cuts = [kind(parent, call, whole) for call, whole in zip(calls, wholes, strict=True)]
+        cuts = [kind(parent, call) for call in calls]
         if all(cut.holds() for cut in cuts):
             return _objective(cuts, linears, drawn=kind is _tokens)
-    return _objective(list(map(partial(_whole, parent), calls, wholes)), linears, drawn=False)
+    return _objective([_whole(parent, call) for call in calls], linears, drawn=False)
 
 
 def _objective(cuts: Sequence[Cut], linears: Mapping[str, nn.Module], drawn: bool) -> Objective:
@@ -85,9 +84,9 @@ def _objective(cuts: Sequence[Cut], linears: Mapping[str, nn.Module], drawn: boo
     parts = torch.arange(sum(counts)).split(counts)
     pieces = max(cut.pieces for cut in cuts)
 
-    def losses(weights: Weights, units: torch.Tensor) -> torch.Tensor:
+    def losses(weighed: Weighed, units: torch.Tensor) -> torch.Tensor:
         table = torch.zeros(len(units), pieces)
-        with substituted([(weight_matrix(linears[name]), weight) for name, weight in weights.items()]):
+        with substituted([(weight_matrix(linears[name]), weight) for name, weight in weighed(ALL).items()]):
             for cut, part in zip(cuts, parts, strict=True):
                 here = (units >= part[0]) & (units <= part[-1])
                 if here.any():
@@ -98,9 +97,9 @@ def _objective(cuts: Sequence[Cut], linears: Mapping[str, nn.Module], drawn: boo
     return Objective(parts, losses, drawn)
 
 
-def _tokens(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
+def _tokens(module: nn.Module, call: Call) -> Cut:
     """Cut a call into tokens: the rows of what has as many as the output."""
-    rows, real = whole.flatten(0, -2), _real(call, whole).flatten()
+    rows, real = call.output.flatten(0, -2), _real(call).flatten()
 
     def few(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         if tensor.dim() < 2 or tensor.shape[:-1].numel() != len(rows):
@@ -113,32 +112,36 @@ def _tokens(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
     return Cut(again, rows[:, None], real[:, None], real.nonzero().squeeze(1))
 
 
-def _sequences(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
+def _sequences(module: nn.Module, call: Call) -> Cut:
     """Cut a call into its sequences, the first dimension of the output and of what belongs to one of them."""
-    count = len(whole)
+    count = len(call.output)
 
     def again(places: torch.Tensor) -> torch.Tensor:
         return _output(module, call, lambda tensor: tensor[places] if tensor.shape[:1] == (count,) else tensor)
 
-    return Cut(again, whole, _real(call, whole), torch.arange(count, device=whole.device))
+    return Cut(again, call.output, _real(call), torch.arange(count, device=call.output.device))
 
 
-def _whole(module: nn.Module, call: Call, whole: torch.Tensor) -> Cut:
+def _whole(module: nn.Module, call: Call) -> Cut:
     def again(_places: torch.Tensor) -> torch.Tensor:
         return _output(module, call).flatten(0, -2)[None]
 
-    rows = whole.flatten(0, -2)
-    return Cut(
-        again, rows[None], _real(call, whole).reshape(1, -1), torch.zeros(1, dtype=torch.int64, device=rows.device)
-    )
+    rows = call.output.flatten(0, -2)
+    return Cut(again, rows[None], _real(call).reshape(1, -1), torch.zeros(1, dtype=torch.int64, device=rows.device))
 
 
-def _real(call: Call, whole: torch.Tensor) -> torch.Tensor:
-    return torch.ones(whole.shape[:-1], dtype=torch.bool, device=whole.device) if call.real is None else call.real
+def _real(call: Call) -> torch.Tensor:
+    output = call.output
+    return torch.ones(output.shape[:-1], dtype=torch.bool, device=output.device) if call.real is None else call.real
 
 
-def _changed(call: Call, change: Callable[[torch.Tensor], torch.Tensor]) -> Call:
-    """Return a call with every tensor in it changed; in mappings in a copy, for later blocks may read them."""
+def _output(
+    module: nn.Module, call: Call, change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+) -> torch.Tensor:
+    """Return what a module gives for every tensor that it was called with changed.
+
+    Those in mappings are changed in a copy, for later blocks may read them.
+    """
 
     def changed(item: Any) -> Any:
         if isinstance(item, torch.Tensor):
@@ -149,12 +152,4 @@ def _changed(call: Call, change: Callable[[torch.Tensor], torch.Tensor]) -> Call
             return own
         return tuple(map(changed, item)) if type(item) is tuple else item
 
-    return Call(changed(call.arguments), {key: changed(item) for key, item in call.keywords.items()}, call.real)
-
-
-def _output(
-    module: nn.Module, call: Call, change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
-) -> torch.Tensor:
-    call = _changed(call, change)
-    output = module(*call.arguments, **call.keywords)
-    return output[0] if isinstance(output, tuple) else output
+    return first_of(module(*changed(call.arguments), **{key: changed(item) for key, item in call.keywords.items()}))

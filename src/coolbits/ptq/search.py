@@ -1,4 +1,4 @@
-"""The search for the candidate of least loss, where losses are sums over units: tokens, sequences or calls.
+"""The search for the candidate of least loss, where losses are sums over units: tokens, sequences, calls or outputs.
 
 AWQ's libraries compute each candidate's whole sum; a race (Maron and Moore 1994) drops a candidate as soon as few units
 show that it is worse.
@@ -12,6 +12,8 @@ from math import isfinite
 import torch
 
 Weights = Mapping[str, torch.Tensor]
+ALL = slice(None)
+Weighed = Callable[[torch.Tensor | slice], Weights]  # a candidate's weights: some of the outputs of each reader
 Losses = Callable[[int, torch.Tensor], torch.Tensor]  # of a candidate, on some units: float [units, pieces]
 
 
@@ -19,13 +21,13 @@ Losses = Callable[[int, torch.Tensor], torch.Tensor]  # of a candidate, on some 
 class Objective:
     """A loss of the readers' weights as a sum over units, none negative, that can be computed apart.
 
-    `losses(weights, units)` are those of some units, float [units, pieces]. `parts` are all the units, in the portions
+    `losses(weighed, units)` are those of some units, float [units, pieces]. `parts` are all the units, in the portions
     in which they are best computed. With `drawn` units are many and their losses of unequal size, so that a sample of
     them is drawn by size; otherwise they are few, each of many pieces that are not independent.
     """
 
     parts: tuple[torch.Tensor, ...]  # int64 [units of the part]
-    losses: Callable[[Weights, torch.Tensor], torch.Tensor]
+    losses: Callable[[Weighed, torch.Tensor], torch.Tensor]
     drawn: bool
 
     @property

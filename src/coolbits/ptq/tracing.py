@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from coolbits.ptq.arguments import Taken, behind, moved_to, shared, watch_arguments
-from coolbits.ptq.hooks import Hook, Stop, full_precision, hooked
+from coolbits.ptq.hooks import Hook, Stop, first_of, full_precision, hooked
 from coolbits.ptq.placement import placed, placed_in_turn
 from coolbits.ptq.tokens import Tokens
 from coolbits.study.quantization_memory import CHUNK_TOKENS
@@ -53,8 +53,7 @@ class Block:
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the block's output for hidden states [sequences, length, width]."""
-        output = self.module(hidden.to(self.device), *self.arguments, **self.keywords)
-        return (output[0] if isinstance(output, tuple) else output).to(hidden.device)
+        return first_of(self.module(hidden.to(self.device), *self.arguments, **self.keywords)).to(hidden.device)
 
     def run(self, chunk: "Chunk") -> "Chunk":
         """Return the block's output for a chunk, read with the arguments that belong to it."""
@@ -176,16 +175,12 @@ def _watch_layers(
 
         return hook
 
-    def keep(block: nn.Module, _inputs: Any, output: Any) -> None:
-        outputs[block] = output
+    def keep(block: nn.Module) -> Hook:
+        return lambda _arguments, _keywords, output: outputs.update({block: output})
 
-    handles = [block.register_forward_hook(keep) for block in blocks]
-    try:
-        with hooked({module: watch_linear(name) for name, module in linears.items()}):
-            body(input_ids=tokens, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    before = {module: watch_linear(name) for name, module in linears.items()}
+    with hooked(before), hooked({block: keep(block) for block in blocks}, after=True):
+        body(input_ids=tokens, use_cache=False)
     return reads, outputs
 
 

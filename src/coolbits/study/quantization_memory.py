@@ -149,10 +149,10 @@ def _working_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: 
             steps = [_gptq_bytes(recipe, *pair, together) for pair in zip(squares, weights, strict=True)]
             return originals + max(summed * sum(squares) + activations, *map(sum, zip(waiting, steps, strict=True)))
         case AWQ():
-            states = _FLOAT32 * _tokens(recipe) * sizes.width  # as attention and the MLP read them; as one gives them
-            search = _FLOAT64 * sum(squares) + 3 * states + activations + _SEARCHED * max(weights)
-            clip = _FLOAT64 * (sum(squares) + 2 * max(squares)) + 2 * states + _SEARCHED * sizes.matrix
-            return max(summed * sum(squares) + 2 * states + activations, search, clip)
+            states = _FLOAT32 * _tokens(recipe) * 4 * sizes.width  # as attention and the MLP read and give them
+            search = number * sum(squares) + states + activations + _SEARCHED * max(weights)
+            clip = number * (sum(squares) + 2 * max(squares)) + states + _SEARCHED * sizes.matrix
+            return max(summed * sum(squares) + states + activations, search, clip)
         case _:
             return _rounded_bytes(recipe, sizes.matrix)
 
