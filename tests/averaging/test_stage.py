@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.errors import CoolbitsError
@@ -90,6 +90,16 @@ def test_config_and_tokenizer_are_the_first_members_and_nothing_else_is_copied(
     assert build_average(Average(kind="soup", members=2), members, out) == {"members": 2}
     assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert json.loads((out / "config.json").read_text())["transformers_version"] == "5.0"
+
+
+def test_an_average_generates_as_its_members_do(write: Write, tensors: Tensors, tmp_path: Path) -> None:
+    """A checkpoint's config is of training, without a cache, which `generate` needs to be quick."""
+    out = tmp_path / "out"
+    out.mkdir()
+    members = [write(name, tensors(0), use_cache=False) for name in ("one", "two")]
+    (members[0] / "generation_config.json").write_text('{"use_cache": true}')
+    build_average(Average(kind="soup", members=2), members, out)
+    assert GenerationConfig.from_pretrained(out).use_cache
 
 
 def test_an_average_opens_with_transformers(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Held-out loss against transformers' own loss in float64, and the bookkeeping of windows and documents."""
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data.shards import TokenStream
@@ -127,6 +136,29 @@ def test_softmax_is_float32_for_bfloat16_weights(tiny_model, stream):
 def test_a_corpus_shorter_than_a_window_is_refused(tiny_model):
     with pytest.raises(CoolbitsError, match="sequence_length: found 16, but the corpus has 16 validation tokens"):
         document_losses(tiny_model(), stream_of(np.ones(16, dtype=int)), SMALL)
+
+
+SIZES = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "learned"),
+    [
+        (lambda: GPT2LMHeadModel(GPT2Config(**SIZES, n_positions=16)), True),
+        (
+            lambda: OPTForCausalLM(OPTConfig(**SIZES, word_embed_proj_dim=16, ffn_dim=16, max_position_embeddings=16)),
+            True,
+        ),
+        (lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, intermediate_size=16, max_position_embeddings=16)), False),
+    ],
+    ids=["gpt2", "opt", "rotations"],
+)
+def test_windows_longer_than_the_positions_that_a_model_has_learned_are_refused(stream, model, learned):
+    made = model().eval()
+    assert document_losses(made, stream, SMALL)["nats"].sum() > 0
+    longer = SMALL.model_copy(update={"sequence_length": 17})
+    with pytest.raises(CoolbitsError, match="found 17, but the model has learned 16 pos") if learned else nullcontext():
+        document_losses(made, stream, longer)
 
 
 @given(tokens=st.integers(2, 5000), windows=st.integers(1, 60), length=st.integers(1, 80))

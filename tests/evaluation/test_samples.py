@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from coolbits.evaluation.samples import write_results
 
@@ -67,6 +68,18 @@ def test_filters_are_part_of_a_metrics_name(tmp_path):
     )
     assert write_results(found, {"leaf": ("leaf",)}, tmp_path)["leaf"] == {"acc,strict": 1.0}
     assert pd.read_parquet(tmp_path / "samples.parquet")["metric"].tolist() == ["acc,strict"]
+
+
+@pytest.mark.parametrize("value", [True, np.True_, np.int64(1), np.float32(1)], ids=lambda value: type(value).__name__)
+def test_a_metric_is_kept_whatever_type_its_number_has(tmp_path, value):
+    found = results(samples={"leaf_a": [sample(value)], "leaf_b": [sample(1)]})
+    write_results(found, {"leaf_a": ("leaf_a",)}, tmp_path)
+    assert pd.read_parquet(tmp_path / "samples.parquet").to_dict("list") == {
+        "task": ["leaf_a"],
+        "sample": [0],
+        "metric": ["acc"],
+        "value": [1.0],
+    }
 
 
 def test_what_is_not_finite_is_null_and_said(tmp_path):

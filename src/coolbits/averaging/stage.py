@@ -11,7 +11,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
-from coolbits.averaging.weights import CONFIG, average_weights, check_alike
+from coolbits.averaging.weights import CONFIG, GENERATION, average_weights, check_alike
 from coolbits.models.tokenizer_files import copy_tokenizer
 from coolbits.study.recipes.averaging import Average
 
@@ -30,7 +30,7 @@ def run(job: Job, store: Store) -> int:
 def build_average(recipe: Average, members: Sequence[Path], out: Path) -> dict[str, Any]:
     """Average the Hugging Face directories `members`, oldest first, into `out`; return the summary.
 
-    Config and tokenizer are those of the first member.
+    Configs, also of `generate`, and tokenizer are those of the first member.
 
     Raises:
         CoolbitsError: if there are not as many members as the recipe says, or they do not fit each other.
@@ -41,7 +41,9 @@ def build_average(recipe: Average, members: Sequence[Path], out: Path) -> dict[s
         )
     check_alike(members)
     average_weights(members, recipe.shares(), out)
-    shutil.copyfile(members[0] / CONFIG, out / CONFIG)
+    for config in (CONFIG, GENERATION):
+        if (members[0] / config).is_file():
+            shutil.copyfile(members[0] / config, out / config)
     copy_tokenizer(members[0], out)
     return {"members": len(members)}
 

@@ -19,7 +19,8 @@ from coolbits.artifacts.files import json_kind
 from coolbits.artifacts.hashing import file_digest
 from coolbits.models.files import reading
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 # What the library notes about the file, not about the model.
 _NOTES = ("transformers_version", "_name_or_path")
 
@@ -27,8 +28,8 @@ _NOTES = ("transformers_version", "_name_or_path")
 def average_weights(members: Sequence[Path], shares: Sequence[float], out: Path) -> None:
     """Write `model.safetensors` into `out`: the sum of the members' tensors, each times its share.
 
-    Sums are taken in float64 and rounded once, to the members' dtype; equal members give back their own bits. Tensors
-    of integers must be equal in all. Memory holds one average and one tensor of a member.
+    Sums are taken in float64 and rounded once, to the members' dtype; equal members give back their own bits, unless
+    they are float64. Tensors of integers must be equal in all. Memory holds one average and one tensor of a member.
 
     Raises:
         CoolbitsError: if a file cannot be read, members differ in the names, shapes or dtypes of their tensors, or one

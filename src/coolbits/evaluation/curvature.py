@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coolbits.evaluation.objective import Objective, Product, finite, rademacher
+from coolbits.evaluation.objective import Objective, Product, finite, inner, norm, rademacher
 from coolbits.study.recipes.evaluation import Curvature
 
 EIGENVALUES, TRACE = "eigenvalues.parquet", "trace.parquet"
@@ -58,7 +58,7 @@ def trace_probes(product: Product, like: Tensor, recipe: Curvature) -> list[floa
     values: list[float] = []
     while len(values) < recipe.probes and not _settled(values, recipe.trace_tolerance):
         signs = rademacher(like, generator)
-        values.append(float(signs.double() @ product(signs).double()))
+        values.append(float(inner(signs[None], product(signs))))
     return values
 
 
@@ -75,21 +75,21 @@ def lanczos(product: Product, start: Tensor, count: int, tolerance: float, itera
     largest of the eigenvalues' magnitudes, or after `iterations`, each of which keeps a vector [n]; fewer eigenvalues
     come back if the start lies in a smaller invariant subspace. Residuals are beta |s|, s the last entry of the
     eigenvector of the tridiagonal matrix; an eigenvalue lies within its residual of the value given. A product that is
-    not finite ends it with one eigenvalue, NaN.
+    not finite ends it with one eigenvalue, NaN. Inner products are float64, vectors have the dtype of `start`.
     """
     size = len(start)
     basis = start.new_empty(min(iterations, size), size)
     diagonal: list[float] = []
     beside: list[float] = []
-    vector = start / start.norm()
+    vector = start / norm(start)
     while True:
         basis[len(diagonal)] = vector
         image = product(vector)
-        diagonal.append(float(vector @ image))
+        diagonal.append(float(inner(vector[None], image)))
         known = basis[: len(diagonal)]
         for _ in range(2):
-            image = image - known.T @ (known @ image)
-        beta = float(image.norm())
+            image = image - known.T @ inner(known, image).to(image)
+        beta = norm(image)
         if not math.isfinite(beta):
             return Spectrum(np.array([math.nan]), np.array([math.nan]), len(diagonal))
         values, residuals = _ritz(diagonal, beside, beta)

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coolbits.evaluation.objective import Objective, finite
+from coolbits.evaluation.objective import Objective, finite, inner, norm
 from coolbits.study.recipes.evaluation import Landscape
 
 GRID = "grid.parquet"
@@ -26,15 +25,15 @@ def measure_landscape(
     """
     origin = objective.weights()
     back, down = previous - origin, quantized - origin
-    distances = float(back.norm()), float(down.norm())
-    units = [torch.nn.functional.normalize(each, dim=0) for each in (back, down)]
+    distances = norm(back), norm(down)
+    units = [each / (length or 1) for each, length in zip((back, down), distances, strict=True)]
     across, up = (axis(reach, recipe) for reach in recipe.extent or distances)
     with objective.at(origin):
         rows = [(x, y, _loss(objective, origin + x * units[0] + y * units[1])) for y in up for x in across]
         losses = [_loss(objective, weights) for weights in (origin, previous, quantized)]
     pd.DataFrame(rows, columns=["x", "y", "loss"], dtype="float64").to_parquet(out / GRID, index=False)
     names = ("loss", "previous_loss", "quantized_loss", "previous_distance", "quantized_distance", "cosine")
-    values = (*losses, *distances, float(units[0] @ units[1]))
+    values = (*losses, *distances, float(inner(units[0][None], units[1])))
     return finite(dict(zip(names, values, strict=True)))
 
 

@@ -14,6 +14,7 @@ from coolbits.data.shards import TokenStream
 from coolbits.study.recipes.evaluation import Loss
 
 _TOKENS_AT_ONCE = 1 << 22
+_PADDING = 2  # positions that OPT has besides
 
 
 def document_losses(model: nn.Module, stream: TokenStream, recipe: Loss) -> pd.DataFrame:
@@ -23,7 +24,11 @@ def document_losses(model: nn.Module, stream: TokenStream, recipe: Loss) -> pd.D
     document it lies in, the documents of the stream numbered from 0; documents without a scored token are left out.
     Batches depend on the recipe and the stream alone, so a base model and its quantized forms see the same ones.
     Logits and their softmax are float32, sums over documents float64.
+
+    Raises:
+        CoolbitsError: as `window_starts` and `demand_positions`.
     """
+    demand_positions(model, recipe.sequence_length)
     starts = window_starts(stream.tokens, recipe.windows, recipe.sequence_length)
     nats = np.concatenate(list(_batch_losses(model, stream, starts, recipe)))  # [windows, sequence_length]
     scored = starts[:, None] + 1 + np.arange(recipe.sequence_length)  # [windows, sequence_length]
@@ -62,6 +67,25 @@ def window_starts(tokens: int, windows: int, sequence_length: int) -> NDArray[np
         )
     scored = min(windows, available)
     return np.arange(scored, dtype=np.int64) * available // scored * sequence_length
+
+
+def demand_positions(model: nn.Module, sequence_length: int) -> None:
+    """Refuse windows longer than the positions that a model has learned; rotations and slopes go on for ever.
+
+    Raises:
+        CoolbitsError: if there are too few.
+    """
+    config = getattr(model, "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or sequence_length <= positions:
+        return
+    tokens = model.get_input_embeddings()  # type: ignore[operator]
+    sizes = {each.num_embeddings for each in model.modules() if isinstance(each, nn.Embedding) and each is not tokens}
+    if sizes & {positions, positions + _PADDING}:
+        raise CoolbitsError(
+            f"measure.sequence_length: found {sequence_length}, but the model has learned {positions} positions; "
+            "no more are possible"
+        )
 
 
 def document_numbers(stream: TokenStream, positions: NDArray[np.int64]) -> NDArray[np.int64]:

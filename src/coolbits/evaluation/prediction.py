@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coolbits.evaluation.curvature import standard_error
-from coolbits.evaluation.objective import Objective, Product, finite, rademacher
+from coolbits.evaluation.objective import Objective, Product, finite, inner, rademacher
 from coolbits.study.recipes.evaluation import Prediction
 
 MODULES = "modules.parquet"
@@ -79,5 +79,5 @@ def random_costs(objective: Objective, change: Tensor, product: Product, recipe:
     costs = []
     for _ in range(recipe.probes):
         noise = rademacher(size, generator) * size
-        costs.append(float(noise.double() @ product(noise).double()) / 2)
+        costs.append(float(inner(noise[None], product(noise))) / 2)
     return costs

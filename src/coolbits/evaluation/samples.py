@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from coolbits.artifacts.files import write_json, write_text
@@ -52,7 +53,7 @@ def _samples(by_task: dict[str, list[Results]], leaves: Leaves) -> Iterator[tupl
 
 def _metric_rows(name: str, number: int, sample: Results) -> Iterator[tuple[str, int, str, float]]:
     for metric in sample["metrics"]:
-        if isinstance(sample[metric], int | float):
+        if isinstance(sample[metric], int | float | np.number | np.bool_):
             yield name, number, _label(metric, sample["filter"]), float(sample[metric])
 
 

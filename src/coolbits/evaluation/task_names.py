@@ -25,7 +25,8 @@ PACKAGED = (
 TASK_SETS = {
     "embedded": BUILT,
     "olmo": PACKAGED,
-    # Paper A, section 3.2: scored at 5 shots.
+    # Paper A, section 3.2: scored at 5 shots. Of its twelve, pubmedqa is not here: its data lie behind a script, which
+    # the library `datasets` no longer runs (lm-eval's issue 3645).
     "paper-a": (
         "arc_challenge",
         "arc_easy",
@@ -34,7 +35,6 @@ TASK_SETS = {
         "hellaswag",
         "winogrande",
         "mathqa",
-        "pubmedqa",
         "sciq",
         "social_iqa",
         "commonsense_qa",

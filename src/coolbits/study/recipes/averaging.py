@@ -36,7 +36,8 @@ class Average(Recipe):
     def shares(self) -> tuple[float, ...]:
         """Return the share of each member in the average, oldest first; they sum to 1."""
         if self.weights is not None:
-            return self.weights
+            total = math.fsum(self.weights)  # of thirds written with seven digits it is not quite 1
+            return tuple(weight / total for weight in self.weights)
         if self.decay is not None:
             first = self.decay ** (self.members - 1)
             return first, *((1 - self.decay) * self.decay**age for age in reversed(range(self.members - 1)))
