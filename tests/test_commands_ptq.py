@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from coolbits import cli, commands_ptq
-from coolbits.ptq import standalone
+from coolbits.ptq import standalone_order
 from coolbits.ptq.export.model import DTYPES, FORMATS
 from coolbits.study.load import load_quantizer
 
@@ -46,7 +46,7 @@ def test_the_recipe_is_read_once(checkpoint, tmp_path, monkeypatch):
     """What was checked is what is done, whatever happens to the file meanwhile."""
     (tmp_path / "own.yaml").write_text("method: {kind: rtn, grid: {bits: 4}}")
     read = []
-    monkeypatch.setattr(standalone, "load_quantizer", lambda path: read.append(path) or load_quantizer(path))
+    monkeypatch.setattr(standalone_order, "load_quantizer", lambda path: read.append(path) or load_quantizer(path))
     assert run("quantize", "--model", checkpoint, "--recipe", tmp_path / "own.yaml", "--out", tmp_path / "out") == 0
     assert read == [tmp_path / "own.yaml"]
 

@@ -72,8 +72,9 @@ def _use_threads(count: int | None) -> None:
 
 def _quantize(options: argparse.Namespace) -> None:
     _use_threads(options.threads)
-    from coolbits.ptq.standalone import Order, quantize_standalone
+    from coolbits.ptq.standalone import quantize_standalone
     from coolbits.ptq.standalone_calibration import Wish
+    from coolbits.ptq.standalone_order import Order
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("coolbits").setLevel(logging.INFO)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, Pr
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import describe_files
 from coolbits.models.build import build_model
-from coolbits.models.files import load_model, save_model
+from coolbits.models.files import load_model, save_model, stored_dtypes, weight_files
 from coolbits.models.presets import preset
 
 EVERY_ARCHITECTURE = pytest.mark.parametrize(
@@ -20,11 +20,13 @@ TOKENS = torch.arange(32)[None]
 
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
-    """A tokenizer artifact: two files of a tokenizer, and a manifest that belongs to the artifact alone."""
+    """A tokenizer artifact: its files, with a second template of chats, and a manifest that belongs to it alone."""
     directory = tmp_path / "tokenizer"
     directory.mkdir()
     (directory / "tokenizer.json").write_text("{}")
     (directory / "tokenizer_config.json").write_text("{}")
+    (directory / "additional_chat_templates").mkdir()
+    (directory / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
     (directory / "manifest.json").write_text("{}")
     return directory
 
@@ -33,6 +35,14 @@ def tokenizer(tmp_path: Path) -> Path:
 def saved(tmp_path: Path, tokenizer: Path) -> Path:
     save_model(model("micro-neox"), tokenizer, tmp_path / "saved")
     return tmp_path / "saved"
+
+
+@pytest.fixture
+def in_several_files(saved: Path) -> Path:
+    """The model in bfloat16, in three files."""
+    load_model(saved).bfloat16().save_pretrained(saved, max_shard_size="200KB")
+    (saved / "model.safetensors").unlink()
+    return saved
 
 
 def model(name: str) -> PreTrainedModel:
@@ -82,6 +92,7 @@ def test_the_tokenizer_comes_along_without_its_manifest(saved: Path) -> None:
     names = {path.name for path in saved.iterdir()}
     assert {"tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"} <= names
     assert "manifest.json" not in names
+    assert (saved / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ messages }}"
 
 
 def test_a_loaded_model_is_in_evaluation_mode_and_in_the_dtype_asked_for(saved: Path) -> None:
@@ -160,6 +171,17 @@ class TestErrors:
         ):
             load_model(saved)
 
+    def test_a_missing_file_of_several_is_named(self, in_several_files: Path) -> None:
+        (in_several_files / "model-00002-of-00003.safetensors").unlink()
+        with pytest.raises(CoolbitsError, match=r"model-00002-of-00003\.safetensors: no such file$"):
+            load_model(in_several_files)
+
+    @pytest.mark.parametrize("content", ["{", "[]", "{}"])
+    def test_an_index_that_names_no_files_is_refused(self, in_several_files: Path, content: str) -> None:
+        (in_several_files / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(CoolbitsError, match=r"index\.json: cannot be read as an index of weights"):
+            load_model(in_several_files)
+
     def test_tensors_of_another_shape_are_refused(self, saved: Path) -> None:
         config = json.loads((saved / "config.json").read_text())
         (saved / "config.json").write_text(json.dumps(config | {"intermediate_size": 128}))
@@ -183,8 +205,27 @@ class TestTheDtypeOfTheFiles:
         save_file(stored | {first: stored[first].bfloat16()}, saved / "model.safetensors", {"format": "pt"})
         assert {parameter.dtype for parameter in load_model(saved, dtype=None).parameters()} == {torch.float32}
 
-    def test_is_that_of_all_files_where_there_are_several_files(self, saved: Path) -> None:
-        load_model(saved).bfloat16().save_pretrained(saved, max_shard_size="50KB")
-        (saved / "model.safetensors").unlink()
-        assert (saved / "model.safetensors.index.json").is_file()
-        assert {parameter.dtype for parameter in load_model(saved, dtype=None).parameters()} == {torch.bfloat16}
+    def test_is_that_of_all_files_where_there_are_several_files(self, in_several_files: Path) -> None:
+        loaded = load_model(in_several_files, dtype=None)
+        assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+
+    def test_is_not_that_of_masks_which_older_files_hold(self, saved: Path) -> None:
+        """Pythia's on the hub do; in float32 such a model takes twice the memory."""
+        stored = {name: tensor.half() for name, tensor in load_file(saved / "model.safetensors").items()}
+        mask = {"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 32, 32, dtype=torch.bool)}
+        save_file(stored | mask, saved / "model.safetensors", {"format": "pt"})
+        assert {parameter.dtype for parameter in load_model(saved, dtype=None).parameters()} == {torch.float16}
+        assert stored_dtypes(saved) == {torch.float16: sum(tensor.numel() for tensor in stored.values())}
+
+
+class TestSeveralFiles:
+    def test_are_those_that_the_index_names(self, in_several_files: Path) -> None:
+        (in_several_files / "consolidated.safetensors").write_bytes(b"")
+        names = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+        assert [path.name for path in weight_files(in_several_files)] == names
+
+    def test_are_not_read_where_one_file_holds_it_all(self, saved: Path) -> None:
+        """As the library chooses; saving a model anew leaves an older index where it is."""
+        (saved / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}')
+        assert weight_files(saved) == [saved / "model.safetensors"]
+        assert torch.equal(logits(load_model(saved, dtype=None)), logits(model("micro-neox")))

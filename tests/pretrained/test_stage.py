@@ -153,6 +153,24 @@ def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(
         build_pretrained(of_directory(directory, model), directory, tmp_path / "out")
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["that no text gives", "that ends a text"])
+def test_a_special_token_behind_the_last_row_is_refused_only_if_texts_give_it(
+    directory: Path, model: PreTrainedModel, tmp_path: Path, ends: bool
+) -> None:
+    """Gemma 3 of 1B has 262,144 rows and a tokenizer with a marker of images behind them."""
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.add_tokens([f"<extra{number}>" for number in range(3)])
+    tokenizer.add_special_tokens({"eos_token" if ends else "pad_token": "<image>"})
+    assert tokenizer.convert_tokens_to_ids("<image>") == model.config.vocab_size
+    tokenizer.save_pretrained(directory)
+    recipe = of_directory(directory, model)
+    if ends:
+        with pytest.raises(CoolbitsError, match="the tokenizer has 265 tokens, but the model embeds 264"):
+            build_pretrained(recipe, directory, tmp_path / "out")
+    else:
+        assert build_pretrained(recipe, directory, tmp_path / "out")["vocabulary_size"] == 264
+
+
 def test_the_stage_finds_a_model_by_its_node(directory: Path, model: PreTrainedModel, tmp_path: Path) -> None:
     store = Store(tmp_path / "results", Slice("coolbits.pretrained.stage", {}))
     node = make_node("pretrained", "tiny", of_directory(directory, model).identity(), {})

@@ -27,6 +27,8 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedTokenizerFast,
@@ -36,11 +38,12 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.models.files import load_model
 from coolbits.models.quantized import apply_quantized, read_quantized
-from coolbits.ptq import standalone
+from coolbits.ptq import standalone, standalone_order
 from coolbits.ptq.checkpoint import quantize_model
 from coolbits.ptq.export.model import export_model
-from coolbits.ptq.standalone import Order, quantize_standalone, read_recipe
+from coolbits.ptq.standalone import quantize_standalone
 from coolbits.ptq.standalone_calibration import Wish
+from coolbits.ptq.standalone_order import Order, read_recipe
 from coolbits.ptq.tokens import read_tokens
 from coolbits.ptq.unfinished import Kept
 from coolbits.study.recipes.ptq import RTN, Grid, Quantized
@@ -261,6 +264,16 @@ def test_sizes_are_of_the_whole_model(order, checkpoint):
     assert outcome.bytes_after == outcome.bytes_before - 4 * quantized + outcome.summary["bytes"]
 
 
+@pytest.mark.parametrize("named", ["float32", None])
+def test_sizes_are_of_the_dtype_in_the_files_whatever_the_config_says(order, checkpoint, named):
+    load_model(checkpoint, dtype=torch.float16).save_pretrained(checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"dtype": named}))
+    outcome = quantize_standalone(by_weights_alone(order))
+    quantized = sum(layer.codes.numel() for layer in read_quantized(order.out).layers.values())
+    assert outcome.bytes_after == outcome.bytes_before - 2 * quantized + outcome.summary["bytes"]
+
+
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_the_head_is_quantized_if_asked_and_its_size_is_told(order, checkpoint, tied):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -281,6 +294,20 @@ def test_a_recipe_may_ask_for_the_head_itself(order, tmp_path):
     (tmp_path / "own.yaml").write_text("{preset: rtn-w4-g32, head: true}")
     outcome = quantize_standalone(by_weights_alone(order, recipe=str(tmp_path / "own.yaml")))
     assert list(outcome.results)[-1] == "lm_head"
+
+
+def test_a_recipe_may_ask_for_the_dequantized_model_itself(order, tmp_path):
+    (tmp_path / "own.yaml").write_text("{preset: rtn-w4-g32, save_model: true}")
+    quantize_standalone(by_weights_alone(order, recipe=str(tmp_path / "own.yaml")))
+    assert len(load_model(order.out / "model").gpt_neox.layers) == 2
+
+
+def test_sequences_are_as_long_as_the_model_reads_whatever_its_config_calls_that(order, checkpoint):
+    config = MptConfig(vocab_size=300, d_model=32, n_layers=1, n_heads=2, expansion_ratio=2, max_seq_len=24)
+    MptForCausalLM(config).save_pretrained(checkpoint)
+    outcome = quantize_standalone(replace(order, calibration=Wish(sequences=12)))
+    assert outcome.calibration is not None
+    assert outcome.calibration.tokens.tokens.shape == (12, 24)
 
 
 def test_the_saved_and_the_exported_model_lie_beside_the_codes(order, checkpoint):
@@ -322,7 +349,7 @@ def test_a_model_of_the_hub_is_downloaded_with_its_tokenizer(order, checkpoint, 
         asked.append((arguments, keywords))
         return checkpoint
 
-    monkeypatch.setattr(standalone, "download_model", download)
+    monkeypatch.setattr(standalone_order, "download_model", download)
     quantize_standalone(replace(order, model="own/er", revision="v1"))
     assert asked == [(("own/er", "v1"), {"tokenizer": True, "code": False})]
     assert recorded(order)["model"]["revision"] == "v1"
@@ -335,7 +362,7 @@ COMMIT = "0123456789" * 4
 def test_the_commit_of_a_model_of_the_hub_is_recorded_and_exported(order, checkpoint, monkeypatch, folder, commit):
     """It is known where the cache names the snapshot by it."""
     snapshot = checkpoint.rename(checkpoint.with_name(folder))
-    monkeypatch.setattr(standalone, "download_model", lambda *_, **__: snapshot)
+    monkeypatch.setattr(standalone_order, "download_model", lambda *_, **__: snapshot)
     quantize_standalone(replace(order, model="own/er", revision="v1", export="gptq"))
     origin = json.loads((order.out / "gptq" / "coolbits.json").read_text())["model"]
     for found in (recorded(order)["model"], origin):
@@ -352,11 +379,17 @@ REFUSED = {
     "no such preset": ({"recipe": "gptq-w4"}, "no such preset"),
     "no recipe file": ({"recipe": "none.yaml"}, "--recipe none.yaml: no such file"),
     "no model": ({"model": "none"}, "--model none: no such folder, and no hub id"),
+    "an empty model": ({"model": ""}, "--model : no such folder, and no hub id"),
+    "a revision of a folder": ({"revision": "v1"}, "--revision v1: --model .* is a folder here, which has no revision"),
     "groups": ({"recipe": "gptq-w3-g48"}, "48 does not divide the 32 inputs"),
     "too little calibration": ({"calibration": Wish(sequences=1)}, "48 in all, are not more than the 64 inputs"),
     "too long": ({"calibration": Wish(sequence_length=49)}, "49 tokens, but the model has 48 positions"),
     "no calibration file": ({"calibration": Wish("none.txt")}, "--calibration none.txt: no such file"),
     "export": ({"export": "compressed-tensors"}, "not neighbouring inputs .*; gptq can"),
+    "export of what rounds as it runs": (
+        {"recipe": "bnb-int8", "calibration": Wish(), "export": "gptq"},
+        "it rounds activations, too; no format can$",
+    ),
     "device": ({"device": "cuda"}, "no CUDA device"),
     "head": ({"recipe": "awq-w4-g32", "head": True}, "--recipe awq-w4-g32: head: awq takes its scales from"),
     "head's size": (
@@ -377,6 +410,13 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(changes, reason, order, 
     with pytest.raises(CoolbitsError, match=reason):
         quantize_standalone(replace(order, **changes))
     assert [path.name for path in order.out.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_place_that_takes_no_folder_is_refused_before_the_work(order, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to("none")
+    monkeypatch.setattr(standalone, "quantize_model", lambda *_, **__: pytest.fail("the work has begun"))
+    with pytest.raises(CoolbitsError, match="nothing may be written there"):
+        quantize_standalone(replace(order, out=tmp_path / "link" / "out"))
 
 
 def test_a_mixture_whose_experts_lie_in_one_tensor_is_refused(order, checkpoint):
@@ -453,6 +493,8 @@ def test_modules_that_no_reader_puts_codes_into_are_refused_before_the_work(
     monkeypatch.setattr(standalone, "quantize_model", lambda *_, **__: pytest.fail("the work has begun"))
     with pytest.raises(CoolbitsError, match=rf"--model .*: the format {form} cannot .* is {kind}, .*--save-model"):
         quantize_standalone(replace(plain, export=form))
+    with pytest.raises(CoolbitsError, match=r"no format can$"):
+        quantize_standalone(replace(plain, recipe="rtn-w8a8", export=form))
     monkeypatch.undo()
     quantize_standalone(plain)
     with pytest.raises(CoolbitsError, match=rf"out: the format {form} cannot hold this model: .* is {kind}, "):
@@ -473,7 +515,7 @@ def test_an_unreachable_hub_is_told_from_a_missing_folder(order, monkeypatch):
     def unreachable(*_arguments, **_keywords):
         raise CoolbitsError("model own/er: the Hugging Face hub cannot be reached")
 
-    monkeypatch.setattr(standalone, "download_model", unreachable)
+    monkeypatch.setattr(standalone_order, "download_model", unreachable)
     with pytest.raises(CoolbitsError, match=r"--model own/er: no such folder; as a hub id, .* cannot be reached"):
         quantize_standalone(replace(order, model="own/er"))
 
@@ -483,6 +525,8 @@ def test_what_is_quantized_already_is_refused(order, checkpoint):
     (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
     with pytest.raises(CoolbitsError, match="quantized already"):
         quantize_standalone(order)
+    (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": None}))
+    assert quantize_standalone(by_weights_alone(order)).summary["modules"] == 8
 
 
 CODE = """

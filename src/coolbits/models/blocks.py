@@ -29,6 +29,11 @@ def decoder_blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
     return [(f"{path}.{name}.{index}", block) for index, block in enumerate(blocks)]
 
 
+def longest_sequence(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model reads at most, which the config of MPT calls otherwise; None if any number."""
+    return getattr(model.config, "max_position_embeddings", getattr(model.config, "max_seq_len", None))
+
+
 def decoder_linears(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Return the linear layers inside the decoder blocks by qualified name, in the order the forward pass uses them.
 

@@ -1,8 +1,10 @@
 """Models as Hugging Face directories: `config.json`, `model.safetensors` and the tokenizer's files."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from coolbits.artifacts.files import json_kind
 from coolbits.models.tokenizer_files import copy_tokenizer
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_INDEX = f"{_WEIGHTS}.index.json"
 _SAFETENSORS = ".safetensors"
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _OF_LIBRARIES = (SafetensorError, StrictDataclassError)
 _SAID = 200
 
@@ -45,7 +49,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a Hugging Face directory in evaluation mode, from safetensors alone.
 
-    With `dtype` None weights stay as they are: in the dtype of the files, or in float32 if they are of several.
+    With `dtype` None weights stay as they are: in the dtype of the files, or in float32 if those hold several.
     Code that it may hold runs only with `trust_remote_code`. Attention is PyTorch's `scaled_dot_product_attention`, or
     the library's `eager` one for architectures that have no other, such as Gemma 2 and BLOOM.
 
@@ -56,12 +60,14 @@ def load_model(
     for name in (_CONFIG, _WEIGHTS):
         if not (directory / name).is_file() and not (directory / f"{name}.index.json").is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a model is saved as {_CONFIG} and {_WEIGHTS}")
-    config = load_config(directory, trust_remote_code)
-    with reading(directory / _WEIGHTS), quiet_library():
+    config, weights = load_config(directory, trust_remote_code), _weights(directory)
+    stored = stored_dtypes(directory)
+    halves = [each for each in stored if each.itemsize == 2]
+    with reading(weights), quiet_library():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
-            dtype=dtype or _stored_dtype(directory),
+            dtype=dtype or (halves[0] if len(stored) == len(halves) == 1 else torch.float32),
             attn_implementation=None,  # the library's choice: PyTorch's own, or `eager` where it supports no other
             local_files_only=True,
             use_safetensors=True,
@@ -72,11 +78,45 @@ def load_model(
     model, report = loaded
     misfits = [_misfit(kind, sorted(map(str, found))) for kind, found in report.items() if found]
     if misfits:
-        raise CoolbitsError(f"{directory / _WEIGHTS}: does not fit {_CONFIG} beside it: {'; '.join(misfits)}")
+        raise CoolbitsError(f"{weights}: does not fit {_CONFIG} beside it: {'; '.join(misfits)}")
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
-            raise CoolbitsError(f"{directory / _WEIGHTS}: {name} holds values that are not finite")
+            raise CoolbitsError(f"{weights}: {name} holds values that are not finite")
     return model.to(device).eval()
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return the files that a model is read from: one, or those that an index names.
+
+    Raises:
+        CoolbitsError: if the index cannot be read.
+    """
+    if (weights := _weights(directory)).suffix == _SAFETENSORS:
+        return [weights]
+    with reading(weights, "an index of weights"):
+        return [directory / name for name in sorted(set(json.loads(weights.read_bytes())["weight_map"].values()))]
+
+
+def _weights(directory: Path) -> Path:
+    """Return the file of weights or, only if that is not there, the index of several: as the library chooses."""
+    alone, index = directory / _WEIGHTS, directory / _INDEX
+    return index if index.is_file() and not alone.is_file() else alone
+
+
+def stored_dtypes(directory: Path) -> Counter[torch.dtype]:
+    """Return how many numbers a model's files hold of each floating dtype; masks, which older ones hold, are none.
+
+    Raises:
+        CoolbitsError: if a file is missing or unreadable.
+    """
+    found: Counter[torch.dtype] = Counter()
+    for path in weight_files(directory):
+        with reading(path), safe_open(path, framework="pt") as stored:
+            for key in stored.keys():  # noqa: SIM118 - the file is no mapping
+                part = stored.get_slice(key)
+                if (dtype := _FLOATS.get(part.get_dtype())) is not None:
+                    found[dtype] += prod(part.get_shape())
+    return found
 
 
 def load_config(directory: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -96,7 +136,7 @@ def load_config(directory: Path, trust_remote_code: bool = False) -> PreTrainedC
 
 def _refuse_own_code(config: Path) -> None:
     """Refuse a model that only Python code of its own can open."""
-    described = json.loads(config.read_text())
+    described = json.loads(config.read_bytes())
     if not isinstance(described, dict):
         raise CoolbitsError(f"{config}: holds {json_kind(described)}; keys and values are expected")
     if described.get("auto_map") and described.get("model_type") not in CONFIG_MAPPING:
@@ -109,17 +149,6 @@ def _refuse_own_code(config: Path) -> None:
 def _misfit(kind: str, found: list[str]) -> str:
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return f"{kind.replace('_', ' ')} {found[0]}{more}"
-
-
-def _stored_dtype(directory: Path) -> torch.dtype:
-    index = directory / f"{_WEIGHTS}.index.json"
-    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {_WEIGHTS}
-    found: set[str] = set()
-    for name in names:
-        with safe_open(directory / name, framework="pt") as stored:
-            found |= {stored.get_slice(key).get_dtype() for key in stored.keys()}  # noqa: SIM118 - no mapping
-    halves = {"BF16": torch.bfloat16, "F16": torch.float16}
-    return halves.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
 @contextmanager

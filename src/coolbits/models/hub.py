@@ -6,10 +6,11 @@ from pathlib import Path
 from huggingface_hub import errors, snapshot_download
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.models.tokenizer_files import TOKENIZER_FILES
+from coolbits.models.tokenizer_files import TEMPLATES, TOKENIZER_FILES
 
 _FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
-_FOLDERS = ["*/*"]  # the same weights in other formats
+# The same weights in other formats: in folders, and, of Mistral's models, in a file as large as all others together.
+_OTHER_FORMATS = ["*/*.safetensors", "*/*.json", "*/*.py", "consolidated*.safetensors"]
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -34,9 +35,11 @@ def download_model(model_id: str, revision: str, tokenizer: bool = False, code: 
     Raises:
         CoolbitsError: if the hub is out of reach, has no such repository or revision, or wants a login.
     """
-    files = [*_FILES, *(TOKENIZER_FILES if tokenizer else ()), *(["*.py"] if code else ())]
+    files = [*_FILES, *((*TOKENIZER_FILES, TEMPLATES) if tokenizer else ()), *(["*.py"] if code else ())]
     try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=files, ignore_patterns=_FOLDERS))
+        return Path(
+            snapshot_download(model_id, revision=revision, allow_patterns=files, ignore_patterns=_OTHER_FORMATS)
+        )
     except errors.GatedRepoError as error:
         raise CoolbitsError(f"model {model_id}: accept its licence on the hub, and log in") from error
     except errors.RevisionNotFoundError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.files import write_text
+from coolbits.models.files import reading
 
 _KEY = "auto_map"
 _FILES = ("config.json", "tokenizer_config.json")
@@ -21,8 +22,14 @@ def forget_own_code(directory: Path) -> None:
     """Take `auto_map` out of a Hugging Face directory, in place, whose model is of a class of the library.
 
     The code is not in it, and a reader with `trust_remote_code` would look for it in vain.
+
+    Raises:
+        CoolbitsError: if one of its files is not JSON.
     """
     for path in (directory / name for name in _FILES):
-        if path.is_file() and _KEY in (content := json.loads(path.read_text())):
-            del content[_KEY]
-            write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        if path.is_file():
+            with reading(path):
+                content = json.loads(path.read_bytes())
+            if _KEY in content:
+                del content[_KEY]
+                write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -13,6 +13,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+TEMPLATES = "additional_chat_templates/*.jinja"  # beside the one that is there without a name
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
@@ -20,3 +21,7 @@ def copy_tokenizer(source: Path, out: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
+    for path in source.glob(TEMPLATES):
+        copy = out / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
@@ -14,7 +14,7 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
-from coolbits.data.tokenizers import load_tokenizer, vocabulary_size
+from coolbits.data.tokenizers import load_tokenizer
 from coolbits.models.files import load_model, save_model
 from coolbits.models.hub import commit_of, download_model
 from coolbits.models.own_code import forget_own_code
@@ -95,8 +95,19 @@ def _check(recipe: Pretrained, model: PreTrainedModel, tokenizer: Path) -> int:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters != recipe.parameters:
         raise CoolbitsError(f"pretrained.parameters: the model has {parameters}, the study says {recipe.parameters}")
-    tokens, rows = vocabulary_size(load_tokenizer(tokenizer)), model.config.vocab_size
+    tokens, rows = _written_vocabulary(load_tokenizer(tokenizer)), model.config.vocab_size
     # A GGUF file has a row for each of its tokens; the library adds special tokens that it has not, and no text gives.
     if tokens > rows and not isinstance(recipe.source, GGUFWeights):
         raise CoolbitsError(f"pretrained: the tokenizer has {tokens} tokens, but the model embeds {rows}")
     return parameters
+
+
+def _written_vocabulary(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return one more than the largest id that a text gives.
+
+    Of special tokens those do that begin and end one and stand for the unknown, and no others: Gemma 3's marker of
+    images lies behind the last row of the models that see none.
+    """
+    given = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return max(set(tokenizer.get_vocab().values()) - (special - given)) + 1

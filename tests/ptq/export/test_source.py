@@ -4,8 +4,8 @@ import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
-from coolbits.artifacts.manifest import Manifest, write_manifest
-from coolbits.ptq.export.source import find_source, weight_files, weights_digests
+from coolbits.artifacts.manifest import Manifest, describe_files, write_manifest
+from coolbits.ptq.export.source import find_source, weights_digests
 
 
 def artifact(root, kind, name, parents=None, summary=None):
@@ -70,12 +70,50 @@ def test_artifacts_of_other_kinds_and_diverged_ones_have_nothing_to_export(check
         find_source(diverged, None)
 
 
-def test_weights_in_several_files_are_those_that_the_index_names(tmp_path):
+def test_each_file_of_weights_has_a_digest(tmp_path):
     for name in ("model-1.safetensors", "model-2.safetensors", "state.safetensors"):
         (tmp_path / name).write_bytes(name.encode())
     write_json(
         tmp_path / "model.safetensors.index.json",
         {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors"}},
     )
-    assert [path.name for path in weight_files(tmp_path)] == ["model-1.safetensors", "model-2.safetensors"]
     assert len(set(weights_digests(tmp_path).values())) == 2
+
+
+@pytest.fixture(params=["by coolbits quantize", "by a study"])
+def written(request, tmp_path, checkpoint):
+    """A folder with codes and what a list says of them, AWQ's other parameters among them."""
+    directory = tmp_path / "results" / "quantized" / "awq-run"
+    directory.mkdir(parents=True)
+    for name in ("codes.safetensors", "layout.json", "replaced.safetensors"):
+        (directory / name).write_text(name)
+    files = describe_files(directory)
+    if request.param == "by a study":
+        parents = {"model": reference(checkpoint[1])}
+        write_manifest(directory, Manifest("quantized", "awq-run", "f", {}, parents, files), {})
+    else:
+        origin = {"directory": str(checkpoint[0]), "sha256": {}}
+        write_json(directory / "quantization.json", {"model": origin, "recipe": {}, "files": files})
+    return directory
+
+
+def test_codes_that_are_as_they_were_written_are_a_source(written, checkpoint):
+    assert find_source(written, None).model == checkpoint[0]
+
+
+@pytest.mark.parametrize("name", ["codes.safetensors", "layout.json", "replaced.safetensors"])
+def test_codes_that_changed_or_went_since_are_refused(written, name):
+    """Without the parameters that AWQ changed, what is exported would be no quantized model at all."""
+    (written / name).write_text("changed")
+    with pytest.raises(CoolbitsError, match=rf"{name}: not the bytes that were written"):
+        find_source(written, None)
+    (written / name).unlink()
+    with pytest.raises(CoolbitsError, match=rf"{name}: missing, so the model would be another one"):
+        find_source(written, None)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_record_that_says_nothing_is_refused(tmp_path, content):
+    (tmp_path / "quantization.json").write_text(content)
+    with pytest.raises(CoolbitsError, match=r"quantization\.json: cannot be read as what `coolbits quantize` writes"):
+        find_source(tmp_path, None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from os.path import lexists
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from coolbits.ptq.export.formats import Format, integer_layers
 from coolbits.ptq.export.gptq_format import GPTQ_FORMAT
 from coolbits.ptq.export.source import Source, find_source
 from coolbits.ptq.export.verify import verify
+from coolbits.ptq.target import check_target
 
 FORMATS = {each.name: each for each in (COMPRESSED_TENSORS, GPTQ_FORMAT)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,11 +44,10 @@ def export_model(
     `model` is the directory of the model before quantization, if it is not where the artifact says.
 
     Raises:
-        CoolbitsError: if `out` exists, the format cannot hold the model, or a file is missing.
+        CoolbitsError: if `out` exists or cannot be made, the format cannot hold the model, or a file is missing.
     """
     form = find_format(format_name)
-    if lexists(out):
-        raise CoolbitsError(f"{out}: exists already; choose another --out")
+    check_target(out)
     return write_export(find_source(artifact, model), form, out, dtype)
 
 
@@ -70,7 +69,8 @@ def write_export(source: Source, form: Format, out: Path, dtype: str = "float32"
     exact = dtype == "float32"
     loaded = load_model(source.model, dtype=None if exact else DTYPES[dtype])
     modules = dict(loaded.named_modules())
-    check_modules({name: modules.get(name) for name in quantized.layers}, form, str(source.directory))
+    rounds = quantized.activations is not None
+    check_modules({name: modules.get(name) for name in quantized.layers}, form, str(source.directory), rounds)
     apply_model(loaded, QuantizedModel({}, quantized.replaced), str(source.directory))
     layers = {
         name: replace(layer, scales=layer.scales.to(DTYPES[dtype])) for name, layer in integer_layers(quantized).items()
@@ -106,19 +106,15 @@ def check_expressible(quantized: QuantizedModel, form: Format, source: str) -> N
     """
     if (reason := form.why_not(quantized)) is not None:
         able = [other.name for other in FORMATS.values() if other.why_not(quantized) is None]
-        instead = (
-            f"{' and '.join(able)} can"
-            if able
-            else "no format can, only the dequantized model (`save_model`, --save-model)"
-        )
+        instead = f"{' and '.join(able)} can" if able else _instead(quantized.activations is not None)
         raise CoolbitsError(f"{source}: the format {form.name} cannot hold this model: {reason}; {instead}")
 
 
-def check_modules(modules: Mapping[str, nn.Module | None], form: Format, source: str) -> None:
+def check_modules(modules: Mapping[str, nn.Module | None], form: Format, source: str, rounds: bool) -> None:
     """Refuse modules to quantize, by name, that readers of the format put no codes into; None is a missing one.
 
     Readers replace `nn.Linear` alone: GPT-2's `Conv1D` is none, and a class derived from it, such as Falcon's, may read
-    the weight that codes replace.
+    the weight that codes replace. `rounds`: whether the modules are to round activations, too.
 
     Raises:
         CoolbitsError: naming the module and its class.
@@ -128,8 +124,13 @@ def check_modules(modules: Mapping[str, nn.Module | None], form: Format, source:
             kind = "missing" if module is None else type(module).__name__
             raise CoolbitsError(
                 f"{source}: the format {form.name} cannot hold this model: {name} is {kind}, and readers put codes "
-                "into `nn.Linear` alone; no format can, only the dequantized model (`save_model`, --save-model)"
+                f"into `nn.Linear` alone; {_instead(rounds)}"
             )
+
+
+def _instead(rounds: bool) -> str:
+    """Say what holds a model that no format can; one that rounds activations, as it runs, is no plain model either."""
+    return "no format can" + ("" if rounds else ", only the dequantized model (`save_model`, --save-model)")
 
 
 def _unquantized(modules: Mapping[str, nn.Module], quantized: QuantizedModel) -> list[str]:
