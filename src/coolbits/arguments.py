@@ -2,8 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
+
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.refusals import disk_refusal
 
 USAGE_ERROR = 2
 
@@ -13,6 +17,24 @@ def refuse(sentence: str) -> int:
     shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
     print(f"coolbits: {shown}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def refuse_disk(refusal: str) -> int:
+    """Print the sentence on what the disk refused, as `disk_refusal` tells it; return the exit status."""
+    return refuse(f"{refusal}; what is finished stays: run again once that is mended")
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Print one sentence and exit where the block finds its input wrong, or the disk refuses something."""
+    try:
+        yield
+    except CoolbitsError as error:
+        sys.exit(refuse(str(error)))
+    except OSError as error:
+        if (refusal := disk_refusal(error)) is None:
+            raise
+        sys.exit(refuse_disk(refusal))
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coolbits.arguments import Parser, at_least, reason, refuse
+from coolbits.arguments import Parser, at_least, reason, refuse, refuse_disk
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
 from coolbits.commands import add_commands
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if (refusal := disk_refusal(error)) is None:
             raise
-        return refuse(f"{refusal}; what is finished stays: run again once that is mended")
+        return refuse_disk(refusal)
     return 0
 
 
@@ -77,14 +77,14 @@ def _stage(options: argparse.Namespace) -> None:
 
     from coolbits.artifacts.code import code_slice
     from coolbits.artifacts.job import Job
-    from coolbits.artifacts.store import Store
+    from coolbits.artifacts.store import Store, demand_folder
     from coolbits.study.board import Board
     from coolbits.study.mistakes import sentence
 
     job = Job.read(options.recipe)
     if job.kind != options.kind:
         raise CoolbitsError(f"{options.recipe}: a recipe of kind {job.kind!r}, but the command is {options.kind!r}")
-    _demand_folder(options.out)
+    demand_folder(options.out)
     _log_to(options.log)
     try:
         made = importlib.import_module(options.module).run(job, Store(options.out, code_slice(options.module)))
@@ -96,12 +96,6 @@ def _stage(options: argparse.Namespace) -> None:
     print(f"{job.name}: {made} made, {len(job.nodes) - made} kept", flush=True)
     if options.board is not None and (line := Board(options.board).line(job.name)):
         print(line, flush=True)
-
-
-def _demand_folder(results: Path) -> None:
-    for place in (results, *results.parents):
-        if place.is_file():
-            raise CoolbitsError(f"{results}: {'' if place == results else f'{place} is '}a file, not a results folder")
 
 
 def _asked_for(place: Path, options: argparse.Namespace) -> str:
@@ -118,16 +112,18 @@ def _asked_for(place: Path, options: argparse.Namespace) -> str:
 def _log_to(path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        logging.basicConfig(filename=path, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        form = "%(asctime)s %(name)s %(message)s"
+        logging.basicConfig(filename=path, encoding="utf-8", level=logging.INFO, format=form)
         logging.captureWarnings(True)
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from coolbits.artifacts.store import demand_folder
     from coolbits.study.cost import plan_report
     from coolbits.study.plan import make_plan
     from coolbits.study.show import print_plan
 
-    _demand_folder(options.results)
+    demand_folder(options.results)
     plan = make_plan(options.study)
     if options.json:
         print(json.dumps(plan_report(plan, options.results), indent=1))

@@ -1,4 +1,4 @@
-"""Lists in the docs are those of the code: kinds of artifacts, tables, columns."""
+"""Lists and names in the docs are those of the code: kinds of artifacts, tables, columns, functions."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VI
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = (ROOT / "docs" / "artifacts.md").read_text()
 RESULTS = (ROOT / "results" / "README.md").read_text()
+ADDING = (ROOT / "docs" / "adding.md").read_text()
 # Folders of the results that hold no artifacts.
 PAGES = {"lineage", "settings"}
 OTHERS = {"recipes", "logs", "work"}
@@ -50,3 +51,9 @@ def test_the_columns_of_tables_are_those_of_the_recipes() -> None:
 def test_the_page_of_the_results_folder_has_every_folder() -> None:
     folders = re.findall(r"^\| (.*?) \|", RESULTS, re.MULTILINE)
     assert named(" ".join(folders)) == {*STAGES} | PAGES | OTHERS
+
+
+def test_what_the_page_on_adding_names_is_there() -> None:
+    files = [path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")]
+    code = {word for path in files for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    assert named(ADDING) - code == set()

@@ -74,6 +74,22 @@ def test_what_the_file_does_not_give_is_marked_as_a_default():
     assert ("execution.compile", study.execution.compile, False) in list(leaves(study))
 
 
+def test_a_length_that_is_left_out_is_the_one_that_the_runs_give_it():
+    run = {"model": "micro-neox", "sequence_length": 64, "batch_tokens": 2048, "optimizer": {"kind": "adamw"}}
+    study = parse_study(
+        {
+            "study": "tiny",
+            "data": {"tokenizer": {"kind": "bpe", "vocabulary_size": 512}},
+            "runs": {"a": run | {"schedule": {"kind": "constant", "warmup": 0}, "peak_lr": 0.01, "tokens": "200k"}},
+            "quantizers": {"q": "gptq-w3-g64"},
+            "evaluations": {"loss": {"measure": {"kind": "loss"}}},
+        }
+    )
+    shown = sections(settings_page(study))
+    assert shown["evaluations"]["loss"]["measure.sequence_length"][0] == "64"
+    assert shown["quantizers"]["q"]["method.calibration.sequence_length"][0] == "64"
+
+
 def test_values_are_text_whatever_they_hold():
     run = {"figure": HOSTILE, "options": {HOSTILE: HOSTILE}}
     study = parse_study({"study": "tiny", "analyses": {"t": {"analysis": {"kind": "theory"}}}, "figures": {"f": run}})

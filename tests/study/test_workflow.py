@@ -85,6 +85,21 @@ def test_what_makes_a_task_run_again_is_its_code_and_for_own_results_their_recip
     assert codes["quantized"] == {code_slice(STAGES["quantized"]).digest[:16]}
 
 
+def test_results_that_lie_where_a_changed_study_wants_its_own_are_older_than_their_records(flow, finish, tiny):
+    made = flow(tiny | {"bootstrap_samples": 1000})
+    finish(made.plan, *made.plan.nodes, root=made.root)
+    outdated = {}
+    for samples in (7, 1000):
+        workflow = flow(tiny | {"bootstrap_samples": samples})
+        workflow.settle()
+        for task in tasks(workflow):
+            record, manifest = (Path(task.output[0]).with_name(name) for name in ("record.json", "manifest.json"))
+            if str(record) in task.input:
+                outdated.setdefault(samples, set()).add(task.job.kind)
+                assert record.stat().st_mtime_ns > manifest.stat().st_mtime_ns
+    assert outdated == {7: {"table", "figure"}}
+
+
 def test_threads_come_from_the_study(flow, tiny):
     workflow = flow(tiny | {"threads": {"data": 3, "training": 4, "measuring": 5}})
     threads = {task.job.kind: task.threads for task in tasks(workflow)}

@@ -104,3 +104,13 @@ def test_what_would_change_a_study_beside_its_file_is_refused(fresh, arguments, 
     assert done.returncode == 2
     assert done.stderr.count("coolbits: --config") == 1
     assert message in done.stderr
+
+
+@workflow
+@pytest.mark.slow
+def test_results_on_a_disk_that_is_not_there_are_not_made_again(fresh):
+    fresh.results.symlink_to("unmounted")
+    for command in (("snakemake", "--cores", "1"), ("coolbits.cli", "plan", "config.yaml")):
+        done = fresh.run(*command)
+        assert done.returncode == 2
+        assert done.stderr.endswith("coolbits: results: a link that leads nowhere, not a results folder\n")

@@ -61,6 +61,19 @@ def test_results_alone_copied_elsewhere_with_times_upside_down_have_nothing_to_d
     assert project.kinds() == []
 
 
+def test_results_copied_alone_are_not_taken_for_those_of_a_changed_study(project):
+    shutil.rmtree(project.folder / ".snakemake")
+    study = project.study()
+    study["quantizers"]["gptq-w3"]["method"]["grid"]["bits"] = 4
+    project.write_study(study)
+    assert sorted(set(project.kinds())) == sorted(set(QUANTIZED_AND_BELOW))
+    assert project.pages() == ["lineage", "settings"]
+    claims = "results/claims/tiny/claims/manifest.json"
+    assert "figure" not in project.kinds(claims) and "claims" in project.kinds(claims)
+    project.write_study(project.study())
+    assert project.kinds() == [] and project.pages() == []
+
+
 def test_pages_stay_when_everything_is_copied_and_come_back_when_lost(project):
     for age, path in enumerate(sorted(project.results.rglob("*.html"))):
         os.utime(path, (1e9 + age, 1e9 + age))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from coolbits.arguments import refuse
-from coolbits.artifacts.errors import CoolbitsError
+from coolbits.arguments import refuse, refusing
 from coolbits.study.workflow import Workflow, chosen_study
 
 for folder in (Path.cwd(), Path(workflow.basedir)):
@@ -18,13 +17,11 @@ for folder in (Path.cwd(), Path(workflow.basedir)):
                 f"{folder}: braces in a path are placeholders to Snakemake; rename the folder"
             )
         )
-try:
+with refusing():
     flow = Workflow.read(
         chosen_study(workflow.overwrite_configfiles, workflow.config_settings.config)
     )
     flow.settle()
-except CoolbitsError as error:
-    sys.exit(refuse(str(error)))
 
 # Bars of several jobs would overwrite each other on one terminal.
 shell.prefix("export COOLBITS_PLAIN_PROGRESS=1; ")
@@ -44,4 +41,5 @@ if workflow.remote_exec:
 
 
 onstart:
-    flow.start()
+    with refusing():
+        flow.start()

@@ -125,6 +125,8 @@ if figures:
 
 
 rule settings:
+    input:
+        flow.settings_outdated_by,
     output:
         report(
             flow.settings,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from coolbits.artifacts.hashing import file_digest
 
@@ -68,13 +69,26 @@ def _module_path(name: str, source: Path) -> Path | None:
 @cache
 def _read_module(path: Path, name: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return the digest of a module, the modules it imports, and the files of other languages that it names."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_bytes())
     imported = tuple(_imports(tree, name if path.name != "__init__.py" else f"{name}.__init__"))
     stripped = _without_docstrings(tree)
     constants = (node.value for node in ast.walk(stripped) if isinstance(node, ast.Constant))
     texts = {value for value in constants if isinstance(value, str)}
     foreign = tuple(sorted(text for text in texts if text.endswith(_FOREIGN) and (path.parent / text).is_file()))
-    return hashlib.sha256(ast.dump(stripped).encode()).hexdigest(), imported, foreign
+    return hashlib.sha256(_outline(stripped).encode()).hexdigest(), imported, foreign
+
+
+def _outline(value: Any) -> str:
+    """Return a syntax tree as text, the same under every version of Python, which `ast.dump` is not.
+
+    Versions differ in fields that say nothing where they are empty: 3.12 gives functions and classes `type_params`.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(_outline, value))}]"
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    said = ((name, part) for name, part in ast.iter_fields(value) if part is not None and part != [])
+    return f"{type(value).__name__}({','.join(f'{name}={_outline(part)}' for name, part in said)})"
 
 
 def _imports(tree: ast.Module, name: str) -> Iterator[str]:

@@ -43,6 +43,8 @@ def _git_state() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        # Installed as a package, this lies in no repository, or in one of something else: an analysis, a home folder.
+        git("ls-files", "--error-unmatch", "--", str(Path(__file__).resolve()))
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "src", "envs"))}
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -37,7 +37,7 @@ class Job:
             CoolbitsError: if it is missing or not a job, or has nodes of other kinds.
         """
         try:
-            value = _checked(json.loads(path.read_text()))
+            value = _checked(json.loads(path.read_bytes()))
             job = cls(**value | {"nodes": tuple(Node.from_json(node) for node in value["nodes"])})
         except FileNotFoundError:
             raise CoolbitsError(f"{path}: no such recipe file") from None

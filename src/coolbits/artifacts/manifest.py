@@ -80,7 +80,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        return Manifest.from_json(json.loads(path.read_text()))
+        return Manifest.from_json(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         raise CoolbitsError(f"{directory}: {_why_no_artifact(directory)}") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:

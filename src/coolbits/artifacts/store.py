@@ -30,6 +30,20 @@ ACCEPTED = "accepted.json"
 Build = Callable[[Path], dict[str, Any]]
 
 
+def demand_folder(root: Path) -> None:
+    """Demand that the results folder is a folder, or can be made one.
+
+    Raises:
+        CoolbitsError: if a file is there or above, or a link that leads nowhere: a disk that is not mounted has results
+            that must not be made again.
+    """
+    for place in (root, *root.parents):
+        nowhere = place.is_symlink() and not place.exists()
+        if nowhere or place.is_file():
+            what = "a link that leads nowhere" if nowhere else "a file"
+            raise CoolbitsError(f"{root}: {'' if place == root else f'{place} is '}{what}, not a results folder")
+
+
 @dataclass(frozen=True)
 class Store:
     """A results folder and the code slice of the stage that works in it.

@@ -171,10 +171,10 @@ def read_index(directory: Path) -> dict[str, Any]:
     """
     path = directory / INDEX
     try:
-        index: dict[str, Any] = json.loads(path.read_text())
+        index: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CoolbitsError(f"{path}: no such file, so this is no directory of token shards") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise CoolbitsError(f"{path}: not JSON ({error})") from None
     return index
 

@@ -27,8 +27,8 @@ class Board:
     def line(self, finished: str) -> str | None:
         """Return one line on how far the study is once the job named `finished` is done; None without a board."""
         try:
-            board = json.loads(self.path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            board = json.loads(self.path.read_bytes())
+        except (FileNotFoundError, ValueError):
             return None
         jobs = board["jobs"]
         done = {

@@ -11,6 +11,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.study.finetuning_choices import FinetuningChoice
 from coolbits.study.grid import expand, merge
+from coolbits.study.lengths import with_lengths
 from coolbits.study.mistakes import sentence
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.reading import mapping, read_yaml, shown
@@ -64,7 +65,7 @@ def load_quantizer(path: Path) -> Quantized:
 
 
 def parse_study(raw: dict[str, Any]) -> Study:
-    """Check a study given as plain values, as YAML gives them."""
+    """Check a study given as plain values, as YAML gives them; lengths that it leaves out are those of its runs."""
     _demand_known(raw)
     if "study" in raw:
         _demand_name(raw["study"], "study")
@@ -88,7 +89,7 @@ def parse_study(raw: dict[str, Any]) -> Study:
     if (runs or finetuning) and mapping(raw["data"], "data").get("tokenizer") is None:
         raise CoolbitsError("data.tokenizer: missing; it is required for runs and for finetuning")
     sections = {"runs": runs, "vision": vision, "finetuning": finetuning, "quantizers": each("quantizers", _quantizer)}
-    return Study.model_validate(raw | sections)
+    return with_lengths(Study.model_validate(raw | sections))
 
 
 def _demand_known(raw: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from coolbits.study.averages import averages
 from coolbits.study.calibrations import quantizers
 from coolbits.study.finetuning import finetunings
 from coolbits.study.fits import check_fits
-from coolbits.study.lengths import with_lengths
 from coolbits.study.load import load_study
 from coolbits.study.measurements import Point, measure
 from coolbits.study.outcomes import outcomes
@@ -105,7 +104,6 @@ def make_plan(path: Path) -> Plan:
 
 def resolve(study: Study, folder: Path) -> Plan:
     """Resolve a study whose relative paths start at `folder`."""
-    study = with_lengths(study)
     data = data_nodes(study.data, folder) if study.data else DataNodes((), {}, 0)
     seen = vision(study, folder)
     found = [

@@ -13,31 +13,37 @@ _MAX_BYTES = 1 << 20
 _MAX_INTEGER = 1 << 63
 _MAX_DIGITS = 100
 _MAX_DEPTH = 50
-_SAFE_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null"))
-_UNTAGGED = {"tag:yaml.org,2002:timestamp": "a date", "tag:yaml.org,2002:merge": "a merge (<<)"}
+_UNSAFE = {
+    "tag:yaml.org,2002:timestamp": "a date",
+    "tag:yaml.org,2002:merge": "a merge (<<)",
+    "tag:yaml.org,2002:value": "a lone =",
+}
+# YAML 1.1 reads 010 as 8 and 1:30 as 90.
+_NOT_DECIMAL = re.compile(r"[-+]?0[0-7_]+|.*:.*")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.1 in which `1e-3` is a number, a key given twice is an error, and aliases are not expanded."""
+    """Safe YAML 1.1 in which `1e-3` is a number and a key given twice, an alias or a tag is an error."""
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        line = self.peek_event().start_mark.line + 1
-        if self.check_event(yaml.AliasEvent):
+        event = self.peek_event()
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"line {line}: aliases (*name) are not allowed")
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise yaml.YAMLError(f"line {line}: the tag {tag} is not allowed; text goes in quotes")
         if self.depth >= _MAX_DEPTH:
             raise yaml.YAMLError(f"line {line}: more than {_MAX_DEPTH} levels of keys or lists")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
-        if node is not None and node.tag not in _SAFE_TAGS:
-            what = _UNTAGGED.get(node.tag) or f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}"
-            raise yaml.YAMLError(f"line {line}: {what} is not allowed; text goes in quotes")
-        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > _MAX_DIGITS:
-            raise yaml.YAMLError(
-                f"line {line}: a number of {len(node.value):,} digits; at most {_MAX_DIGITS} are allowed"
-            )
+        if node is not None and node.tag in _UNSAFE:
+            raise yaml.YAMLError(f"line {line}: {_UNSAFE[node.tag]} is not allowed; text goes in quotes")
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")):
+            _demand_decimal(node.value, line)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -50,6 +56,14 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"line {line}: the key {key.value!r} is given twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _demand_decimal(number: str, line: int) -> None:
+    if len(number) > _MAX_DIGITS:
+        raise yaml.YAMLError(f"line {line}: a number of {len(number):,} digits; at most {_MAX_DIGITS} are allowed")
+    if _NOT_DECIMAL.fullmatch(number):
+        said = "YAML reads a number that begins with 0 as octal, and one with ':' in base 60"
+        raise yaml.YAMLError(f"line {line}: {number}: {said}; write a decimal number, or put it in quotes")
 
 
 def _excerpt(node: yaml.Node) -> str:

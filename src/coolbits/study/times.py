@@ -41,6 +41,13 @@ def put_in_order(job: Job, store: Store) -> None:
             _set_time(path, newest)
 
 
+def put_behind(path: Path, newer: Path) -> None:
+    """Give a file a time before that of another one, which says that it is outdated."""
+    moment = newer.stat().st_mtime_ns
+    if path.stat().st_mtime_ns >= moment:
+        _set_time(path, moment - _APART)
+
+
 def put_pages_in_order(pages: dict[Path, Path]) -> None:
     """Give pages the time of the newest artifact that one of them is about, if some look older but none is.
 
@@ -59,9 +66,14 @@ def put_pages_in_order(pages: dict[Path, Path]) -> None:
 
 def _is_about(page: Path, directory: Path) -> bool:
     try:
-        return read_manifest(directory).digest in page.read_text(encoding="utf-8", errors="replace")
+        return says(page, read_manifest(directory).digest)
     except CoolbitsError:
         return False
+
+
+def says(page: Path, digest: str) -> bool:
+    """Whether a digest stands in a page: that of what the page is about."""
+    return digest in page.read_text(encoding="utf-8", errors="replace")
 
 
 def _time(path: Path) -> int:

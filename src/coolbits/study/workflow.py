@@ -10,8 +10,9 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.job import Job
-from coolbits.artifacts.manifest import MANIFEST
-from coolbits.artifacts.store import Store
+from coolbits.artifacts.manifest import MANIFEST, RECORD, read_manifest
+from coolbits.artifacts.node import Node
+from coolbits.artifacts.store import Store, demand_folder
 from coolbits.stages import STAGES
 from coolbits.study.board import Board
 from coolbits.study.durations import asks_for_gpu, job_seconds
@@ -19,10 +20,11 @@ from coolbits.study.footprint import job_megabytes
 from coolbits.study.load import rule_name
 from coolbits.study.plan import KINDS, Plan, make_plan
 from coolbits.study.standing import Key, key_of, standing, stands, wanted_files
-from coolbits.study.times import bring_back, put_in_order, put_pages_in_order
+from coolbits.study.times import bring_back, put_behind, put_in_order, put_pages_in_order, says
 
 _MARGIN = 3  # the estimate is good to a factor of two
 _LEAST_MINUTES = 10
+_OWN = ("table", "figure", "claims")  # named by the study: what a changed study asks for lies where the old one did
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Task:
     megabytes: int
     gpus: int = 0
     longest_minutes: int | None = None
+    outdated_by: tuple[str, ...] = ()  # files that say that the result is another's
 
     @property
     def name(self) -> str:
@@ -46,7 +49,7 @@ class Task:
 
     @property
     def input(self) -> list[str]:
-        """Manifests of all parents that the job does not make itself."""
+        """Manifests of all parents that the job does not make itself, and what says that its result is outdated."""
         own = {node.name for node in self.job.nodes}
         refs = {
             (ref.kind, ref.name): ref
@@ -54,7 +57,7 @@ class Task:
             for ref in node.parents.values()
             if not (ref.kind == self.job.kind and ref.name in own)
         }
-        return [str(ref.directory(self.root) / MANIFEST) for ref in refs.values()]
+        return [*(str(ref.directory(self.root) / MANIFEST) for ref in refs.values()), *self.outdated_by]
 
     @property
     def output(self) -> list[str]:
@@ -79,8 +82,7 @@ class Task:
     @property
     def identity(self) -> str:
         """What makes a study's own result run again when its recipe changes: it keeps its name, shared ones do not."""
-        own = self.job.kind in ("table", "figure", "claims")
-        return self.job.nodes[0].fingerprint if own else "in the name"
+        return self.job.nodes[0].fingerprint if self.job.kind in _OWN else "in the name"
 
     def file(self, name: str) -> str:
         """Return the path of a file of the job's first artifact."""
@@ -160,7 +162,29 @@ class Workflow:
                 megabytes=job_megabytes(job, self.plan),
                 gpus=gpus,
                 longest_minutes=self.plan.study.execution.longest_minutes,
+                outdated_by=(str(job.nodes[0].directory(self.root) / RECORD),)
+                if job.nodes[0] in self._outdated
+                else (),
             )
+
+    @cached_property
+    def _outdated(self) -> list[Node]:
+        """The study's own results that are there, but of another recipe.
+
+        The workflow engine knows recipes only where it saw results made: of those that were copied here it sees no more
+        than names and times. So it is told by a time: that of the manifest is put before that of the record.
+        """
+        own = [node for kind in _OWN for node in self.plan.of_kind(kind)]
+        there = [
+            node for node in own if all((node.directory(self.root) / file).is_file() for file in (MANIFEST, RECORD))
+        ]
+        return [node for node in there if not _is_of(node, self.root)]
+
+    @cached_property
+    def settings_outdated_by(self) -> list[str]:
+        """The study file, if the page of settings is there, but of another study."""
+        there = self.settings.is_file()
+        return [str(self.source)] if there and not says(self.settings, self.identity) else []
 
     def _made(self, job: Job) -> set[str]:
         """Return the names of a job's artifacts that are there, none if all are: then it runs to make them again.
@@ -194,11 +218,20 @@ class Workflow:
         return code_slice(f"coolbits.provenance.pages.{module}").digest[:16]
 
     def settle(self) -> None:
-        """Put the times of what is there in order, so that only contents decide what is made again."""
+        """Put the times of what is there in order, so that only contents decide what is made again.
+
+        Raises:
+            CoolbitsError: if the results folder cannot be one.
+        """
+        demand_folder(self.root)
         jobs = [job for kind in KINDS for job in self.plan.jobs(kind)]
         bring_back(jobs, self.root)
         for job in jobs:
             put_in_order(job, self._stores[job.kind])
+        for folder in (node.directory(self.root) for node in self._outdated):
+            put_behind(folder / MANIFEST, folder / RECORD)
+        if self.settings_outdated_by:
+            put_behind(self.settings, self.source)
         put_pages_in_order({task.page: Path(task.output[0]).parent for task in self.tasks("figure")})
 
     @property
@@ -222,6 +255,13 @@ class Workflow:
             if parents & changing or not all(stands(node, kept) for node in nodes):
                 changing.update(map(key_of, nodes))
                 yield task.job, task.seconds
+
+
+def _is_of(node: Node, root: Path) -> bool:
+    try:
+        return read_manifest(node.directory(root)).fingerprint == node.fingerprint
+    except CoolbitsError:
+        return False
 
 
 def chosen_study(files: Sequence[Path], keys: Iterable[str]) -> Path:
