@@ -125,14 +125,16 @@ def test_a_directory_enters_by_the_digests_of_what_is_read_of_it(given: Any, tmp
     given["pretrained"]["some-3b"]["source"] = {"kind": "directory", "path": "some"}
     folder = tmp_path / "some"
     folder.mkdir()
-    for name in ("config.json", "tokenizer.json", "README.md", "modeling.py"):
+    template = "additional_chat_templates/tools.jinja"
+    (folder / template).parent.mkdir()
+    for name in ("config.json", "tokenizer.json", template, "README.md", "modeling.py"):
         (folder / name).write_text(name)
     with pytest.raises(CoolbitsError, match="holds no safetensors"):
         resolve(parse_study(given), tmp_path)
     (folder / "model.safetensors").write_text("weights")
     plan = resolve(parse_study(given), tmp_path)
     (node,) = plan.of_kind("pretrained")
-    assert node.recipe["source"]["names"] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert node.recipe["source"]["names"] == [template, "config.json", "model.safetensors", "tokenizer.json"]
     assert plan.locations[f"pretrained/{node.name}"] == [str(folder)]
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from coolbits.models.tokenizer_files import TOKENIZER_FILES
+from coolbits.models.tokenizer_files import TEMPLATES, TOKENIZER_FILES
 
 # The library takes the tokenizer's class from config.json where tokenizer_config.json names none, and another
 # tokenizer.json, of a version, where that one names it.
-_PATTERNS = ("config.json", *TOKENIZER_FILES, "tokenizer.*.json", "additional_chat_templates/*.jinja")
+_PATTERNS = ("config.json", *TOKENIZER_FILES, "tokenizer.*.json", TEMPLATES)
 
 
 def local_files(directory: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, make_node
-from coolbits.models.tokenizer_files import TOKENIZER_FILES
+from coolbits.models.tokenizer_files import TEMPLATES, TOKENIZER_FILES
 from coolbits.study.measurements import Point
 from coolbits.study.pretrained_choices import DirectoryChoice, GGUFChoice, PretrainedChoice
 from coolbits.study.recipes import pretrained as recipes
@@ -67,12 +67,12 @@ def _source(
             directory = (folder / path).resolve()
             if not directory.is_dir():
                 raise CoolbitsError(f"{key}: {directory}: no such folder")
-            patterns = (*_WEIGHT_FILES, *TOKENIZER_FILES)
+            patterns = (*_WEIGHT_FILES, *TOKENIZER_FILES, TEMPLATES)
             files = sorted({file for pattern in patterns for file in directory.glob(pattern)})
             if not any(file.suffix == ".safetensors" for file in files):
                 raise CoolbitsError(f"{key}: {directory} holds no safetensors; weights are read from nothing else")
-            names, digests = tuple(file.name for file in files), tuple(map(file_digest, files))
-            return recipes.DirectoryWeights(names=names, sha256=digests), directory
+            names = tuple(file.relative_to(directory).as_posix() for file in files)
+            return recipes.DirectoryWeights(names=names, sha256=tuple(map(file_digest, files))), directory
         case hub:
             return hub, None
 
