@@ -6,8 +6,10 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import torch
 
-from coolbits.loops.guards import can_compile, hearing_signals, stop_if_asked
+from coolbits.loops.guards import can_compile, hearing_signals, make_reproducible, stop_if_asked
+from coolbits.optim import kernels
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -47,4 +49,22 @@ def test_a_second_signal_is_obeyed_at_once() -> None:
 def test_without_a_compiler_a_cpu_trains_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     assert not can_compile("cpu")
-    assert can_compile("cuda")
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_gpu_compiles_where_triton_does(ready: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "available", lambda: ready)
+    assert can_compile("cuda") == ready
+
+
+def test_on_a_gpu_algorithms_are_deterministic_and_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    try:
+        make_reproducible("cuda")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coolbits import native
-from coolbits.optim import compiled, lookups, reference
+from coolbits.optim import compiled, kernels, lookups, reference
 from coolbits.optim.adam import Adam
 from coolbits.optim.codebook import middles
 from coolbits.optim.codecs import Blockwise
@@ -281,6 +281,13 @@ class TestChoice:
 
     def test_pytorchs_serve_if_asked_for_and_on_every_other_device(self) -> None:
         assert choose_steps("cpu", compile_cpu=False) is choose_steps("meta") is reference
+
+    def test_on_a_gpu_without_kernels_pytorchs_serve_and_a_warning_says_so(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(kernels, "available", lambda: False)
+        assert choose_steps("cuda") is reference
+        assert "no Triton, C compiler or header of Python" in caplog.text
 
     def test_without_a_compiler_pytorchs_serve(self, fresh: pytest.MonkeyPatch) -> None:
         fresh.setenv("CXX", "no-such-compiler")

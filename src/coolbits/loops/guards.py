@@ -60,15 +60,23 @@ def stop_after_step(heard: Heard, step: int, save: Callable[[], None]) -> None:
 
 
 def can_compile(device: str) -> bool:
-    """Whether torch.compile has what it needs: on a CPU, a C++ compiler and Python's headers."""
+    """Whether torch.compile has what it needs: a C++ compiler and Python's headers, or on a GPU what kernels need."""
+    if device == "cuda":
+        from coolbits.optim import kernels  # Triton takes a second to import
+
+        return kernels.available()
     headers = Path(sysconfig.get_path("include")) / "Python.h"
-    return device != "cpu" or (shutil.which(os.environ.get("CXX", "g++")) is not None and headers.is_file())
+    return shutil.which(os.environ.get("CXX", "g++")) is not None and headers.is_file()
 
 
 def make_reproducible(device: str) -> None:
-    """Have an accelerator give the same bits each time; a CPU does so anyway, for a fixed number of threads."""
+    """Have an accelerator give the same bits each time, and float32 where a recipe says so, not TF32.
+
+    A CPU does so anyway, for a fixed number of threads.
+    """
     if device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory before it is written, and filling it costs time.
         vars(torch.utils.deterministic)["fill_uninitialized_memory"] = False
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch forbids it in products, but not in convolutions

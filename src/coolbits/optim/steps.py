@@ -1,5 +1,6 @@
 """Updates with 8-bit states: which functions make them on a device, and how a rule asks for them."""
 
+import logging
 from typing import Protocol
 
 from torch import Tensor
@@ -9,6 +10,8 @@ from coolbits.optim.adam import Adam
 from coolbits.optim.codecs import Blockwise, Parts
 from coolbits.optim.muon import Muon
 from coolbits.optim.sgd import SGD
+
+_LOG = logging.getLogger(__name__)
 
 
 class Steps(Protocol):
@@ -51,13 +54,14 @@ def choose_steps(device: str, compile_cpu: bool = True) -> Steps:
     """Return the Triton kernels on a GPU that has Triton, the compiled functions on a CPU with a compiler.
 
     Everywhere else PyTorch's, and on a CPU without `compile_cpu`: they return the same bits as the compiled ones, more
-    slowly.
+    slowly. On a GPU a warning says so.
     """
     if device == "cuda":
         from coolbits.optim import kernels  # Triton takes a second to import
 
         if kernels.available():
             return kernels
+        _LOG.warning("8-bit states are updated by PyTorch, hence slower: no Triton, C compiler or header of Python")
     return compiled if device == "cpu" and compile_cpu and compiled.available() else reference
 
 

@@ -107,7 +107,7 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     columns[factor.dead] = 0
     rows = [len(weight) for weight, _ in tasks]
     highest = torch.tensor([float(own.grid.top) for _, own in tasks], device=order.device)
-    tops = highest.repeat_interleave(torch.tensor(rows, device=order.device))  # [rows]
+    tops = highest.repeat_interleave(torch.tensor(rows, device=order.device), output_size=sum(rows))  # [rows]
     index = neighbouring_groups(inputs, size).to(order.device)
     if recipe.static_groups:
         neighbours = columns.reshape(inputs // size, size, -1).mT  # [groups, rows, group]

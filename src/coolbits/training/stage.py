@@ -102,7 +102,7 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
     batches = Batches(stream, recipe.sequence_length, sequences, recipe.data_seed)
     compiled = execution.compile and can_compile(device)
     if execution.compile and not compiled:
-        _LOG.warning("not compiled, hence slower: there is no C++ compiler, or there are no headers of Python")
+        _LOG.warning("not compiled, hence slower: there is no compiler, no header of Python, or, on a GPU, no Triton")
     loss = summed_loss(model, recipe.precision, compiled)
     return Training(
         recipe,

@@ -4,6 +4,9 @@ A script, for a process of its own: where there is no GPU, the others have Trito
 """
 
 import json
+import re
+import subprocess
+import tempfile
 
 import torch
 import triton
@@ -38,6 +41,16 @@ def compile_only(kernel: JITFunction, grid: tuple[int, ...]) -> object:
     return lambda *arguments, **options: compiled.append(kernel.warmup(*arguments, grid=grid, **options))
 
 
+def resources(kernel: triton.compiler.CompiledKernel) -> dict[str, int]:
+    """What a thread takes: "REG" registers, and bytes of "STACK" and "LOCAL" memory, as where registers are spilled."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+
+
 def states(codec: Blockwise, like: list[torch.Tensor]) -> list[Parts]:
     return [codec.encode(torch.zeros_like(tensor)) for tensor in like]
 
@@ -61,7 +74,11 @@ def main() -> None:
     square = torch.zeros(2, 512, 512, dtype=torch.bfloat16)
     kernels.gram(square, square, 2.0, -5.0)
     kernels.gram(torch.zeros(2, 512, 1024))
-    print(json.dumps([{"name": k.metadata.name, "shared": k.metadata.shared, "code": k.asm["ptx"]} for k in compiled]))
+    found = [
+        {"name": k.metadata.name, "shared": k.metadata.shared, "code": k.asm["ptx"], "resources": resources(k)}
+        for k in compiled
+    ]
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,18 @@ def test_layouts_are_not_exchanged_through_shared_memory(compiled: list[dict]) -
     assert all(kernel["shared"] <= 256 for kernel in compiled[:4])
 
 
+def test_three_programs_share_a_multiprocessor_without_spilling(compiled: list[dict]) -> None:
+    for kernel in compiled[:4]:
+        used = kernel["resources"]
+        assert 3 * 256 * used["REG"] <= 65_536 and used["STACK"] == used["LOCAL"] == 0
+
+
+def test_only_blocks_are_divided_by_not_elements(compiled: list[dict]) -> None:
+    """An exact division a block; the square roots' inverses and cells do without."""
+    for kernel in compiled[:4]:
+        assert "div.full" not in kernel["code"] and 0 < kernel["code"].count("div.rn.f32") <= 8
+
+
 def test_half_precision_is_multiplied_by_the_tensor_cores_and_float32_is_not(compiled: list[dict]) -> None:
     half, single = (kernel["code"] for kernel in compiled[4:])
     assert "wgmma" in half and "cp.async" in half

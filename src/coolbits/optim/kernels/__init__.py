@@ -3,7 +3,11 @@
 Triton is optional. Where it is missing, only `available` is here; ask it before touching anything else.
 """
 
+import os
+import shutil
+import sysconfig
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -21,6 +25,13 @@ else:
 def available() -> bool:
     """Return whether the kernels run here: there are Triton and a GPU, or Triton's interpreter is on.
 
+    On a GPU Triton also takes a C compiler and Python's headers, with which it makes launchers, once a machine.
+
     The interpreter (TRITON_INTERPRET=1 when Triton is first imported) runs them on CPU tensors, for tests: slowly.
     """
-    return INTERPRETED or (find_spec("triton") is not None and torch.cuda.is_available())
+    return INTERPRETED or (find_spec("triton") is not None and torch.cuda.is_available() and _makes_launchers())
+
+
+def _makes_launchers() -> bool:
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return any(map(shutil.which, compilers)) and (Path(sysconfig.get_path("include")) / "Python.h").is_file()

@@ -11,9 +11,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from coolbits.optim.kernels.cells import CELLS, LEAST
 from coolbits.optim.kernels.launch import Table
 
 _ROUNDING = tl.constexpr(12582912.0)  # 1.5 * 2**23
+_SIGNED_CELLS, _UNSIGNED_CELLS = (tl.constexpr(float(CELLS[signed])) for signed in (True, False))
+_LEAST = tl.constexpr(LEAST)
+
+
+class Book(NamedTuple):
+    """What dynamic codes are looked up in: see `cells.py`."""
+
+    entries: Tensor  # float32 [256]
+    cells: Tensor  # int32 [1024]
 
 
 class State(NamedTuple):
@@ -21,7 +31,7 @@ class State(NamedTuple):
 
     codes: Table
     scales: Table
-    book: Tensor | None  # of dynamic codes, float32 [513]: 256 entries; -inf, the 255 midpoints between them, inf
+    book: Book | None  # of dynamic codes
     signed: tl.constexpr
 
 
@@ -65,7 +75,7 @@ def read_state(state, tile, masks):
     if state.book is None:
         values = codes.to(tl.float32) * tl.div_rn(scales, 127.0 if state.signed else 255.0)[:, None]
     else:
-        values = tl.load(state.book + codes.to(tl.int32)) * scales[:, None]
+        values = tl.load(state.book.entries + codes.to(tl.int32)) * scales[:, None]
     return values
 
 
@@ -79,7 +89,8 @@ def write_state(state, tile, masks, values):
     if masks is not None:
         values = tl.where(masks.elements, values, 0.0)
     # Magnitudes of floats are ordered as their bits are: NaN comes out on top, and warps reduce integers in hardware.
-    scales = tl.max(tl.abs(values).to(tl.int32, bitcast=True), axis=1).to(tl.float32, bitcast=True)
+    sizes = tl.abs(values) if state.signed else values
+    scales = tl.max(sizes.to(tl.int32, bitcast=True), axis=1).to(tl.float32, bitcast=True)
     pointers = _address(state.scales, tile.tensor, tile.block) + tile.rows
     tl.store(pointers, scales, mask=None if masks is None else masks.blocks)
     # One division a block: its scale is lifted, as the inverse of a denormal overflows.
@@ -87,9 +98,9 @@ def write_state(state, tile, masks, values):
     inverse = tl.div_rn(1.0, tl.where(scales == 0, 1.0, scales * lift))
     ratios = values * lift[:, None] * inverse[:, None]
     if state.book is None:
-        codes = _low_byte(ratios * (127.0 if state.signed else 255.0))
+        codes = _low_bits(ratios * (127.0 if state.signed else 255.0))
     else:
-        codes = _nearest(ratios, state.book, state.signed)
+        codes = _nearest(ratios, state.book.cells, state.signed)
     write(state.codes, tile, masks, codes)
 
 
@@ -116,30 +127,19 @@ def _address(table, tensor, start):
 
 
 @triton.jit
-def _low_byte(values):
-    """Return integers whose lowest 8 bits are the integer nearest to each value, half to even, in two's complement."""
+def _low_bits(values):
+    """Return integers whose lowest bits are the integer nearest to each value, half to even, in two's complement."""
     return (values + _ROUNDING).to(tl.int32, bitcast=True)
 
 
 @triton.jit
-def _nearest(ratios, book, signed: tl.constexpr):
-    """Return the index of the codebook's entry nearest to each ratio in [-1, 1], of two the lower: int32.
-
-    Of the magnitudes of decade d = 0..6, from 10^(d-7) to 10^(d-6), the entries are the middles of 2^d equal parts
-    (unsigned: 2^(d+1)). Counted from zero up, the entries' numbers so are a concave, piecewise linear function of the
-    magnitude: the least of seven lines. It tells which two entries a ratio is between, and a comparison with their
-    midpoint which one is nearer. Rounding errors of the lines do no harm: where they take a ratio beside an entry to
-    its other side, the comparison finds that same entry. One look-up in 1 KB, where binary search makes eight in turn.
-    """
-    magnitudes = tl.abs(ratios)
-    number = magnitudes * (1e6 * 10 / 9) + (8 / 9 - 1.0)  # less 1/2, so that rounding it is a floor
-    for decade in tl.static_range(1, 7):
-        line = magnitudes * (2**decade * 10.0 ** (6 - decade) * 10 / 9) + (2**decade * 8 / 9 - 1.0)
-        number = tl.minimum(number, line)
-    # The masks change nothing but NaN's index, which could point anywhere.
-    if signed:
-        sign = ratios.to(tl.int32, bitcast=True) >> 31  # 0 or -1, for which x ^ sign is x or -1 - x
-        below = 127 + ((_low_byte(number) & 127) ^ sign)
-    else:
-        below = _low_byte(2.0 * number) & 255
-    return below + (ratios > tl.load(book + 257 + below)).to(tl.int32)
+def _nearest(ratios, cells, signed: tl.constexpr):
+    """Return integers whose lowest 8 bits are the index of the codebook's entry nearest to each ratio in [-1, 1], of
+    two the lower: how and why exactly, see `cells.py`. The masks change nothing but what comes of NaN."""
+    sizes = tl.maximum(tl.abs(ratios) if signed else ratios, _LEAST)
+    number = tl.sqrt(tl.sqrt(sizes)) * (_SIGNED_CELLS if signed else _UNSIGNED_CELLS)
+    turn = ratios.to(tl.int32, bitcast=True) >> 31 if signed else 0  # 0 or -1, for which x ^ turn is x or -1 - x
+    cell = tl.load(cells + ((_low_bits(number) ^ turn) & 1023))
+    order = sizes.to(tl.int32, bitcast=True) ^ turn
+    above = (cell - (order << 8)).to(tl.uint32, bitcast=True) >> 31
+    return cell + above.to(tl.int32, bitcast=True)

@@ -16,11 +16,14 @@ from torch import Tensor
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 # Elements of a program's tile, if its blocks are not larger. 8 for each of 256 threads are two vector loads of 16 bytes
-# a thread and tensor. Adam then takes 76 to 92 registers a thread (sm_90) and three programs share a multiprocessor,
-# with 60 KB of loads under way; 16 for each of 128 threads take 114 to 137, and spill with small blocks.
+# a thread and tensor. Adam would take up to 98 registers a thread (sm_90), and does with 80: so three programs share a
+# multiprocessor, with 60 KB of loads under way. With 16 for each of 128 threads there are a sixth fewer instructions,
+# but 127 to 168 registers, which leaves room for half as many threads.
 _TILE_ELEMENTS = 2048
 _ELEMENTS_PER_THREAD = 8
 _MAX_WARPS = 32
+_REGISTERS = 80
+_REGISTERS_PER_LANE = 2048  # of a multiprocessor, for all its warps
 
 _DTYPES = {
     torch.float32: tl.float32,
@@ -41,6 +44,11 @@ class Shape(NamedTuple):
     def warps(self) -> int:
         """Warps (of 32 threads) of a program."""
         return min(max(self.rows * self.columns // (32 * _ELEMENTS_PER_THREAD), 1), _MAX_WARPS)
+
+    @property
+    def registers(self) -> int:
+        """Registers that a thread of Adam may take: 32 warps have 64 each."""
+        return min(_REGISTERS, _REGISTERS_PER_LANE // self.warps)
 
 
 class Tiles(NamedTuple):

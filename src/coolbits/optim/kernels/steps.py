@@ -10,9 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from coolbits.optim.adam import Adam
-from coolbits.optim.codebook import dynamic_codebook, middles
+from coolbits.optim.codebook import dynamic_codebook
 from coolbits.optim.codecs import Blockwise, Parts
-from coolbits.optim.kernels.blocks import State
+from coolbits.optim.kernels.blocks import Book, State
+from coolbits.optim.kernels.cells import cells
 from coolbits.optim.kernels.launch import Shape, Table, require, table, tile_shape, tiles
 from coolbits.optim.kernels.updates import (
     AdamNumbers,
@@ -63,7 +64,9 @@ def adam_step(
     # Minus the corrections 1 - beta ** step, in float64: at first they are small.
     corrections = torch.expm1(step.double() * _log_betas(rule.beta1, rule.beta2, step.device))
     with torch.cuda.device_of(weights[0]):
-        adam_kernel[plan.owner.shape](tables, plan, corrections, numbers, *shape, num_warps=shape.warps)
+        adam_kernel[plan.owner.shape](
+            tables, plan, corrections, numbers, *shape, num_warps=shape.warps, maxnreg=shape.registers
+        )
 
 
 def sgd_step(
@@ -155,7 +158,6 @@ def _log_betas(beta1: float, beta2: float, device: torch.device) -> Tensor:
 
 
 @lru_cache
-def _book(signed: bool, device: torch.device) -> Tensor:
-    """Return the codebook's 256 entries, then -inf, the 255 middles between them, and inf: float32 [513]."""
-    infinity = torch.tensor([torch.inf])
-    return torch.cat([dynamic_codebook(signed), -infinity, middles(signed), infinity]).to(device)
+def _book(signed: bool, device: torch.device) -> Book:
+    """Return what dynamic codes are looked up in."""
+    return Book(dynamic_codebook(signed).to(device), cells(signed).to(device))

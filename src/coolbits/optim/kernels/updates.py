@@ -9,8 +9,15 @@ Bytes moved per element (block 2048; a block's scale adds 0.002 a state and dire
 | momentum_step | gradient 4, codes 1 | direction 4, codes 1 | 10 | 12, with nesterov 16 |
 
 With bfloat16 gradients 2 less. An H200 has time for about 100 instructions an element while its memory delivers Adam's
-16 bytes; compiled for sm_90, linear codes take about 75 and dynamic codes 130 (which is why finding an entry is
-arithmetic, see `blocks.py`), momentum 35 to 40. Checked in Triton's interpreter; not yet timed on a GPU.
+16 bytes, half of them at the integer pipe. Compiled for sm_90, a whole tile of Adam takes (at that pipe in brackets):
+
+| codes | block 2048 | block 256 |
+|---|---|---|
+| linear | 60 (14) | 75 (19) |
+| dynamic | 80 (28) | 91 (30) |
+
+momentum 30 to 51 (7 to 19). A warp's look-ups are in 8 lines of the L1 cache at most when it decodes, in 32 when it
+encodes. Checked in Triton's interpreter; not yet timed on a GPU.
 """
 
 from typing import NamedTuple
@@ -62,8 +69,9 @@ class MomentumTables(NamedTuple):
 @triton.jit
 def adam_kernel(tables, plan, corrections, numbers, ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
     """Update one tile: `corrections` are minus Adam's 1 - beta ** step, float64 [2]."""
-    step_size = numbers.lr / -tl.load(corrections).to(tl.float32)
-    inverse_root = 1.0 / tl.sqrt(-tl.load(corrections + 1).to(tl.float32))
+    inverse = tl.rsqrt(-tl.load(corrections).to(tl.float32))
+    step_size = numbers.lr * inverse * inverse
+    inverse_root = tl.rsqrt(-tl.load(corrections + 1).to(tl.float32))
     tile, masks, whole = locate(plan, ROWS, BLOCK, COLUMNS)
     if whole:
         _adam_tile(tables, tile, None, step_size, inverse_root, numbers)
@@ -77,8 +85,9 @@ def _adam_tile(tables, tile, masks, step_size, inverse_root, numbers):
     weight = read(tables.weights, tile, masks)
     average = numbers.beta1 * read_state(tables.exp_avg, tile, masks) + numbers.rest1 * gradient
     square = numbers.beta2 * read_state(tables.exp_avg_sq, tile, masks) + numbers.rest2 * gradient * gradient
-    change = step_size * average / (tl.sqrt(square) * inverse_root + numbers.eps)
-    write(tables.weights, tile, masks, numbers.shrink * weight - change)
+    # The inverse of a square root takes one instruction, a division nine.
+    inverse = tl.rsqrt(tl.sqrt(square) * inverse_root + numbers.eps)
+    write(tables.weights, tile, masks, numbers.shrink * weight - step_size * average * inverse * inverse)
     write_state(tables.exp_avg, tile, masks, average)
     write_state(tables.exp_avg_sq, tile, masks, square)
 
