@@ -73,6 +73,13 @@ def test_bars_say_their_saving_and_models_can_be_chosen(tables: dict[str, pd.Dat
         plot("memory").draw(tables, {"models": ["gpt-9"]})
 
 
+def test_a_caption_says_how_many_models_have_no_panel(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["memory"]
+    six = pd.concat([table[table.model == "micro-neox"].assign(model=name) for name in "abcdef"], ignore_index=True)
+    assert "; 1 more model left out)" in plot("memory").caption({"memory": six}, {}, SCALE)
+    assert "left out" not in plot("memory").caption({"memory": six}, {"models": list("abcde")}, SCALE)
+
+
 def test_the_widths_of_a_bars_pieces_add_up_to_its_bytes(tables: dict[str, pd.DataFrame]) -> None:
     rows = tables["memory"].query("model == 'pythia-70m'")
     bars = plot("memory").draw(tables, {"models": ["pythia-70m"]}).axes[0]
@@ -89,6 +96,29 @@ def test_the_caption_counts_the_bounds_that_hold(tables: dict[str, pd.DataFrame]
     assert f"{checked} of {checked} bounds hold" in plot("theory").caption({"theory": theory}, {}, SCALE)
     theory.loc[theory.holds.notna().idxmax(), "holds"] = False
     assert f"{checked - 1} of {checked} bounds hold" in plot("theory").caption({"theory": theory}, {}, SCALE)
+
+
+def test_zeros_of_a_single_block_size_can_be_seen(tables: dict[str, pd.DataFrame]) -> None:
+    theory = tables["theory"]
+    one = theory[(theory.check != "adam") | (theory.block == 64)]
+    for rows, count in ((theory, 0), (one, 9)):  # three sources, three codecs
+        zeros = plot("theory").draw({"theory": rows}, {}).axes[1]
+        lines = [segment for bar in zeros.collections for segment in bar.get_segments()]
+        assert len(lines) == count and all(start[0] < 64 < end[0] for start, end in lines)
+
+
+def test_many_names_beside_a_line_stay_within_the_panel(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["memory"]
+    coded = table[table.optimizer != "AdamW-32"].assign(cut=0.75)
+    with theme():
+        figure = plot("memory").draw({"memory": coded}, {})
+        figure.draw_without_rendering()
+        savings = figure.axes[-1]
+    (names,) = savings.texts
+    assert len(names.get_text().splitlines()) == 4
+    assert names.get_window_extent().y1 <= savings.bbox.y1
+    alone = table[table.optimizer == "AdamW-32"]
+    assert plot("memory").draw({"memory": alone}, {}).get_figheight() > 1.5
 
 
 def test_training_runs_are_in_the_legend_only_if_there_are_some(tables: dict[str, pd.DataFrame]) -> None:

@@ -149,9 +149,16 @@ def test_landscapes_are_in_the_order_of_rates_and_of_one_seed(own: Tables) -> No
 def test_landscapes_of_chosen_runs_say_the_schedule_where_all_have_one_rate(own: Tables) -> None:
     titles = [panel.get_title() for panel in _panels(plot("landscape").draw(own, {"runs": "trunk"}))]
     assert titles == [f"cooldown, {tokens}M tokens" for tokens in (3.6, 6, 8.4, 10.8)]
-    assert "n = 4 models" in plot("landscape").caption(own, {"runs": ["trunk"]}, SCALE)
+    assert "n = 4 models of one seed. " in plot("landscape").caption(own, {"runs": ["trunk"]}, SCALE)
     with pytest.raises(CoolbitsError, match="figure landscape: the study has no"):
         plot("landscape").draw(own, {"runs": ["soup"]})
+
+
+def test_a_caption_says_how_many_landscapes_have_no_panel(own: Tables) -> None:
+    one_rate = own["landscape"].query("outcome == 'complete'").assign(peak_lr=0.01)
+    others = one_rate.trajectory.nunique() - 6
+    caption = plot("landscape").caption({"landscape": one_rate}, {}, SCALE)
+    assert f"n = 6 models of one seed ({others} more left out)." in caption
 
 
 def test_a_landscape_fills_its_panel_whatever_its_extent(own: Tables) -> None:

@@ -256,6 +256,75 @@ def test_a_caption_says_over_how_many_seeds_means_are(make_tables: Callable[[int
     assert "from 2 seeds, scored" in said(each) and "one seed each, so no spread over seeds is shown" in said(each)
 
 
+def test_seeds_in_several_orders_of_the_data_are_a_line_each(make_tables: Callable[[int], Tables]) -> None:
+    both = {name: _in_orders(table) for name, table in make_tables(3).items() if name in ("loss", "metrics", "tasks")}
+    for name in ("tokens", "averages", "tasks"):
+        with theme():
+            figure = plot(name).draw(both, {})
+        thin = [line for panel in figure.axes for line in panel.lines if line.get_linewidth() == 0.6]
+        assert all(np.all(np.diff(line.get_xdata()) > 0) for line in thin) and (thin or name == "tasks")
+        said = "mean over 2 seeds; thin lines and small marks: single seeds, each the mean over its orders of the data."
+        assert said in plot(name).caption(both, {}, SCALE)
+
+
+def test_one_seed_in_several_orders_has_a_mark_a_task(make_tables: Callable[[int], Tables]) -> None:
+    table = make_tables(3)["tasks"].assign(data_seed=lambda rows: rows.seed, seed=0)
+    with theme():
+        _, drop = plot("tasks").draw({"tasks": table}, {}).axes
+    bars = [segment for bar in drop.collections for segment in bar.get_segments()]
+    marks = [line for line in drop.lines if line.get_marker() not in ("None", "")]
+    assert len(bars) == len(marks) == 12  # three tasks, four kinds of models
+    assert "one seed, and the mean over its orders of the data, so no" in plot("tasks").caption(
+        {"tasks": table}, {}, ""
+    )
+
+
+def test_of_a_task_with_two_accuracies_the_plain_one_is_shown(make_tables: Callable[[int], Tables]) -> None:
+    table = make_tables(1)["tasks"]
+    shifted = {name: table[name] + 0.1 for name in ("value", "base_value", "relative_drop")}
+    both = pd.concat([table, table.assign(metric="acc_norm", **shifted)], ignore_index=True)
+    both.attrs = table.attrs
+    drawn = []
+    for rows in (table, both):
+        with theme():
+            panels = plot("tasks").draw({"tasks": rows}, {}).axes
+        drawn.append([line.get_xdata()[0] for panel in panels for line in panel.lines])
+    assert drawn[0] == drawn[1]
+    assert plot("tasks").caption({"tasks": both}, {}, "") == plot("tasks").caption({"tasks": table}, {}, "")
+
+
+@pytest.mark.parametrize("name", ["tokens", "peak-rate", "schedules", "averages", "optimizers"])
+def test_a_quantizer_whose_losses_are_not_finite_leaves_its_panels_empty_and_both_say_so(
+    name: str, make_tables: Callable[[int], Tables]
+) -> None:
+    tables = make_tables(1)
+    losses = tables["loss"].copy()
+    losses.loc[losses.quantizer == "gptq-w3", ["loss", "relative_error", "relative_low", "relative_high"]] = np.nan
+    lost = tables | {"loss": losses}
+    with theme():
+        figure = plot(name).draw(lost, {})
+    empty = [panel for panel in figure.axes if "no values" in [text.get_text() for text in panel.texts]]
+    assert len(empty) == {"tokens": 1, "peak-rate": 3, "schedules": 3, "averages": 2, "optimizers": 2}[name]
+    assert not any(len(panel.get_yticks()) for panel in empty)
+    text = plot(name).caption(lost, {}, SCALE)
+    count = text.partition(" n = ")[2].partition(" ")[0]
+    assert f"No marks of the quantized form of {count} of the models: its scores are not finite." in text
+    assert "not finite" not in plot(name).caption(tables, {}, SCALE)
+
+
+def test_of_a_model_whose_answers_are_no_accuracy_the_tick_remains(make_tables: Callable[[int], Tables]) -> None:
+    table = make_tables(1)["tasks"].copy()
+    lost = (table.quantizer == "gptq-w3") & (table.average == "soup")
+    table.loc[lost, ["value", "value_low", "value_high", "relative_drop"]] = np.nan
+    with theme():
+        accuracy, _ = plot("tasks").draw({"tasks": table}, {}).axes
+    ticks, marks = ([line for line in accuracy.lines if line.get_marker() == marker] for marker in "|P")
+    assert len(ticks) == 12 and np.isfinite([line.get_xdata()[0] for line in ticks]).all()
+    assert np.isnan([line.get_xdata()[0] for line in marks]).all()
+    text = plot("tasks").caption({"tasks": table}, {}, SCALE)
+    assert "No marks of the quantized form of 1 of the models: its scores are not finite." in text
+
+
 def test_at_equal_loss_a_run_is_pale_before_its_decay(make_tables: Callable[[int], Tables]) -> None:
     tables = make_tables(1)
     with theme():
@@ -267,7 +336,11 @@ def test_at_equal_loss_a_run_is_pale_before_its_decay(make_tables: Callable[[int
         drawn = [x for line in marks if same_color(line.get_color(), look.color) for x in line.get_xdata()]
         assert sorted(set(drawn)) == pytest.approx(sorted(rows.base_loss)) and len(rows) > 1
     assert "before the decay (c)" in _legend(figure)
-    assert "pale before its decay" in plot("optimizers").caption(tables, {}, SCALE)
+    text = plot("optimizers").caption(tables, {}, SCALE)
+    assert "pale before its decay" in text
+    assert "1 % of the steps; the highest losses, as of the first steps, are off the panel. b:" in text
+    several = plot("optimizers").caption(make_tables(3), {}, SCALE)
+    assert "1 % of the steps, means without single seeds; the highest" in several
 
 
 def test_where_only_ends_were_scored_nothing_is_pale(make_tables: Callable[[int], Tables]) -> None:
@@ -458,6 +531,13 @@ def test_panels_stand_in_rows_of_three_and_four_in_two_rows(count: int, columns:
     figure, axes, across = style.grid(count, height=2.0, above=0.5)
     assert len(axes) == len(figure.axes) == count and across == columns
     assert figure.get_figheight() == 2.0 * rows + 0.5
+
+
+def _in_orders(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of three seeds as one of two, the first of which was trained in two orders of the data."""
+    orders = table.assign(data_seed=table.seed, seed=table.seed.where(table.seed != 2, 0))
+    orders.attrs = table.attrs
+    return orders
 
 
 def _two_orders(tables: Tables, shift: float) -> Tables:

@@ -101,6 +101,15 @@ def test_every_variant_is_drawn_at_its_best_rate(seeds: int) -> None:
     assert "AdamW-8L 2" not in caption
 
 
+def test_fine_tunings_that_differ_in_beta2_are_other_settings() -> None:
+    """Not repeats of one, of which the mean is taken."""
+    one = tuned(2)
+    worse = one.assign(beta2=0.999, loss=one.loss + 1, trajectory=one.trajectory + "-999")
+    both = pd.concat([one.assign(beta2=0.95), worse], ignore_index=True)
+    captions = [plot("finetuning").caption({"finetuning": table}, {}, SCALE) for table in (one, both)]
+    assert captions[0] == captions[1]
+
+
 def test_a_study_in_which_nothing_diverged_has_no_crosses() -> None:
     tables = {"finetuning": tuned(2, loses=False)}
     assert "Crosses" not in plot("finetuning").caption(tables, {}, SCALE)

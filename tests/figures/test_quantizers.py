@@ -82,7 +82,7 @@ def test_tasks_of_a_quantizer_stand_above_each_other_in_its_row_with_their_inter
 
 def test_where_the_axis_turns_logarithmic_is_to_be_seen() -> None:
     (panel,) = panels({"loss": losses("smol")})
-    assert panel.get_xlabel() == "Quantization error (%), logarithmic above 1"
+    assert panel.get_xlabel() == "Quantization error (%),\nlogarithmic above 1"
     (shade,) = panel.patches
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == (-1, 1)
     assert -1 < panel.get_xlim()[0] < -0.11  # errors are there, and the shade moves no limit
@@ -125,6 +125,37 @@ def test_the_caption_says_n_intervals_and_what_has_no_mark() -> None:
         assert part in text
     assert "not finite: rtn-w2." in text and text.endswith("tiny.")
     assert "Hollow" not in text and "beginning" not in text
+
+
+def test_where_a_task_has_no_number_no_mean_is_drawn_and_the_caption_says_so() -> None:
+    table = tasks("smol")
+    lost = (table.quantizer == "rtn-w2") | ((table.quantizer == "rtn-w3") & (table.task == "piqa"))
+    table.loc[lost, [*bounds(0.0)]] = float("nan")
+    tables = {"loss": losses("smol"), "tasks": table}
+    (_, drop) = panels(tables)
+    assert [line.get_ydata()[0] for line in drop.lines if line.get_marker() == "|"] == [1, 2]  # gptq-w3 and w8a8
+    assert [text.get_text() for text in drop.figure.legends[0].get_texts()][:2] == ["piqa", "sciq"]
+    text = quantizers.caption(tables, {}, "tiny")
+    assert "and its mean, of quantizers that have all." in text
+    assert "No accuracy drop, since scores are not finite: rtn-w2 (piqa, sciq), rtn-w3 (piqa). tiny." in text
+    assert "No accuracy drop" not in quantizers.caption({"loss": losses("smol"), "tasks": tasks("smol")}, {}, "tiny")
+
+
+def test_a_task_without_a_plain_accuracy_is_shown_by_the_one_that_it_has() -> None:
+    table = tasks("smol")
+    table["metric"] = table.metric.mask(table.task == "sciq", "exact_match")
+    (_, drop) = panels({"loss": losses("smol"), "tasks": table})
+    assert [text.get_text() for text in drop.figure.legends[0].get_texts()][:2] == ["piqa", "sciq"]
+    assert marks(drop) == [(pytest.approx(place - 0.2), pytest.approx(20)) for place in range(len(ERRORS))]
+
+
+def test_labels_of_panels_beside_long_names_do_not_touch(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = {f"{name}-asymmetric-actorder-group-of-128-columns": error for name, error in ERRORS.items()}
+    monkeypatch.setitem(globals(), "ERRORS", long)
+    figure = panels({"loss": losses("smol", "other"), "tasks": tasks("smol", "other")})[0].figure
+    figure.draw_without_rendering()
+    left, right = (panel.xaxis.label.get_window_extent() for panel in figure.axes[:2])
+    assert left.x1 < right.x0 and right.x1 <= figure.bbox.width
 
 
 def test_the_caption_says_which_tasks_did_not_fit_the_context() -> None:

@@ -248,6 +248,47 @@ def test_an_evaluation_of_tasks_that_did_not_count_what_was_cut_is_refused(store
         _table(store, "tasks", [(old, None, {})])
 
 
+def _answers(store: Store, label: str, answers: dict[str, list[float]], **summary: Any) -> Node:
+    """Make an evaluation of tasks with these accuracies of their samples."""
+    rows = [(task, number, "acc", value) for task, values in answers.items() for number, value in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["task", "sample", "metric", "value"])
+    requests = {task: {"made": len(values), "cut": 0} for task, values in answers.items()}
+    return _artifact(store, "evaluation", label, {"samples.parquet": frame}, {"requests": requests} | summary)
+
+
+NUMBERS = ["value", "value_low", "value_high", "relative_drop", "relative_drop_low", "relative_drop_high"]
+
+
+def test_a_score_that_is_nan_leaves_its_task_without_numbers_and_all_else_as_it_is(store: Store) -> None:
+    base = _answers(store, "base", {"cloze": [1, 0, 1, 0], "choice": [1, 0, 0]})
+    good = _answers(store, "good", {"cloze": [1, 0, 0, 0], "choice": [0, 1, 0]})
+    lost = _answers(store, "lost", {"cloze": [1, np.nan, 0, 0], "choice": [0, 1, 0]})
+    rows = [(base, None, {}), (good, base, {"quantizer": "rtn-w3"}), (lost, base, {"quantizer": "rtn-w2"})]
+    table = _table(store, "tasks", rows).set_index(["quantizer", "task"])
+    assert table.loc[("rtn-w2", "cloze"), NUMBERS].isna().all()
+    assert table.loc[("rtn-w2", "cloze"), ["base_value", "samples", "outcome"]].tolist() == [0.5, 4, "complete"]
+    assert table.drop(("rtn-w2", "cloze"))[NUMBERS].notna().all(axis=None)
+    assert table.loc[("rtn-w3", "cloze"), "value"] == 0.25 and table.loc[("rtn-w2", "choice"), "value"] == 1 / 3
+
+
+@pytest.mark.parametrize("which", ["own", "base"])
+def test_answers_among_scores_that_are_not_finite_are_no_accuracy(store: Store, which: str) -> None:
+    """Of NaN the first choice is the best one, and the gold one as often as chance has it."""
+    answers = {"cloze": [1.0, 0.0, 0.0, 1.0]}
+    base = _answers(store, "base", answers, **({"non_finite": True} if which == "base" else {}))
+    own = _answers(store, "own", answers, **({"non_finite": True} if which == "own" else {}))
+    table = _table(store, "tasks", [(base, None, {}), (own, base, {"quantizer": "rtn-w2"})])
+    full, quantized = table.value.isna()
+    assert (full, quantized) == (which == "base", which == "own")
+    assert table.relative_drop.isna()[1] and table.outcome.tolist() == ["complete", "complete"]
+
+
+def test_a_sample_that_a_model_was_not_asked_is_an_error(store: Store) -> None:
+    few, many = (_answers(store, f"n{count}", {"cloze": [1.0] * count}) for count in (3, 4))
+    with pytest.raises(CoolbitsError, match="task cloze: the rows of the table were scored on different samples"):
+        _table(store, "tasks", [(few, None, {}), (many, None, {})])
+
+
 def test_fallbacks_are_in_the_rows_of_tasks(store: Store) -> None:
     made = _artifact(store, "quantized", "q", {}, {"modules": 8, "fallbacks": 2})
     base, own = _samples(store, "base", 1, 0.7), _samples(store, "own", 2, 0.6, quantized=made)

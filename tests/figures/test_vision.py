@@ -1,5 +1,6 @@
 """The vision table and its figure: from classifiers' files to rows, and what the picture and its caption say."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_the_figure_shows_every_variant_and_where_one_diverged(table):
     with theme():
         figure = vision.draw({"vision": table}, {})
     losses, _, ends = figure.axes
-    labels = [text.get_text() for text in ends.get_xticklabels()]
+    labels = [text.get_text() for text in ends.get_yticklabels()]
     assert labels == ["AdamW-32", "AdamW-8D", "AdamW-8L", "SGDM-32", "SGDM-8D", "SGDM-8L"]
     seeds = table.seed.nunique()
     crosses = [line for line in losses.lines if line.get_marker() == "x" and len(line.get_xdata())]
@@ -71,6 +72,18 @@ def test_the_figure_shows_every_variant_and_where_one_diverged(table):
     assert crosses[0].get_xdata()[0] == pytest.approx(LOST_AT / 22.5)
     thin = [line for line in losses.lines if line.get_linewidth() < 1 and line.get_marker() == "None"]
     assert len(thin) == (6 * seeds if seeds > 1 else 0)
+
+
+def test_names_of_many_variants_do_not_overlap_and_leave_the_panels_their_height():
+    kinds = [(kind, states) for kind in ("sgd", "adamw") for states in ("32", "8D", *(f"8D-b{2**n}" for n in range(8)))]
+    many = pd.concat([training(kind, states, 0, 0.03, 0.9) for kind, states in kinds], ignore_index=True)
+    with theme():
+        figure = vision.draw({"vision": many}, {})
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in figure.axes[2].get_yticklabels()), key=lambda box: box.y0)
+    assert len(boxes) == len(kinds)
+    assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
+    assert figure.axes[0].bbox.height > figure.bbox.height / 3
 
 
 def test_the_caption_says_n_rates_and_what_diverged(table):
@@ -165,4 +178,4 @@ def test_one_evaluation_has_a_mark_where_a_line_would_have_no_length():
 def test_where_no_run_came_to_its_end_the_last_panel_has_no_numbers():
     with theme():
         *_, ends = vision.draw({"vision": training("adamw", "8L", 0, 0.03, 0.9)}, {}).axes
-    assert not len(ends.get_yticks()) and [line.get_marker() for line in ends.lines] == ["x"]
+    assert not len(ends.get_xticks()) and [line.get_marker() for line in ends.lines] == ["x"]

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from coolbits.figures import crosses
 from coolbits.figures.marks import gathered, stand_for
-from coolbits.figures.style import ERROR, GREY, LOSS, Look, token_axis
+from coolbits.figures.style import ERROR, GREY, LOSS, Look, say_if_empty, token_axis
 
 _INTERVALS = {"relative_error": ("relative_low", "relative_high"), "absolute_error": ("absolute_low", "absolute_high")}
 PERCENT = {"relative_error": 100.0, "relative_drop": 100.0}
@@ -59,7 +59,7 @@ def views(
             crosses.make_room(panel)
         else:
             panel.set_xlabel(names[view.x])
-        if view == LOSSES:
+        if not say_if_empty(panel) and view == LOSSES:
             diagonal(panel)
         if view == ERROR_AT_LOSS:
             panel.invert_xaxis()
@@ -75,15 +75,14 @@ def run_curves(axes: Axes, rows: pd.DataFrame, view: View, look: Look) -> None:
 def curve(
     axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens", marked: bool = True, seeds: bool = True
 ) -> None:
-    """Draw `y` against `x` along training: one trajectory of each seed, mean on top; or, in a crowd, the mean alone."""
+    """Draw `y` against `x` along training: a line of each seed, mean on top; or, in a crowd, the mean alone."""
     rows = _finite(rows, x, y)
     if rows.empty:
         return
     mean = _mean(rows, x, y)
     style = {"color": look.color, "linestyle": look.line}
     if rows.seed.nunique() > 1:
-        for _, seed in rows.groupby("seed") if seeds else ():
-            along = seed.sort_values("tokens")
+        for along in _of_seeds(rows, x, y) if seeds else ():
             stand_for(axes.plot(*_xy(along, x, y), linewidth=0.6, alpha=0.5, **style), along)
     elif y in _INTERVALS and x == "tokens":
         low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
@@ -128,7 +127,8 @@ def points(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens"
     mean = _mean(rows, x, y, every_seed=False)
     if rows.seed.nunique() > 1:
         small = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
-        stand_for(axes.plot(*_xy(rows, x, y), look.marker, **small), rows)
+        single = pd.concat(_of_seeds(rows, x, y))
+        stand_for(axes.plot(*_xy(single, x, y), look.marker, **small), single)
     elif y in _INTERVALS:
         low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
         axes.vlines(mean[x].astype(float), low, high, color=look.color, linewidth=0.9)
@@ -213,6 +213,11 @@ def _mean(rows: pd.DataFrame, x: str, y: str, every_seed: bool = True) -> pd.Dat
     fallbacks = {"fallbacks": "max"} if "fallbacks" in rows and y != "base_loss" else {}
     mean = rows.groupby("tokens", as_index=False).agg({**numbers, **fallbacks, **gathered(rows), "seed": "nunique"})
     return mean[mean.seed == rows.seed.nunique()] if every_seed else mean
+
+
+def _of_seeds(rows: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:
+    """Return the points of each seed along training; of one that read the data in several orders their mean."""
+    return [_mean(seed, x, y) for _, seed in rows.groupby("seed")]
 
 
 def _xy(rows: pd.DataFrame, x: str, y: str) -> tuple[pd.Series, pd.Series]:

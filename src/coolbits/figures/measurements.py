@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.manifest import read_manifest
 from coolbits.resampling import Floats, percentiles, resampled_means
 from coolbits.study.recipes.results import Table
 
@@ -70,7 +71,8 @@ def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame
 def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
     """Return one row a task and metric: value, base value, relative accuracy drop, with intervals over samples.
 
-    The drop is (acc - acc_q) / (1 - acc) (paper A, section 3.2); a metric that is no accuracy has none (NaN).
+    The drop is (acc - acc_q) / (1 - acc) (paper A, section 3.2); a metric that is no accuracy has none (NaN). A model
+    that gave scores which are not finite keeps its rows, without numbers: lm-eval counts answers even among NaN.
     `cut_requests` of the `requests` of a task were longer than the model's context, and lost their beginning.
 
     Raises:
@@ -153,7 +155,7 @@ def _loss_columns(scored: Sequence[Mapping[str, np.ndarray]], recipe: Table) -> 
 def _task_columns(task: str, metric: str, group: pd.DataFrame, recipe: Table) -> pd.DataFrame:
     """Return estimates and intervals of one task and metric for every row that was scored on it."""
     own, base = (group.pivot(index="row", columns="sample", values=name) for name in ("value", "base"))
-    if own.isna().any(axis=None):
+    if len(group) < own.size:  # a value may be NaN, and its sample is there all the same
         raise CoolbitsError(f"task {task}: the rows of the table were scored on different samples; score all alike")
     value, base_value = (frame.to_numpy(np.float64).mean(axis=1) for frame in (own, base))
     drawn, base_drawn = (
@@ -207,7 +209,8 @@ def _samples(place: Path, cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
     if place not in cache:
         names = ["task", "metric", "sample", "value"]
         table = _read(place / "samples.parquet", names).select(names)
-        cache[place] = table.to_pandas().set_index(names[:3]).sort_index()
+        samples = table.to_pandas().set_index(names[:3]).sort_index()
+        cache[place] = samples.assign(value=np.nan) if read_manifest(place).summary.get("non_finite") else samples
     return cache[place]
 
 

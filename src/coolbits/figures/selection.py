@@ -81,6 +81,15 @@ def demand(figure: str, rows: pd.DataFrame, what: str) -> pd.DataFrame:
     return rows
 
 
+def accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one accuracy a task, `acc` before all others, those of models without a number included.
+
+    A metric of which no model has a relative drop is no accuracy, or one that leaves full precision no error.
+    """
+    known = table[table.groupby(["task", "metric"]).relative_drop.transform("count") > 0]
+    return known[known.metric == known.groupby("task").metric.transform("min")]
+
+
 def quantizer_label(rows: pd.DataFrame) -> str:
     """Return what a reader calls the rows' quantizer: `3-bit GPTQ`."""
     row = rows.iloc[0]
@@ -125,16 +134,21 @@ def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     if most > 1:
         several = f"{most}" if fewest == most else f"{fewest} to {most}"
         alone = f"; bands and bars, where there is one: {interval}" if fewest == 1 else ""
+        orders = ", each the mean over its orders of the data" if _has_orders(scored) else ""
         sentences.append(
-            f"Thick lines and large marks: mean over {several} seeds; thin lines and small marks: single seeds{alone}."
+            f"Thick lines and large marks: mean over {several} seeds; thin lines and small marks: single seeds{orders}"
+            f"{alone}."
         )
     else:
+        orders = ", and the mean over its orders of the data" if _has_orders(scored) else ""
         sentences.append(
-            f"Bands and bars: {interval}, base and quantized model paired; one seed{' each' * (seeds > 1)}, so no "
-            "spread over seeds is shown."
+            f"Bands and bars: {interval}, base and quantized model paired; one seed{' each' * (seeds > 1)}{orders}, so "
+            "no spread over seeds is shown."
         )
     if (rows.outcome == "diverged").any():
         sentences.append("Crosses: where a run diverged.")
+    if lost := len(of_each_model(scored[scored["relative_drop" if "task" in rows else "relative_error"].isna()])):
+        sentences.append(f"No marks of the quantized form of {lost} of the models: its scores are not finite.")
     return " ".join(sentences) + fallback_note(rows)
 
 
@@ -151,6 +165,14 @@ def _seeds_of_means(scored: pd.DataFrame) -> tuple[int, int]:
     ]
     every = pd.concat(counts)
     return (int(every.min()), int(every.max())) if len(every) else (1, 1)
+
+
+def _has_orders(scored: pd.DataFrame) -> bool:
+    """Return whether runs of one seed, alike in all else, read the data in several orders."""
+    if "data_seed" not in scored:
+        return False
+    ends = scored[scored.final.astype(bool) & (scored.source == "checkpoint")]
+    return bool((ends.groupby([*SETTING, *_HORIZON, "seed"], dropna=False).data_seed.nunique() > 1).any())
 
 
 def samples_note(rows: pd.DataFrame) -> str:

@@ -22,6 +22,7 @@ from string import ascii_lowercase
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -215,6 +216,20 @@ def token_axis(axes: Axes, label: str = "Training tokens", logarithmic: bool = F
         axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: si(round(tokens)) if tokens else "0"))
     axes.set_xlabel(label)
+
+
+def say_if_empty(axes: Axes) -> bool:
+    """Write in a panel in which nothing has a height that it has no values, in place of ticks; return whether it is so.
+
+    Ticks of an x axis on which something lies, a cross or a learning rate, stay.
+    """
+    if np.isfinite(axes.dataLim.y0):
+        return False
+    axes.set_yticks([])
+    if not any(np.isfinite(panel.dataLim.x0) for panel in axes.get_shared_x_axes().get_siblings(axes)):
+        axes.set_xticks([])
+    axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=GREY)
+    return True
 
 
 def legend(figure: Figure, handles: Sequence[Artist], title: str = "") -> None:

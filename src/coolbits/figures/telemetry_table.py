@@ -14,8 +14,8 @@ _TYPES = {"step": "Int64", "tokens": "Int64", "outcome": "str", "diverged_step":
 def telemetry(measured: Sequence[Measurement]) -> pd.DataFrame:
     """Return what was measured inside the optimizer along every row's trajectory, up to its checkpoint.
 
-    Column `row` counts the rows of the recipe from 0. A trajectory that diverged keeps what was measured before; one
-    that diverged before anything was has one row that says so.
+    Column `row` counts the rows of the recipe from 0. One that diverged keeps what was measured until that was
+    noticed; one of which nothing was has one row that says so.
 
     Raises:
         CoolbitsError: if a checkpoint has no telemetry, though its trajectory did not diverge.

@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 from coolbits.figures import crosses, drawing, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label, variant_looks
+from coolbits.rows import TUNED
 from coolbits.study.optimizer_names import display_name
 
 NAME = "finetuning"
 _LOSS = "oss on held-out answers"
 _UNIT = "(nats per token)"
-_SETTING = ["peak_lr", "weight_decay"]
 _MARGIN = 0.05  # share of the losses shown
 
 
@@ -54,12 +54,11 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     died = f" Crosses: {lost} fine-tuning{'s' * (lost > 1)} diverged." if lost else ""
     start = rows[rows.step == 0].loss.mean()
     return (
-        f"Supervised fine-tuning ({', '.join(rows.run.unique())}), each variant at the peak rate with the lowest final "
-        f"loss among those tried ({settings}). a: loss on held-out answers over the updates, from {start:.3f} nats a "
-        f"token before the first. b: the same at the end; means, and answers predicted whole: {finals or 'none'}. "
-        f"n = {count} "
-        f"fine-tunings, {len(seeds)} seed{'s' * (len(seeds) > 1)}; thick lines and large marks: means, thin lines and "
-        f"small marks: single fine-tunings.{died} {scale}."
+        f"Supervised fine-tuning ({', '.join(rows.run.unique())}), each variant at the setting of lowest final loss "
+        f"among those tried (peak rates: {settings}). a: loss on held-out answers over the updates, from {start:.3f} "
+        f"nats a token before the first. b: the same at the end; means, and answers predicted whole: "
+        f"{finals or 'none'}. n = {count} fine-tuning{'s' * (count > 1)}, {len(seeds)} seed{'s' * (len(seeds) > 1)}; "
+        f"thick lines and large marks: means, thin lines and small marks: single fine-tunings.{died} {scale}."
     )
 
 
@@ -77,10 +76,12 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     pairs = zip(rows.optimizer, rows.states, strict=True)
     rows = rows.assign(variant=[display_name(kind, states) for kind, states in pairs])
     # A setting in which some diverged has no final loss there; those in which none did come first.
-    ends = rows.assign(final_loss=rows.loss.where(rows["last"]), lost=rows.outcome == "diverged")
-    found = ends.groupby(["variant", *_SETTING])[["lost", "final_loss"]].mean().reset_index()
+    ends = rows.sort_values("step").drop_duplicates("trajectory", keep="last")
+    ends = ends.assign(final_loss=ends.loss.where(ends["last"]), lost=ends.outcome == "diverged")
+    tuned = ["variant", *TUNED]
+    found = ends.groupby(tuned, dropna=False)[["lost", "final_loss"]].mean().reset_index()
     best = found.sort_values(["lost", "final_loss"], kind="stable").drop_duplicates("variant")
-    return rows.merge(best[["variant", *_SETTING]], on=["variant", *_SETTING])
+    return rows.merge(best[tuned], on=tuned)
 
 
 def _looks(rows: pd.DataFrame) -> dict[str, style.Look]:

@@ -56,6 +56,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     table = _rows(tables, options)
     models = table.drop_duplicates(_MODEL)
     points = len(table) // len(models)
+    others = len(_models(tables, options)[1]) - len(models)
+    left_out = f" ({others} more left out)" if others else ""
     cosine = models.cosine.abs().max()
     return (
         "Held-out loss on the plane through a checkpoint at the end of training (circle, the origin), the checkpoint "
@@ -63,12 +65,18 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"Axes: Euclidean distances in the space of weights along the two differences, whose cosine is at most "
         f"{cosine:.2g}; {points} points a panel, {_axes(table)} and one scale of colours for all. "
         f"{selection.setting_label(models, rate=models.peak_lr.nunique() == 1)}. n = {len(models)} models of one "
-        f"seed.{selection.fallback_note(models)} {scale}."
+        f"seed{left_out}.{selection.fallback_note(models)} {scale}."
     )
 
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
-    """Return the grids of the models to draw, of the first seed, by peak rate and tokens."""
+    """Return the grids of the models to draw, the first of those there are."""
+    whole, models = _models(tables, options)
+    return models[:_MOST].merge(whole.drop_duplicates([*_MODEL, "x", "y"]), on=_MODEL)
+
+
+def _models(tables: Tables, options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return all grids of the first seed, and of which models they can be drawn, by peak rate and tokens."""
     (table,) = selection.of_quantizers(NAME, tables["landscape"], options)
     if "runs" in options:
         table = table[table.run.isin(selection.names_in(options["runs"]))]
@@ -81,8 +89,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     counts = ends.groupby(_ALIKE, dropna=False).peak_lr.nunique()
     if len(counts) and counts.max() > 1:
         models = of_setting(ends, largest_group(counts))
-    models = models.sort_values(["peak_lr", "tokens"], kind="stable")[:_MOST]
-    return models[_MODEL].merge(whole.drop_duplicates([*_MODEL, "x", "y"]), on=_MODEL)
+    return whole, models.sort_values(["peak_lr", "tokens"], kind="stable")[_MODEL]
 
 
 def _title(model: pd.Series, one_rate: bool) -> str:

@@ -18,6 +18,9 @@ _CODED = 0.45  # opacity of what is stored in codes
 _LEAST = 0.001  # share; a smaller saving is none
 _ALIKE = 0.01  # share; savings no further apart share a line
 _MOST = 5
+_ROW, _NAME = 0.15, 0.125  # inches of an optimizer's bar, of its name beside a line
+_FEWEST_ROWS = 5
+_LEAST_TOP = 119  # percent
 _BAR = ["model", "optimizer"]
 
 
@@ -25,12 +28,13 @@ def draw(tables: Tables, options: Options) -> Figure:
     """Draw stacked bars, a panel a model and a bar an optimizer, and last what each optimizer saves by model size."""
     table = _rows(tables, options)
     models, optimizers = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.optimizer))
-    figure, (*panels, savings), columns = style.grid(len(models) + 1, 0.6 + 0.15 * len(optimizers), above=0.35)
+    rows = max(_FEWEST_ROWS, len(optimizers))
+    figure, (*panels, savings), columns = style.grid(len(models) + 1, 0.6 + _ROW * rows, above=0.35)
     for place, (panel, model) in enumerate(zip(panels, models, strict=True)):
         _bars(panel, table[table.model == model], optimizers)
         panel.set_title(model)
         panel.tick_params(labelleft=place % columns == 0)
-    _savings(savings, table)
+    _savings(savings, table, name_height=_NAME / (_ROW * rows))
     patches = [Patch(color=look.color, label=look.label) for look in style.PLACES.values()]
     style.legend(figure, [*patches, Patch(color=style.GREY, alpha=_CODED, label="stored in 8 bits")])
     return figure
@@ -40,24 +44,33 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is counted and what is exempt."""
     table = _rows(tables, options)
     counts = table.groupby("model", sort=False).parameters.first()
+    others = _chosen(tables, options).model.nunique() - len(counts)
+    left_out = f"; {others} more model{'s' * (others > 1)} left out" if others else ""
     sizes = ", ".join(f"{model} {si(int(count))}" for model, count in counts.items())
     exempt = (table.groupby(_BAR).exempt_bytes.sum() / table.groupby(_BAR).total_bytes.first()).max()
     return (
-        f"Bytes of optimizer states, counted on real optimizers of whole models (parameters: {sizes}). Bars: all "
-        "states, in GiB; behind them the saving against the same optimizer with float32 states. Pale: 8-bit codes and "
-        "their float32 scales. Last panel: the saving by model size. Tensors too small for codes stay float32 and are "
-        f"counted: at most {100 * exempt:.1g} % of an optimizer's bytes. {scale}."
+        f"Bytes of optimizer states, counted on real optimizers of whole models (parameters: {sizes}{left_out}). Bars: "
+        "all states, in GiB; behind them the saving against the same optimizer with float32 states. Pale: 8-bit codes "
+        "and their float32 scales. Last panel: the saving by model size. Tensors too small for codes stay float32 and "
+        f"are counted: at most {100 * exempt:.1g} % of an optimizer's bytes. {scale}."
     )
 
 
 def _rows(tables: Tables, options: Options) -> pd.DataFrame:
+    """Return the first of the models asked for, as many as there are panels."""
+    table = _chosen(tables, options)
+    return table[table.model.isin(list(dict.fromkeys(table.model))[:_MOST])]
+
+
+def _chosen(tables: Tables, options: Options) -> pd.DataFrame:
+    """Return the models and optimizers asked for."""
     check_options(NAME, options)
     table = tables["memory"]
     for column, key in (("model", "models"), ("optimizer", "optimizers")):
         if options.get(key):
             wanted = [options[key]] if isinstance(options[key], str) else list(options[key])
             table = demand(NAME, table[table[column].isin(wanted)], f"{key} {', '.join(wanted)} in its analysis")
-    return table[table.model.isin(list(dict.fromkeys(table.model))[:_MOST])]
+    return table
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
@@ -95,8 +108,11 @@ def _segment(
     return left + width
 
 
-def _savings(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw the saving of the optimizers with 8-bit states against model size; those that save alike share a line."""
+def _savings(axes: Axes, table: pd.DataFrame, name_height: float) -> None:
+    """Draw the saving of the optimizers with 8-bit states against model size; those that save alike share a line.
+
+    A name beside its line takes the share `name_height` of the panel's height.
+    """
     bars = table.drop_duplicates(_BAR)
     saved = bars[bars.cut > _LEAST].pivot(index="parameters", columns="optimizer", values="cut")
     order = [name for name in dict.fromkeys(bars.optimizer) if name in saved]
@@ -108,11 +124,14 @@ def _savings(axes: Axes, table: pd.DataFrame) -> None:
                 break
         else:
             alike.append([optimizer])
+    top = float(_LEAST_TOP)
     for place, names in enumerate(alike):
         line = 100 * saved[names[0]]
         marks = axes.plot(line.index.astype(float), line, marker="osD^v"[place % 5], color=str(0.25 * (place % 3)))
         stand_for(marks, bars[bars.optimizer.isin(names)], by="parameters")
         above = line.iloc[0] > 50
+        if above:
+            top = max(top, float(line.iloc[0]) / (1 - min((len(names) + 1) * name_height, 0.8)))
         position = (line.index[0], line.iloc[0]) if above else (line.index[-1], line.iloc[-1])
         axes.annotate(
             "\n".join(names),
@@ -124,7 +143,7 @@ def _savings(axes: Axes, table: pd.DataFrame) -> None:
             fontsize=7,
         )
     sizes = sorted(set(bars.parameters))
-    axes.set(xscale="log", xlabel="Parameters", ylabel="Saved (%)", ylim=(0, 119))
+    axes.set(xscale="log", xlabel="Parameters", ylabel="Saved (%)", ylim=(0, top))
     axes.set_yticks(range(0, 101, 25))
     axes.set_xticks([float(size) for size in sizes], [si(int(size)) for size in sizes], rotation=30)
     axes.minorticks_off()

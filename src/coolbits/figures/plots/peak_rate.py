@@ -26,12 +26,12 @@ def draw(tables: Tables, options: Options) -> Figure:
         for rate, color, marker in zip(rates, style.shades(len(rates)), "osD^vP<>" * len(rates), strict=False)
     ]
     groups = [(look, rows[rows.peak_lr == rate]) for rate, look in zip(rates, looks, strict=True)]
-    shown = (drawing.ERROR_ALONG, drawing.LOSSES, drawing.ERROR_AT_LOSS)
-    drawing.views(axes, shown, groups, selection.quantizer_label(rows))
     starts = rows.branch_tokens.dropna()
     if starts.nunique() == 1:
         axes[0].axvspan(float(starts.iloc[0]), float(rows.tokens.max()), color="0.93", zorder=0)
         axes[0].annotate("decay", (float(starts.iloc[0]), 0.02), xycoords=("data", "axes fraction"), color=style.GREY)
+    shown = (drawing.ERROR_ALONG, drawing.LOSSES, drawing.ERROR_AT_LOSS)
+    drawing.views(axes, shown, groups, selection.quantizer_label(rows))
     style.legend(figure, drawing.handles(looks) + drawing.notes(rows), title="Peak learning rate")
     return figure
 

@@ -10,7 +10,15 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from coolbits.figures import drawing, style
 from coolbits.figures.marks import stand_for
-from coolbits.figures.selection import Options, Tables, check_options, demand, fallback_note, samples_note
+from coolbits.figures.selection import (
+    Options,
+    Tables,
+    accuracies,
+    check_options,
+    demand,
+    fallback_note,
+    samples_note,
+)
 from coolbits.figures.style import Look
 from coolbits.study.units import si
 
@@ -31,7 +39,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     tasks = {} if drops is None else _looks(drops)
     columns = min(_COLUMNS, kinds * len(models))
     rows = ceil(kinds * len(models) / columns)
-    figure, panels = style.panels(columns, rows=rows, height=rows * (0.7 + len(names) * _row_height(len(tasks))))
+    figure, panels = style.panels(columns, rows=rows, height=rows * (0.85 + len(names) * _row_height(len(tasks))))
     for place, model in enumerate(models):
         loss, *accuracy = _of_model(panels, place, kinds, len(models))
         loss.set_title(model)
@@ -75,34 +83,40 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     ]
     if drops is not None:
         parts.append(
-            "Relative accuracy drop (acc - acc_q) / (1 - acc) by task, bars: the same over samples; and its mean. "
-            f"{samples_note(drops)}"
+            "Relative accuracy drop (acc - acc_q) / (1 - acc) by task, bars: the same over samples; and its mean, of "
+            f"quantizers that have all. {samples_note(drops)}"
         )
     parts[-1] += fallback_note(errors if drops is None else pd.concat([errors, drops]))
     if lost := sorted(set(errors[errors.relative_error.isna()].quantizer)):
         parts.append(f"No mark, since the loss is not finite: {', '.join(lost)}.")
+    if drops is not None and (silent := drops[drops.relative_drop.isna()]).size:
+        tasks = silent.groupby("quantizer").task.unique()
+        named = ", ".join(f"{name} ({', '.join(own)})" for name, own in tasks.items())
+        parts.append(f"No accuracy drop, since scores are not finite: {named}.")
     return " ".join([*parts, f"{scale}."])
 
 
 def _errors(tables: Tables, options: Options) -> pd.DataFrame:
     check_options(NAME, options)
-    return _chosen(demand(NAME, tables["loss"], "loss evaluations"), options)
+    rows = _chosen(demand(NAME, tables["loss"], "loss evaluations"), options)
+    return demand(NAME, rows, "quantized pretrained model")
 
 
 def _drops(tables: Tables, options: Options) -> pd.DataFrame | None:
-    """Return the rows of accuracies, if the study asks tasks."""
+    """Return the rows of accuracies, if the study asks tasks; of a model without an error there is none to lose."""
     if "tasks" not in tables:
         return None
     table = tables["tasks"]
-    return _chosen(table[(table.metric == "acc") & table.relative_drop.notna()], options)
+    rows = accuracies(table)
+    rows = _chosen(rows[rows.outcome == "complete"], options)
+    return rows if len(rows) else None
 
 
 def _chosen(table: pd.DataFrame, options: Options) -> pd.DataFrame:
     """Return the quantized forms of the models of the option `runs`, by default all pretrained ones."""
     rows = table[(table.quantizer != "none") & table.final.astype(bool)]
     rows = rows[rows.run.isin(options["runs"])] if "runs" in options else rows[rows.source == "pretrained"]
-    rows = rows[rows.quantizer.isin(options["quantizers"])] if "quantizers" in options else rows
-    return demand(NAME, rows, "quantized pretrained model")
+    return rows[rows.quantizer.isin(options["quantizers"])] if "quantizers" in options else rows
 
 
 def _of_model(panels: Sequence[Axes], place: int, kinds: int, models: int) -> Sequence[Axes]:
@@ -139,7 +153,7 @@ def _loss(panel: Axes, rows: pd.DataFrame, names: list[str], wide: bool) -> None
     limits = panel.get_xlim()
     panel.axvspan(-_LINEAR, _LINEAR, color=_EDGE, alpha=0.4, linewidth=0, zorder=0)
     panel.set(xlim=limits)
-    panel.set_xlabel(f"{style.ERROR}, logarithmic above {_LINEAR:g}")
+    panel.set_xlabel(f"{style.ERROR},\nlogarithmic above {_LINEAR:g}")  # beside long names the panel is narrow
 
 
 def _row_height(tasks: int) -> float:
@@ -151,8 +165,9 @@ def _accuracy(panel: Axes, rows: pd.DataFrame, names: list[str], looks: dict[str
     tall = _SPREAD * 72 * _row_height(len(looks))
     for place, name in enumerate(names):
         own = rows[rows.quantizer == name]
-        mark = panel.plot(100 * own.relative_drop.mean(), place, _MEAN.marker, color=_MEAN.color, markersize=tall)
-        stand_for(mark, own, together=True)
+        if own[own.relative_drop.notna()].task.nunique() == rows.task.nunique():  # of fewer it would be another mean
+            mark = panel.plot(100 * own.relative_drop.mean(), place, _MEAN.marker, color=_MEAN.color, markersize=tall)
+            stand_for(mark, own, together=True)
         for number, (task, look) in enumerate(looks.items()):
             _drop(panel, own[own.task == task], place + _SPREAD * ((number + 0.5) / len(looks) - 0.5), look)
     panel.axvline(0, color=style.GREY, linewidth=0.7, zorder=1)

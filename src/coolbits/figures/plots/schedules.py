@@ -22,6 +22,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         drawing.points(budgets, of_kind[of_kind.final.astype(bool)], "relative_error", look, joined=True)
     budgets.set(ylabel="Error at the end (%)")
     style.token_axis(budgets, "Token budget")
+    style.say_if_empty(budgets)
     style.legend(figure, drawing.handles(look for look, _ in groups) + drawing.notes(rows))
     return figure
 

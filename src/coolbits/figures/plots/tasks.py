@@ -57,8 +57,10 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 def _groups(tables: Tables, options: Options) -> list[tuple[style.Look, pd.DataFrame]]:
     """Return the latest trunk checkpoint, decay end and averages of the main setting, as far as they were scored."""
-    (rows,) = selection.of_quantizers(NAME, selection.demand(NAME, tables["tasks"], "task evaluations"), options)
-    rows = main_rows(selection.demand(NAME, rows[rows.relative_drop.notna()], "tasks with an accuracy"))
+    table = selection.accuracies(selection.demand(NAME, tables["tasks"], "task evaluations"))
+    table = selection.demand(NAME, table[table.outcome == "complete"], "tasks with an accuracy")
+    (rows,) = selection.of_quantizers(NAME, table, options)
+    rows = main_rows(rows)
     kinds = [(style.TRUNK, trunks(rows)), (style.DECAY, decays(rows).query("final"))]
     kinds += [(look, averages(rows, kind)) for kind, look in style.AVERAGES.items()]
     return [(look, group[group.tokens == group.tokens.max()]) for look, group in kinds if len(group)]
@@ -68,6 +70,8 @@ def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height
     """Draw one task of one kind of model in both panels."""
     if rows.empty:
         return
+    known = rows[rows.value.notna()]
+    rows = known if len(known) else rows  # of what has no accuracy once quantized the tick remains
     base, value = rows.base_value.mean(), rows.value.mean()
     accuracy.plot([base, value], [height] * 2, color=look.color, linewidth=1.0, alpha=0.6)
     face = "white" if drawing.fell_back(rows).any() else look.color
@@ -80,9 +84,11 @@ def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height
     stand_for(means, rows, together=True)
     if rows.seed.nunique() > 1:
         seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
-        stand_for(drop.plot(100 * rows.relative_drop, [height] * len(rows), look.marker, **seeds), rows)
+        single = 100 * rows.groupby("seed").relative_drop.mean()
+        stand_for(drop.plot(single, [height] * len(single), look.marker, **seeds), rows, by="seed")
     else:
-        accuracy.hlines(height, rows.value_low, rows.value_high, color=look.color, linewidth=0.7)
+        ends = rows[["value_low", "value_high", "relative_drop_low", "relative_drop_high"]].mean()
+        accuracy.hlines(height, ends.value_low, ends.value_high, color=look.color, linewidth=0.7)
         drop.hlines(
-            height, 100 * rows.relative_drop_low, 100 * rows.relative_drop_high, color=look.color, linewidth=0.9
+            height, 100 * ends.relative_drop_low, 100 * ends.relative_drop_high, color=look.color, linewidth=0.9
         )

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.scales import log_ticks
-from coolbits.figures.style import GREY, Look, token_axis
+from coolbits.figures.style import GREY, Look, say_if_empty, token_axis
 
 SECOND = ("exp_avg_sq",)
 MOMENTA = ("momentum", "exp_avg")
@@ -121,9 +121,8 @@ def _would_be(rows: pd.DataFrame, panel: Panel) -> bool:
 def scale_axes(axes: Axes, panel: Panel) -> None:
     """Label and scale the axes of a panel, the measure against training tokens, or say that it has no values."""
     axes.set_ylabel(panel.label)
-    if not np.isfinite(axes.dataLim.y0):
-        axes.set(xlabel="Training tokens", xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=GREY)
+    if say_if_empty(axes):
+        axes.set(xlabel="Training tokens", xticks=[])
         return
     if panel.logarithmic:
         axes.set_yscale("log")

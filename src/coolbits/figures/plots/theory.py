@@ -19,6 +19,7 @@ _SECOND: dict[str, tuple[str, style.Line]] = {
     "linear-unsigned": ("linear", "-"),
     "dynamic-unsigned": ("dynamic", "--"),
 }
+_WIDE = 1.2  # factor by which the line of a single block size reaches to either side
 _FACTORS = {"polar_change": ("polar factor", "o"), "ns5_change": ("5 Newton-Schulz steps", "^")}
 
 
@@ -108,6 +109,9 @@ def _zeros(axes: Axes, table: pd.DataFrame) -> None:
             if name != "runs":
                 shares = 100 * own.groupby("block").value.mean()
                 stand_for(axes.plot(shares.index.astype(float), shares, line, color=look.color), own, by="block")
+                if len(shares) == 1:  # a line of one point cannot be seen
+                    block = float(shares.index[0])
+                    axes.hlines(shares, block / _WIDE, block * _WIDE, color=look.color, linestyle=line)
             elif codec != "linear":
                 _dots(axes, own.block.astype(float), 100 * own.value, own, look, hollow=codec == "dynamic-unsigned")
     blocks = sorted(set(rows.block))

@@ -36,6 +36,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     right = max(panel.get_xlim()[1] for panel in axes)
     for panel in axes:
         panel.set_xlim(right=right)
+        style.say_if_empty(panel)
     entries = drawing.handles([style.TRUNK, *looks.values()]) + drawing.handles([full, quantized], marked=False)
     style.legend(figure, entries + drawing.notes(pd.concat(per_quantizer), rate=True))
     return figure

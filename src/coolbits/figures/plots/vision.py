@@ -22,14 +22,15 @@ from coolbits.study.units import si
 
 NAME = "vision"
 _ALIKE = ["images", "model", "schedule", "epochs", "batch_images"]
+_ROW = 0.14  # inches of a variant's row
 _SMOOTHED_OVER = 0.04  # share of a training's logged updates
 
 
 def draw(tables: Tables, options: Options) -> Figure:
     """Draw the training loss and the held-out accuracy along training, and the accuracy at its end by variant."""
     rows = _rows(tables, options)
-    figure, (losses, accuracies, ends) = style.panels(3)
     looks = variant_looks(rows)
+    figure, (losses, accuracies, ends) = style.panels(3, height=max(2.4, 1.2 + _ROW * len(looks)))
     smooth = _smoothed(rows[rows.split == "train"])
     for place, (variant, look) in enumerate(looks.items()):
         for panel, curves, y in ((losses, smooth, "loss"), (accuracies, rows[rows.split == "test"], "accuracy")):
@@ -42,10 +43,10 @@ def draw(tables: Tables, options: Options) -> Figure:
         crosses.make_room(panel)
         panel.set(xlabel="Epochs", xlim=(0, None))
     accuracies.set(ylabel="Held-out accuracy (%)")
-    ends.set(ylabel="Final held-out accuracy (%)", xlim=(-0.6, len(looks) - 0.4))
-    ends.set_xticks(range(len(looks)), [look.label for look in looks.values()], rotation=40, ha="right")
+    ends.set(xlabel="Final held-out accuracy (%)", ylim=(len(looks) - 0.5, -0.5))
+    ends.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     if not (rows.outcome == "complete").any():
-        ends.set_yticks([])
+        ends.set_xticks([])
     style.legend(figure, [*drawing.handles(looks.values(), marked=False), *crosses.entry(rows)])
     return figure
 
@@ -119,14 +120,14 @@ def _ends(axes: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
     ends = tests.drop_duplicates("trajectory", keep="last")
     final = 100 * ends.accuracy
     if len(final):
-        small = axes.plot([place] * len(final), final, look.marker, color=look.color, markersize=2.4, alpha=0.6)
+        small = axes.plot(final, [place] * len(final), look.marker, color=look.color, markersize=2.4, alpha=0.6)
         stand_for(small, ends)
-        mean = axes.plot([place], [final.mean()], look.marker, color=look.color, markersize=5)
+        mean = axes.plot([final.mean()], [place], look.marker, color=look.color, markersize=5)
         stand_for(mean, ends, together=True)
     lost = rows[rows.outcome == "diverged"]
     if len(lost):
-        height = axes.get_xaxis_transform()
-        cross = axes.plot([place], [0.04], "x", color=look.color, transform=height, markersize=5, markeredgewidth=1.3)
+        beside = axes.get_yaxis_transform()
+        cross = axes.plot([0.04], [place], "x", color=look.color, transform=beside, markersize=5, markeredgewidth=1.3)
         stand_for(cross, lost.drop_duplicates("trajectory"), together=True)
 
 
