@@ -198,7 +198,7 @@ CONVERSATIONS = [
     ),
     (
         chats(chat(ASKED)),
-        "...chats.jsonl, line 1: the conversation has no turn of the assistant, so there is nothing to learn",
+        "...chats.jsonl, line 1: no turn of the assistant answers another, so there is nothing to learn",
     ),
     (
         chats(chat(ASKED, ("assistant", 5))),

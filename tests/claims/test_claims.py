@@ -199,6 +199,45 @@ def test_rows_without_documents_are_refused(study: Callable[..., Study]) -> None
         _evidence((table, documents.iloc[1:]))
 
 
+def _with_a_long_window(study: Study) -> Study:
+    """Return the study with a second LAWA, 0.05 nats behind the first, that has averages late in training alone."""
+    table, documents = study
+    late = table.index[(table.average == "lawa") & (table.tokens > 7_000_000)]
+    loss = table.base_loss[late] + 0.05
+    rows = table.loc[late].assign(run="lawa20", window=20, base_loss=loss)
+    own = documents[documents.row.isin(late)]
+    nats = [base + 0.05 * tokens for base, tokens in zip(own.base_nats, own.tokens, strict=True)]
+    own = own.assign(row=len(table) + np.arange(len(own)), base_nats=nats)
+    both = pd.concat([table, rows], ignore_index=True).astype(table.dtypes)
+    return both, pd.concat([documents, own], ignore_index=True)
+
+
+def test_windows_are_chosen_beside_each_other_and_not_by_how_late_they_are(study: Callable[..., Study]) -> None:
+    """A long window has no averages early on, where losses are high, and would have the lower mean for that alone."""
+    one = study(1.0, 2)
+    both = _with_a_long_window(one)
+    for name in ("averaging-lowers-error", "averaging-beats-decay-at-low-bits"):
+        effect, alone = (_effect(name, _evidence(tables)) for tables in (both, one))
+        assert effect is not None and alone is not None
+        assert effect.n == alone.n == 2 * 3
+        assert _values(name, _evidence(both)) == _values(name, _evidence(one))
+
+
+def test_what_is_counted_is_what_was_compared(study: Callable[..., Study]) -> None:
+    """A seed that lacks a side of the comparison is no unit, and its rows do not count."""
+    table, documents = study(1.0, 3)
+    third = table.seed == 2
+    for name, absent, n in (
+        ("wsd-vs-cosine", table.schedule == "cosine", 2 * (3 + 3)),
+        ("higher-rate-lowers-error", table.peak_lr != 1e-2, 2 * 3),
+        ("decay-not-tokens", table.trajectory.isin(["branch4-s2", "branch8-s2"]), 2 * 3),
+    ):
+        left = table[~(third & absent)]
+        effect = _effect(name, _evidence((left, documents)))
+        assert effect is not None and set(effect.units) == {"0", "1"}
+        assert effect.n == n
+
+
 def test_a_soup_is_judged_against_what_was_averaged(study: Callable[..., Study]) -> None:
     """Not against as many others that are alike, be its own members in the table or not."""
     table, documents = study(1.0, 1)

@@ -121,6 +121,30 @@ def test_fallbacks_behind_a_verdict_are_beside_it(study: Callable[..., Study], t
     )
 
 
+@pytest.mark.parametrize("nats", [float("nan"), float("inf")])
+def test_models_without_a_finite_loss_are_left_out_and_counted(
+    study: Callable[..., Study], tmp_path: Path, nats: float
+) -> None:
+    """At full precision the same models have a loss, and are not left out."""
+    table, documents = study(1.0, 2)
+    broken = (table.quantizer != "none") & (table.trajectory == "branch4-s1")
+    lost = set(table.index[broken])
+    table.assign(relative_error=table.relative_error.mask(broken, nats)).to_parquet(tmp_path / "table.parquet")
+    changed = [[nats] if row in lost else own for row, own in zip(documents.row, documents.nats, strict=True)]
+    documents.assign(nats=changed).to_parquet(tmp_path / "documents.parquet")
+    names = ("decay-raises-error", "decay-lowers-loss", "wsd-vs-cosine")
+    stage.build_claims(Claims(claims=names, scale=SCALE, samples=50), {"loss": tmp_path}, "micro", tmp_path)
+    entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    said = "Models of the table left out, as their loss is not finite: 1."
+    assert [said in entry["reading"] for entry in entries] == [True, False, True]
+    assert [entry["n"] for entry in entries[:2]] == [5, 6]
+
+
+def test_the_page_says_that_intervals_are_not_corrected(made: Path) -> None:
+    text = (made / "claims.html").read_text()
+    assert "95 % each, not corrected for how many claims and quantizers there are" in text
+
+
 def test_the_page_is_escaped_and_needs_nothing_else(made: Path) -> None:
     text = (made / "claims.html").read_text()
     assert "0.2M parameters &amp; &lt;small&gt;" in text and "<small>" not in text

@@ -180,6 +180,34 @@ def test_errors_are_compared_at_equal_settings(variants: Study) -> None:
     assert [name for name in names if _effect(name, elsewhere)] == []
 
 
+@pytest.mark.parametrize("name", ["muon-vs-adamw", "muon-8l-error"])
+def test_a_rate_at_which_most_runs_diverged_is_no_best_setting(name: str, study: Callable[..., Study]) -> None:
+    """Errors are compared where losses are: the seed that survived a hot rate, with a lower loss, does not decide."""
+    variants = _of_model(study(1.0, 3))
+    table, documents = _at_rate(_at_rate(variants, "muon", "32", 1.0), "muon", "8L", 1.0)
+    hot = table.peak_lr == 1.0
+    lower = _slower((table, documents), "muon", "32", 0.99, hot)
+    effect, expected = _effect(name, _diverged(lower, hot & (table.seed > 0))), _effect(name, variants)
+    assert effect is not None and expected is not None
+    assert (effect.n, list(effect.units)) == (3, ["0", "1", "2"])
+    assert judge(effect, "open", 0.95) == judge(expected, "open", 0.95)
+
+
+@pytest.mark.parametrize("way", ["", "-at-equal-loss-after-cooldown", "-at-constant-rate"])
+def test_an_error_says_how_many_runs_have_none_because_they_diverged(way: str, variants: Study) -> None:
+    """None of them: the study has rows, yet nothing is decided. Nor is a run on trial whose 32-bit twin was lost."""
+    name, table = f"adamw-8d-error{way}", variants[0]
+    tested, one_seed = _rows(table, "adamw", "8D"), table.seed == 1
+    every, one, both = (
+        _effect(name, _diverged(variants, lost))
+        for lost in (tested, tested & one_seed, (tested | _rows(table, "adamw", "32")) & one_seed)
+    )
+    assert every is not None and one is not None and both is not None
+    assert (every.n, every.diverged, every.runs, judge(every, "open", 0.95).verdict) == (0, 2, 2, UNDECIDED)
+    assert (one.n, one.diverged, one.runs) == (1, 1, 2)
+    assert (both.n, both.diverged, both.runs) == (1, 0, 1)
+
+
 def test_after_cooldown_only_ends_of_equal_loss_are_compared(variants: Study) -> None:
     name = "muon-8l-error-at-equal-loss-after-cooldown"
     for factor, found in ((1.008, True), (0.992, True), (1.02, False), (0.98, False)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -171,6 +171,55 @@ def test_the_prompt_has_the_tokens_that_it_has_when_the_model_is_asked(tokenizer
     assert not example.learned[: len(asked)].any() and example.learned[len(asked) :].all()
 
 
+def spaced_tokenizer(way: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of single letters that puts a space before texts: before all, the first part or every part."""
+    letters = [chr(code) for code in range(33, 127)]
+    vocabulary = {text: place for place, text in enumerate(["<unk>", "\n", "\u2581", *letters])}
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    if way == "normalizer":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=way, split=False)
+    backend.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END)
+
+
+@pytest.mark.parametrize("way", ["first", "always", "normalizer"])
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("loss_on", ["last", "all"])
+def test_a_space_that_is_put_before_texts_is_put_before_no_piece(
+    name: str, loss_on: Any, way: str, conversation: Chat
+) -> None:
+    """Pieces have the tokens that they have within the whole text, those with a special token written out, too."""
+    tokenizer, template = spaced_tokenizer(way), TEMPLATES[name][0]
+    encoder = Encoder(tokenizer, template, loss_on, 400)
+    said = [("system", "be cool"), ("user", "one?"), ("assistant", "bits"), ("user", "two?")]
+    for turns in (said[1:3], [*said, ("assistant", "cool <|eot|}?")]):
+        example = encoder.encode(conversation(*turns))
+        whole = tokenizer.apply_chat_template(conversation(*turns), chat_template=template, tokenize=False).rstrip()
+        assert example is not None
+        assert example.tokens.tolist() == tokenizer(whole, add_special_tokens=False)["input_ids"]
+    marked = encoder.encode(conversation(*said, ("assistant", "cool <|eot|>?")))
+    closed, brace = tokenizer.convert_tokens_to_ids([">", "}"])
+    assert marked is not None
+    assert marked.tokens.tolist() == [closed if token == brace else token for token in example.tokens.tolist()]
+
+
+@pytest.mark.parametrize("loss_on", ["last", "all"])
+def test_what_the_assistant_says_first_answers_nothing(loss_on: Any, tokenizer: Any, conversation: Chat) -> None:
+    messages = conversation(("assistant", "hello"), ("user", "one?"), ("assistant", "bits"))
+    example = Encoder(tokenizer, _CHATML, loss_on, 400).encode(messages)
+    assert example is not None
+    assert learned_text(tokenizer, example) == "bits<|im_end|>"
+    assert "hello" in tokenizer.decode(example.tokens)
+
+
+def test_a_conversation_that_the_template_refuses_is_named(tokenizer: Any, turns: Any) -> None:
+    proud = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + _CHATML
+    with pytest.raises(CoolbitsError, match=r"^row 3: the chat template refuses the conversation \(no system role\)$"):
+        Encoder(tokenizer, proud, "last", 64).encode(turns, "row 3")
+
+
 def test_a_long_conversation_is_cut_and_one_without_an_answer_left_is_dropped(
     tokenizer: Any, conversation: Chat
 ) -> None:
@@ -184,9 +233,10 @@ def test_a_long_conversation_is_cut_and_one_without_an_answer_left_is_dropped(
     assert Encoder(tokenizer, TEMPLATES["plain"][0], "last", start).encode(messages) is None
 
 
-def test_a_conversation_without_an_answer_is_refused(tokenizer: Any, conversation: Chat) -> None:
-    with pytest.raises(CoolbitsError, match=r"row 3: the conversation has no turn of the assistant"):
-        Encoder(tokenizer, _CHATML, "last", 64).encode(conversation(("user", "one?")), "row 3")
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_a_conversation_without_an_answer_is_refused(role: str, tokenizer: Any, conversation: Chat) -> None:
+    with pytest.raises(CoolbitsError, match=r"row 3: no turn of the assistant answers another"):
+        Encoder(tokenizer, _CHATML, "last", 64).encode(conversation((role, "one?")), "row 3")
 
 
 def test_a_template_that_does_not_end_answers_is_refused(tokenizer: Any, turns: Any) -> None:

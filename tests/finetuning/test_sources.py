@@ -63,7 +63,9 @@ def test_another_seed_holds_out_others(tmp_path: Path, rows: list[Any]) -> None:
         ({"messages": ["hi"]}, r"message 0 has the role None; allowed are system, user, assistant"),
         ({"messages": [{"role": "tool", "content": "a"}]}, r"message 0 has the role 'tool'; allowed are system, user"),
         ({"messages": [{"role": "user"}]}, r"message 0 has no text under the key `content`"),
-        ({"messages": [{"role": "user", "content": "a"}]}, r"line 1: the conversation has no turn of the assistant"),
+        ({"messages": [{"role": "user", "content": "a\ud83d"}]}, r"message 0 has half a character"),
+        ({"messages": [{"role": "user", "content": "a"}]}, r"line 1: no turn of the assistant answers another"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, r"no turn of the assistant answers another"),
     ],
 )
 def test_what_is_no_conversation_is_refused(tmp_path: Path, row: Any, message: str) -> None:

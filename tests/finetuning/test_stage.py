@@ -17,10 +17,14 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.artifacts.progress import Progress
 from coolbits.finetuning import stage
+from coolbits.finetuning.examples import read_examples
+from coolbits.finetuning.training import Finetuning
+from coolbits.models.build import build_model
+from coolbits.models.files import save_model
 from coolbits.study.execution import Execution
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.finetuning import Finetuned, HubModel
-from coolbits.study.recipes.training import SGD, AdamW, Constant, Divergence, Muon
+from coolbits.study.recipes.training import SGD, AdamW, Constant, Divergence, Model, Muon
 
 Recipe = Callable[..., Finetuned]
 _CONTENT = ("model.safetensors", "metrics.parquet", "validation.parquet", "chat_template.jinja", "config.json")
@@ -205,6 +209,34 @@ def test_a_training_goes_on_from_the_commit_that_it_began_with(
     assert read_manifest(lab.tune(node)).summary["commit"] == commits[0]
     assert asked == ["main", commits[0]]
     assert not list(lab.store.work_directory(node).glob("commit"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "context", "config"),
+    [
+        ("gpt2", "n_positions", {"n_embd": 32, "n_layer": 1, "n_head": 2}),
+        (
+            "gpt_neox",
+            "max_position_embeddings",
+            {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
+        ),
+    ],
+)
+def test_conversations_longer_than_the_model_reads_are_refused(
+    architecture: str, context: str, config: dict[str, int], lab: Any, finetuned: Recipe, tmp_path: Path
+) -> None:
+    """A model that learned its positions has none to look up there, another never saw such."""
+    tokenizer, conversations = (ref.directory(lab.store.root) for ref in (lab.start, lab.conversations))
+    longest = max(read_examples(conversations, "train").longest, read_examples(conversations, "validation").longest)
+
+    def start(positions: int) -> Finetuning:
+        model = Model(architecture=architecture, config=config | {"vocab_size": 300, context: positions})
+        save_model(build_model(model, 0), tokenizer, tmp_path / str(positions))
+        return stage.start_finetuning(finetuned(), tmp_path / str(positions), conversations, Execution(device="cpu"))
+
+    next(start(longest).run())
+    with pytest.raises(CoolbitsError, match=rf"reads {longest - 1} tokens, and there are conversations of {longest};"):
+        start(longest - 1)
 
 
 def test_a_model_of_the_hub_takes_its_tokenizer_from_its_parent_and_must_have_the_size_it_is_said_to_have(

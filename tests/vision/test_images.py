@@ -1,5 +1,6 @@
 """Sets of images: every source gives arrays of equal squares, and a bad one is refused in one sentence."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,16 @@ def test_a_folder_of_pictures_becomes_squares_in_its_order(picture_folder, tmp_p
     assert train.pixels[5, :, 7, 7].tolist() == [200, 0, 0]
 
 
+def test_hidden_files_are_no_pictures_and_names_may_be_any_bytes(picture_folder, tmp_path):
+    cats = picture_folder / "train" / "cat"
+    before = listing_digest(picture_folder, ("train", "val"))
+    (cats / "._0.png").write_bytes(b"what macOS keeps of 0.png")
+    assert listing_digest(picture_folder, ("train", "val")) == before
+    (cats / "0.png").rename(cats / os.fsdecode(b"\xff.png"))
+    summary, _ = made(folder_recipe(picture_folder), [str(picture_folder)], tmp_path)
+    assert summary["train_images"] == 6
+
+
 def test_a_folder_that_changed_is_refused(picture_folder, tmp_path):
     recipe = folder_recipe(picture_folder)
     (picture_folder / "train" / "cat" / "0.png").unlink()
@@ -134,10 +145,25 @@ def test_a_folder_without_its_parts_is_refused(picture_folder, tmp_path, change,
         made(folder_recipe(picture_folder), [str(picture_folder)], tmp_path)
 
 
+@pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.int32, "I"), (np.float32, "F")])
+def test_a_picture_of_more_than_8_bits_is_refused(picture_folder, tmp_path, dtype, mode):
+    """Pillow makes nearly all of it white: of 65,536 levels it keeps the lowest 256."""
+    path = picture_folder / "train" / "dog" / "1.tiff"
+    Image.fromarray(np.linspace(0, 65_535, 24 * 24).reshape(24, 24).astype(dtype)).save(path)
+    with pytest.raises(CoolbitsError, match=rf"dog/1\.tiff: a picture of mode {mode}; allowed are those of 8 bits"):
+        made(folder_recipe(picture_folder), [str(picture_folder)], tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_pictures_of_every_mode_of_8_bits_become_rgb(mode):
+    found = square(Image.new("RGB", (6, 6), (255, 255, 255)).convert(mode), 4, "here")
+    assert found.shape == (3, 4, 4) and found.min() == 255
+
+
 def test_the_square_is_the_centre_with_the_shorter_side_scaled():
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255
-    found = square(Image.fromarray(pixels), 5)
+    found = square(Image.fromarray(pixels), 5, "here")
     assert found.shape == (3, 5, 5)
     assert found[:, :, 1:4].min() == 255  # bilinear: only the border knows of the black beside it
 

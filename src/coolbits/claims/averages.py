@@ -39,17 +39,17 @@ def _lawa_and_ends(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return averages and ends of cooldowns, paired: the latest average between the branch and the cooldown's end.
 
     Of several averages, by window or by what lies between members, the one with the lowest full-precision loss is
-    taken: chosen without a look at the quantized one.
+    taken for each cooldown: chosen without a look at the quantized one, and beside each other, for a long window has
+    averages only late in training, where losses are low.
     """
     rows = evidence.main
     lawa, finished = averages(rows, "lawa"), ends(rows)
     finished = finished[finished.schedule == "wsd"].reset_index(drop=True)
-    if len(lawa):
-        lawa = lawa[lawa.run == lawa.groupby("run").base_loss.mean().idxmin()]
     limits = finished[["family", "branch_tokens", "tokens"]].rename(
         columns={"branch_tokens": "earliest", "tokens": "latest"}
     )
     both = limits.reset_index().merge(lawa.drop(columns="branch_tokens"), on="family")
     both = both[(both.tokens >= both.earliest) & (both.tokens <= both.latest)]
-    both = both.sort_values("tokens").drop_duplicates("index", keep="last").sort_values("index")
-    return both, finished.loc[both["index"]]
+    latest = both.sort_values("tokens").drop_duplicates(["index", "run"], keep="last")
+    best = latest.sort_values("base_loss").drop_duplicates("index").sort_values("index")
+    return best, finished.loc[best["index"]]

@@ -84,6 +84,11 @@ def with_equal_losses(
     return first[equal], second[equal]
 
 
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs that did not diverge."""
+    return rows[rows.outcome == "complete"]
+
+
 def while_constant(run: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a run between its warmup and its decay."""
     return run[run.phase == "stable"]
@@ -108,11 +113,14 @@ def most_varied(rows: pd.DataFrame, alike: list[str], varied: str) -> pd.DataFra
     return rows.merge(most.astype(rows[alike].dtypes), on=alike)
 
 
-def over_seeds(rows: pd.DataFrame, measure: Callable[[pd.DataFrame], Floats | None], n: int) -> Effect | None:
-    """Return `measure` of the rows of each seed as an effect of `n` comparisons; seeds that lack rows are left out."""
-    found = {str(seed): measure(group) for seed, group in rows.groupby("seed")}
+def over_seeds(
+    rows: pd.DataFrame, measure: Callable[[pd.DataFrame], Floats | None], compared: pd.DataFrame
+) -> Effect | None:
+    """Return `measure` of the rows of each seed, and how many were `compared`; seeds that lack rows are in neither."""
+    found = {seed: measure(group) for seed, group in rows.groupby("seed")}
     units = {seed: values for seed, values in found.items() if values is not None}
-    return Effect(units, n) if units else None
+    n = int(compared.seed.isin(list(units)).sum())
+    return Effect({str(seed): values for seed, values in units.items()}, n) if units else None
 
 
 def over_orders(measure: Callable[[pd.DataFrame], Floats | None]) -> Callable[[pd.DataFrame], Floats | None]:

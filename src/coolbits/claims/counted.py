@@ -98,9 +98,10 @@ COUNTED = {
         _LARGEST,
     ),
     "theorem-1-adamw": Claim(
-        "Linear codes of the second moment can change AdamW's update without bound: what rounds to zero is divided by "
-        "eps alone.",
-        "paper B, theorem 1, known to us from its reviews; a change of the update beyond its norm stands for unbounded",
+        "Linear codes of the second moment change AdamW's update by more than its norm: what rounds to zero is divided "
+        "by eps alone.",
+        "paper B, theorem 1 (they can change it without bound), known to us from its reviews; that every state shows "
+        "it, and that the norm stands for a bound, are our reading",
         "States of which linear codes change AdamW's update by no more than its norm, in percent; random gradients, "
         "blocks of all sizes, and states of training runs. Dynamic codes, which send fewer entries to zero, are not "
         "compared: the theorem does not speak of them.",

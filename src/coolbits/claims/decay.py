@@ -45,7 +45,7 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
         rise = (evidence.of(after, "error") - evidence.of(own, "error")).mean(axis=0)
         return rise - 2 * np.abs(drift)
 
-    return over_seeds(trunk, excess, len(start))
+    return over_seeds(trunk, excess, start)
 
 
 def decay_not_tokens(evidence: Evidence) -> Effect | None:
@@ -63,24 +63,25 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
         growth = slope(errors, tokens) * np.ptp(tokens)
         return (errors - evidence.of(start.loc[end.index], "error")).mean(axis=0) - np.abs(growth)
 
-    return over_seeds(end, excess, len(end))
+    return over_seeds(end, excess, end)
 
 
 def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
     """Growth of the error at the end with each doubling of the budget: cosine less WSD."""
     rows = evidence.ends
     rows = most_varied(rows[rows.schedule.isin(["wsd", "cosine"])], list(SETTING), "schedule")
+    kinds = [of_main_decay(of_main_run(kind)) for _, kind in rows.groupby(["seed", "schedule"])]
+    rows = pd.concat(kinds or [rows])
 
     def difference(rows: pd.DataFrame) -> Floats | None:
         growth = {}
         for schedule, group in rows.groupby("schedule"):
-            group = of_main_decay(of_main_run(group))
             if group.tokens.nunique() < 2:
                 return None
             growth[schedule] = slope(evidence.of(group, "error"), _log2(group.tokens))
         return growth["cosine"] - growth["wsd"] if len(growth) == 2 else None
 
-    return over_seeds(rows, difference, len(rows))
+    return over_seeds(rows, difference, rows)
 
 
 def _pairs(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,7 +1,7 @@
 """The rows that a claim is judged on, each with its resamples: what a contrast between rows can be taken over.
 
 All rows are scored on the same held-out documents, so one resample of the documents serves all of them, and what two
-models share cancels in their difference. Seeds are resampled on top of documents, see `coolbits.claims.verdict`.
+models share cancels in their difference. Seeds come on top of documents, see `coolbits.claims.verdict`.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,13 +26,15 @@ class Evidence:
 
     `values[column]` has shape [rows, 1 + samples]: the estimate, then a value for each resample of the documents.
     Columns: `error` (relative quantization error, %), `full` and `quantized` (losses, nats per token).
-    `rows` counts from 0 in step with the values; diverged rows have none and are in `lost`. `asked` collects the rows
-    whose quantized models were looked at, see `measured`.
+    `rows` counts from 0 in step with the values; diverged rows have none and are in `lost`. `broken` counts the models
+    that have none because a loss is not finite. `asked` collects the rows whose quantized models were looked at, see
+    `measured`.
     """
 
     rows: pd.DataFrame
     values: Mapping[str, Floats]
     lost: pd.DataFrame
+    broken: int = field(default=0, kw_only=True)
     asked: set[int] = field(default_factory=set, kw_only=True, compare=False)
 
     @property
@@ -87,11 +89,13 @@ def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples
         seed: of the resamples
 
     Raises:
-        CoolbitsError: if a row that did not diverge has no documents.
+        CoolbitsError: if a row with a finite error has no documents.
     """
     table = table.reset_index(names="position")
     every = full_precision(table) if quantizer == FULL else of_quantizer(table, quantizer)
-    rows = every[(every.outcome == "complete") & every.relative_error.notna()].reset_index(drop=True)
+    whole = every[every.outcome == "complete"]
+    finite = np.isfinite(whole.relative_error.astype("float64"))
+    rows, broken = whole[finite].reset_index(drop=True), len(of_each_model(whole[~finite]))
     lists = documents.set_index("row")
     missing = rows.position[~rows.position.isin(lists.index)]
     if len(missing):
@@ -99,7 +103,8 @@ def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples
     lists = lists.loc[rows.position]
     tokens, nats, base = (_drawn(lists[name], samples, seed) for name in ("tokens", "nats", "base_nats"))
     values = {"full": base / tokens, "quantized": nats / tokens, "error": 100 * (nats / base - 1)}
-    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, every[every.outcome == "diverged"])
+    lost = every[every.outcome == "diverged"]
+    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, lost, broken=broken)
 
 
 def _drawn(lists: pd.Series, samples: int, seed: int) -> Floats:

@@ -9,6 +9,7 @@ from coolbits.claims.contrasts import (
     all_but,
     along_runs,
     at_equal_loss,
+    completed,
     most_varied,
     over_orders,
     over_seeds,
@@ -36,7 +37,7 @@ def higher_rate_lowers_error(evidence: Evidence) -> Effect | None:
             return None
         return -slope(evidence.of(rows, "error"), np.log10(rows.peak_lr.to_numpy(float)))
 
-    return over_seeds(rows, over_orders(fall), len(rows))
+    return over_seeds(rows, over_orders(fall), rows)
 
 
 def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
@@ -52,7 +53,7 @@ def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
         matched = [values for values in found if values is not None]
         return np.mean(matched, axis=0) if matched else None
 
-    return over_seeds(rows, over_orders(fall), len(rows))
+    return over_seeds(rows, over_orders(fall), rows)
 
 
 def larger_weight_decay_lowers_error(evidence: Evidence) -> Effect | None:
@@ -103,10 +104,14 @@ def _rates(evidence: Evidence) -> pd.DataFrame:
 
 
 def _best(evidence: Evidence) -> pd.DataFrame:
-    """Return ends under AdamW and Muon, 32-bit states, alike but for what is tuned, each at the rate of lowest loss."""
-    rows = evidence.ends
+    """Return ends under AdamW and Muon, 32-bit states, alike but for what is tuned, each at the rate of lowest loss.
+
+    Runs that diverged have a say in which rate that is.
+    """
+    rows, alike = evidence.outcomes, ["model", *HORIZON]
     rows = rows[rows.optimizer.isin(["adamw", "muon"]) & (rows.states == FULL_STATES)]
-    return of_best_settings(most_varied(rows, ["model", *HORIZON], "optimizer"))
+    compared = most_varied(completed(rows), alike, "optimizer")
+    return completed(of_best_settings(rows.merge(compared[alike].drop_duplicates(), on=alike)))
 
 
 def _matched(rows: pd.DataFrame, column: str, first: object, second: object) -> tuple[pd.DataFrame, pd.DataFrame]:

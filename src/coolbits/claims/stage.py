@@ -164,14 +164,15 @@ def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None
         fallen=int((behind.fallbacks > 0).sum()) if effect and len(behind) else 0,
         resampled=judgement.resampled if judgement else "nothing",
         verdict=judgement.verdict if judgement else UNTESTED,
-        reading=_reading(chosen, effect, judgement),
+        reading=_reading(chosen, effect, judgement, evidence.broken if evidence else 0),
     )
 
 
-def _reading(chosen: Claim, effect: Effect | None, judgement: Judgement | None) -> str:
-    """Say in words what was found."""
+def _reading(chosen: Claim, effect: Effect | None, judgement: Judgement | None, broken: int) -> str:
+    """Say in words what was found; `broken` models of the table are left out, as they have no finite loss."""
+    left_out = [f"Models of the table left out, as their loss is not finite: {broken}."] if broken else []
     if effect is None or judgement is None:
-        return f"The study has no rows to test it on; needed: {chosen.needs}."
+        return " ".join([f"The study has no rows to test it on; needed: {chosen.needs}.", *left_out])
     sentences = []
     if judgement.effect is not None:
         known = judgement.low is not None and judgement.high is not None
@@ -182,4 +183,4 @@ def _reading(chosen: Claim, effect: Effect | None, judgement: Judgement | None) 
         sentences.append(f"Of {effect.runs} runs on trial {effect.diverged} diverged.")
     if effect.lost_peers:
         sentences.append(f"Of the runs that they are compared with {effect.lost_peers} diverged.")
-    return " ".join(sentences)
+    return " ".join(sentences + left_out)

@@ -9,12 +9,14 @@ Fine-tunings are compared in the same way by their loss on answers, image classi
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from coolbits.claims.contrasts import (
     along_runs,
     at_equal_loss,
+    completed,
     paired,
     while_constant,
     with_equal_losses,
@@ -77,15 +79,18 @@ def accuracy_instability(reference: Variant, tested: Variant, evidence: Evidence
 
 def error_increase(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
     """Final error of `tested` less that of `reference`."""
-    return paired(evidence, *_at_equal_settings(evidence, reference, tested), "error")
+    return _contrast_errors(evidence, reference, tested, lambda first, second: paired(evidence, first, second, "error"))
 
 
 def error_increase_at_equal_loss_after_cooldown(
     reference: Variant, tested: Variant, evidence: Evidence
 ) -> Effect | None:
     """Final error of `tested` less that of `reference`, of pairs whose losses are within the margin of each other."""
-    pairs = with_equal_losses(evidence, *_at_equal_settings(evidence, reference, tested), LOSS_MARGIN)
-    return paired(evidence, *pairs, "error")
+
+    def difference(first: pd.DataFrame, second: pd.DataFrame) -> Effect | None:
+        return paired(evidence, *with_equal_losses(evidence, first, second, LOSS_MARGIN), "error")
+
+    return _contrast_errors(evidence, reference, tested, difference)
 
 
 def error_increase_at_equal_loss_at_constant_rate(
@@ -96,7 +101,7 @@ def error_increase_at_equal_loss_at_constant_rate(
     def difference(first: pd.DataFrame, second: pd.DataFrame) -> Floats | None:
         return at_equal_loss(evidence, while_constant(first), while_constant(second))
 
-    return along_runs(evidence, *_at_equal_settings(evidence, reference, tested), difference)
+    return _contrast_errors(evidence, reference, tested, lambda one, two: along_runs(evidence, one, two, difference))
 
 
 def error_increase_at_constant_rate(reference: Variant, tested: Variant, evidence: Evidence) -> Effect | None:
@@ -108,7 +113,7 @@ def error_increase_at_constant_rate(reference: Variant, tested: Variant, evidenc
         values = evidence.of(other.loc[common], "error") - evidence.of(one.loc[common], "error")
         return values.mean(axis=0) if len(common) else None
 
-    return along_runs(evidence, *_at_equal_settings(evidence, reference, tested), difference)
+    return _contrast_errors(evidence, reference, tested, lambda one, two: along_runs(evidence, one, two, difference))
 
 
 def _contrast_losses(
@@ -126,7 +131,7 @@ def _contrast_losses(
     pairs, tried, peers = [], [], []
     for first, second in _contests(evidence.outcomes, evidence.alike, reference, tested):
         best, peer = _at_best(second), _at_best(first)
-        pairs.append(by_seed(_completed(peer), _completed(best)))
+        pairs.append(by_seed(completed(peer), completed(best)))
         tried.append(_without_lost_twins(first, second if every_setting else best))
         peers.append(peer)
     if not tried:
@@ -153,19 +158,33 @@ def _contests(finished: pd.DataFrame, alike: Sequence[str], reference: Variant, 
             group[(group.optimizer == optimizer) & (group.states == states)]
             for optimizer, states in (reference, tested)
         )
-        if len(_completed(first)) and len(second):
+        if len(completed(first)) and len(second):
             yield first, second
 
 
-def _at_equal_settings(evidence: Evidence, reference: Variant, tested: Variant) -> Pair:
-    """Return ends of both variants at the best setting of `reference`, paired by model, horizon and seed."""
-    none = evidence.ends.iloc[:0]
-    pairs = [(none, none)]
-    for first, second in _contests(evidence.ends, evidence.alike, reference, tested):
-        best = best_settings(first)[list(TUNED)]
-        pairs.append(by_seed(first.merge(best, on=list(TUNED)), second.merge(best, on=list(TUNED))))
-    one, other = (pd.concat(rows) for rows in zip(*pairs, strict=True))
-    return one, other
+def _contrast_errors(
+    evidence: Evidence,
+    reference: Variant,
+    tested: Variant,
+    contrast: Callable[[pd.DataFrame, pd.DataFrame], Effect | None],
+) -> Effect | None:
+    """Return `contrast` of ends of both variants at the best setting of `reference`, paired by seed.
+
+    It knows how many runs of `tested` at that setting diverged; if all did, it has no units.
+    """
+    none = evidence.outcomes.iloc[:0]
+    pairs, tried = [(none, none)], [none]
+    for contest in _contests(evidence.outcomes, evidence.alike, reference, tested):
+        best = best_settings(contest[0])[list(TUNED)]
+        first, second = (rows.merge(best, on=list(TUNED)) for rows in contest)
+        pairs.append(by_seed(completed(first), completed(second)))
+        tried.append(_without_lost_twins(first, second))
+    effect = contrast(*(pd.concat(rows) for rows in zip(*pairs, strict=True)))
+    on_trial = pd.concat(tried).drop_duplicates("trajectory")
+    diverged = int((on_trial.outcome == "diverged").sum())
+    if effect is None and (diverged < len(on_trial) or on_trial.empty):
+        return None
+    return replace(effect or Effect({}, 0), diverged=diverged, runs=len(on_trial))
 
 
 def _at_best(rows: pd.DataFrame) -> pd.DataFrame:
@@ -180,10 +199,6 @@ def _without_lost_twins(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFra
     lost = first.loc[first.outcome == "diverged", same].drop_duplicates()
     beside = second.merge(lost, on=same, how="left", indicator="twin")
     return beside[beside.twin == "left_only"]
-
-
-def _completed(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows.outcome == "complete"]
 
 
 def _percent(first: Floats, second: Floats) -> Floats:

@@ -1,7 +1,9 @@
 """A conversation as tokens, and which of them the model is to learn.
 
 The text is rendered turn by turn: what a turn adds to the rendering of all turns before it is tokenized on its own. So
-the prompt has the tokens that it has when a model is asked, and the mask begins and ends at whole tokens.
+the prompt has the tokens that it has when a model is asked, and the mask begins and ends at whole tokens. A tokenizer
+that puts a space before a text, as those of SentencePiece do, puts none before a piece where it would not within the
+whole text.
 
 A special token written out in a message is plain text, as in a document: only the template's own are control tokens.
 So those of messages are broken by marks before the template is rendered, and the tokenizer, after it has looked for
@@ -10,11 +12,14 @@ special tokens, drops the marks. A special token of one character cannot be brok
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
@@ -22,9 +27,16 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.recipes.finetuning import LossOn
 
 ROLES = ("system", "user", "assistant")
-_ASSISTANT = "assistant"
+ASSISTANT = "assistant"
+UNANSWERED = "no turn of the assistant answers another, so there is nothing to learn"
 # Unicode keeps these for a program's own use: no text that is passed on has them.
 _MARK = "\ufdd0\ufdd1"
+# Of the parts of a tokenizer that put a space before a text: what keeps them from it.
+_NO_PREFIX: dict[str, dict[str, Any]] = {
+    "Metaspace": {"prepend_scheme": "never"},
+    "Prepend": {"prepend": ""},
+    "ByteLevel": {"add_prefix_space": False},
+}
 
 Message = dict[str, str]
 
@@ -52,11 +64,12 @@ class Encoder:
         What follows the last learned token is left out: nothing is learned from it.
 
         Raises:
-            CoolbitsError: if the conversation has no assistant's turn, or the template does not render turn by turn or
-                does not say where a turn ends.
+            CoolbitsError: if the conversation has no assistant's turn, the template refuses it, does not render turn by
+                turn or does not say where a turn ends.
         """
         pieces = self.pieces([message | {"content": self._marked(message["content"])} for message in messages], where)
-        parts = [self._tokens(text) for text, _ in pieces]
+        before = accumulate((text for text, _ in pieces), initial="")
+        parts = [self._tokens(text, behind) for (text, _), behind in zip(pieces, before, strict=False)]
         tokens = np.concatenate([np.array(part, np.int32) for part in parts])[: self.sequence_length]
         marks = [np.full(len(part), learned) for part, (_, learned) in zip(parts, pieces, strict=True)]
         learned = np.concatenate(marks)[: self.sequence_length]
@@ -68,16 +81,17 @@ class Encoder:
         """Return the rendered text in pieces, up to the end of the last answer, each with whether it is learned.
 
         A learned piece is an answer and the token that ends it: what the template puts behind the words that ask for
-        the answer, up to the last character that is no white space.
+        the answer, up to the last character that is no white space. What the assistant says first answers nothing, and
+        is not learned.
         """
-        answers = [place for place, message in enumerate(messages) if message["role"] == _ASSISTANT]
+        answers = [place for place in range(1, len(messages)) if messages[place]["role"] == ASSISTANT]
         if not answers:
-            raise CoolbitsError(f"{where}: the conversation has no turn of the assistant, so there is nothing to learn")
+            raise CoolbitsError(f"{where}: {UNANSWERED}")
         pieces: list[tuple[str, bool]] = []
         done = ""
         for place in answers if self.loss_on == "all" else answers[-1:]:
-            prompt = self._render(messages[:place], asking=True)
-            whole = self._render(messages[: place + 1], asking=False)
+            prompt = self._render(messages[:place], where, asking=True)
+            whole = self._render(messages[: place + 1], where, asking=False)
             if not (prompt.startswith(done) and whole.startswith(prompt)):
                 raise CoolbitsError(
                     f"{where}: the chat template renders turns before the answer to message {place} otherwise once the "
@@ -90,7 +104,16 @@ class Encoder:
             done = prompt + answer
         return pieces
 
-    def _tokens(self, text: str) -> list[int]:
+    def _tokens(self, text: str, behind: str) -> list[int]:
+        """Return the tokens of a piece as they are behind the text `behind`, with which none of them is merged."""
+        if not behind or self._unspaced is None:
+            return self._encode(text)
+        if last := re.search(rf"(?:{self._control.pattern})\Z", behind):
+            return self._encode(last.group() + text)[1:]
+        plain = self._control.split(text, maxsplit=1)[0]
+        return [*self._unspaced.encode(plain, add_special_tokens=False).ids, *self._encode(text[len(plain) :])]
+
+    def _encode(self, text: str) -> list[int]:
         if _MARK in text:
             return self._unmarking.encode(text, add_special_tokens=False).ids
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -103,8 +126,13 @@ class Encoder:
     @cached_property
     def _special(self) -> re.Pattern[str]:
         """Finds the special tokens that have several characters."""
-        texts = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return re.compile("|".join(re.escape(text) for text in texts if len(text) > 1) or r"(?!)")
+        tokens = self.tokenizer.added_tokens_decoder.values()
+        return _any_of(token.content for token in tokens if token.special and len(token.content) > 1)
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        """Finds the tokens that are looked for before all else, and at which a text falls into parts."""
+        return _any_of(token.content for token in self.tokenizer.added_tokens_decoder.values())
 
     @cached_property
     def _unmarking(self) -> Backend:
@@ -123,9 +151,33 @@ class Encoder:
         backend.no_padding()
         return backend
 
-    def _render(self, messages: Sequence[Message], asking: bool) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=asking
+    @cached_property
+    def _unspaced(self) -> Backend | None:
+        """The tokenizer that drops marks and puts no space before a text; None if it puts none anyway."""
+        state = json.loads(self._unmarking.to_str())
+        unspaced = _without_prefix(state)
+        return Backend.from_str(json.dumps(unspaced)) if unspaced != state else None
+
+    def _render(self, messages: Sequence[Message], where: str, asking: bool) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=asking
+                )
             )
-        )
+        except TemplateError as error:
+            raise CoolbitsError(f"{where}: the chat template refuses the conversation ({error})") from None
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern that finds the longest of the texts that begin at a place; none at all if there are none."""
+    return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)")
+
+
+def _without_prefix(part: Any) -> Any:
+    """Return a part of a tokenizer's JSON without what puts a space before a text."""
+    if isinstance(part, list):
+        return [_without_prefix(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return {name: _without_prefix(value) for name, value in part.items()} | _NO_PREFIX.get(str(part.get("type")), {})

@@ -63,6 +63,11 @@ class Examples:
         span = slice(self.starts[index], self.starts[index + 1])
         return Example(self.tokens[span], self.learned[span])
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest conversation."""
+        return int(np.diff(self.starts).max())
+
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """Return the batch of update `step`, from 0: each conversation once an epoch, the epoch's last batch short."""
         epoch, place = divmod(step, steps_per_epoch(len(self), size))

@@ -13,7 +13,7 @@ from coolbits.data import Split
 from coolbits.data.documents import count_documents
 from coolbits.data.formats import Row, read_rows
 from coolbits.data.hub import open_dataset
-from coolbits.finetuning.encoding import ROLES, Message
+from coolbits.finetuning.encoding import ASSISTANT, ROLES, UNANSWERED, Message
 from coolbits.finetuning.questions import questions
 from coolbits.study.recipes.data import HubSource
 from coolbits.study.recipes.finetuning import BuiltQuestions, ConversationSource, FileConversations, HubConversations
@@ -104,7 +104,7 @@ def read_messages(fields: Mapping[str, Any], where: str) -> list[Message]:
     """Return the messages of a row, role and content alone.
 
     Raises:
-        CoolbitsError: if the row has none, or one without text or of a role that is unknown.
+        CoolbitsError: if the row has none, one without text or of a role that is unknown, or no answer.
     """
     found = fields.get(MESSAGES)
     if not isinstance(found, list) or not found:
@@ -116,9 +116,14 @@ def read_messages(fields: Mapping[str, Any], where: str) -> list[Message]:
             raise CoolbitsError(f"{where}: message {place} has the role {role!r}; allowed are {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise CoolbitsError(f"{where}: message {place} has no text under the key `content`")
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            said = "half a character (one surrogate) under the key `content`; text must be Unicode"
+            raise CoolbitsError(f"{where}: message {place} has {said}") from None
         messages.append({"role": role, "content": content})
-    if all(message["role"] != "assistant" for message in messages):
-        raise CoolbitsError(f"{where}: the conversation has no turn of the assistant, so there is nothing to learn")
+    if all(message["role"] != ASSISTANT for message in messages[1:]):
+        raise CoolbitsError(f"{where}: {UNANSWERED}")
     return messages
 
 

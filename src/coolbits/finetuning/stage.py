@@ -19,6 +19,7 @@ from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
 from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
 from coolbits.loops.locks import alone_in
+from coolbits.models.blocks import longest_sequence
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.hub import commit_of, download_model
@@ -59,7 +60,8 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
     """Return the fine-tuning of `recipe` before its first update, from the Hugging Face directory `start`.
 
     Raises:
-        CoolbitsError: if the model cannot be read, or has not as many parameters as the recipe says.
+        CoolbitsError: if the model cannot be read, has not as many parameters as the recipe says, or does not read as
+            many tokens as the longest conversation has.
     """
     device = choose_device(execution.device)
     make_reproducible(device)
@@ -70,17 +72,17 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
     if recipe.hub is not None and found != recipe.hub.parameters:
         said = recipe.hub.parameters
         raise CoolbitsError(f"start.hub.parameters: {recipe.hub.id} has {found}, the study says {said}")
+    train, validation = read_examples(conversations, "train"), read_examples(conversations, "validation")
+    longest, context = max(train.longest, validation.longest), longest_sequence(model)
+    if context is not None and longest > context:
+        raise CoolbitsError(
+            f"{start}: the model reads {context} tokens, and there are conversations of {longest}; "
+            f"`sequence_length` of the fine-tuning must be {context} or less"
+        )
     nn.Module.requires_grad_(model, True)
     optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)
     _LOG.info(describe_states(optimizer.stored_states()))
-    return Finetuning(
-        recipe,
-        model,
-        optimizer,
-        read_examples(conversations, "train"),
-        read_examples(conversations, "validation"),
-        execution.micro_batch_sequences,
-    )
+    return Finetuning(recipe, model, optimizer, train, validation, execution.micro_batch_sequences)
 
 
 def _build(states: States, execution: Execution, heard: Heard, out: Path) -> dict[str, Any]:

@@ -18,13 +18,16 @@ _TULU = """{{ bos_token or '' }}{% for message in messages %}
 {%- endif %}
 {% endfor %}
 {% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"""
+# Some templates tell the model the date: each day would give other tokens. This is Llama 3's day for want of a clock.
+_DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
+_CLOCK = "strftime_now"
 _TEMPLATES = {"plain": _PLAIN, "tulu": _TULU}
 
 
 def chat_template(name: Template, own: str | dict[str, str] | None) -> str:
     """Return the template called `name`; `own` is that of the tokenizer, if it has one, or several by name.
 
-    Of several the one called "default" is meant, as in transformers.
+    Of several the one called "default" is meant, as in transformers. One that asks for the date gets a fixed one.
 
     Raises:
         CoolbitsError: if the tokenizer's is asked for and it has none.
@@ -36,10 +39,17 @@ def chat_template(name: Template, own: str | dict[str, str] | None) -> str:
             f"template: the tokenizer brings no chat template of its own; choose one of {', '.join(_TEMPLATES)}"
         )
     if isinstance(own, str):
-        return own
+        return _with_fixed_date(own)
     if "default" not in own:
         raise CoolbitsError(
             f"template: the tokenizer brings {', '.join(sorted(own))} and none called default; choose one of "
             f"{', '.join(_TEMPLATES)}"
         )
-    return own["default"]
+    return _with_fixed_date(own["default"])
+
+
+def _with_fixed_date(template: str) -> str:
+    if _CLOCK not in template:
+        return template
+    filters = "".join(f" | replace('{field}', '{value}')" for field, value in _DAY.items())
+    return f"{{% macro {_CLOCK}(format) %}}{{{{ format{filters} }}}}{{% endmacro +%}}{template}"

@@ -1,6 +1,7 @@
 """Folders of pictures, one a class. Needs no library, so that planning is quick."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def list_pictures(folder: Path) -> dict[str, list[Path]]:
-    """Return the pictures of each class, a subfolder, both sorted by name; other files are passed over.
+    """Return the pictures of each class, a subfolder, both sorted by name; other and hidden files are passed over.
 
     Raises:
         CoolbitsError: if the folder is missing, or a class or the folder holds none.
@@ -18,7 +19,7 @@ def list_pictures(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise CoolbitsError(f"{folder}: no such folder")
     classes = {
-        place.name: sorted(path for path in place.iterdir() if path.suffix.lower() in _SUFFIXES)
+        place.name: sorted(path for path in place.iterdir() if _is_picture(path))
         for place in sorted(folder.iterdir())
         if place.is_dir() and not place.name.startswith(".")
     }
@@ -30,6 +31,11 @@ def list_pictures(folder: Path) -> dict[str, list[Path]]:
                 f"{folder / name}: no picture; known are files that end in {', '.join(sorted(_SUFFIXES))}"
             )
     return classes
+
+
+def _is_picture(path: Path) -> bool:
+    # macOS lays a hidden ._NAME beside each file that it writes to a foreign disk or archive.
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
 def listing_digest(root: Path, folders: Sequence[str]) -> str:
@@ -44,5 +50,5 @@ def listing_digest(root: Path, folders: Sequence[str]) -> str:
     for folder in folders:
         for pictures in list_pictures(root / folder).values():
             for path in pictures:
-                digest.update(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n".encode())
+                digest.update(os.fsencode(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n"))
     return digest.hexdigest()

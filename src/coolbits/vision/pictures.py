@@ -12,13 +12,21 @@ from PIL import Image
 from coolbits.artifacts.errors import CoolbitsError
 
 _AHEAD = 64  # pictures a thread that are decoded before the first of them is written
+# 16 and 32 bits, integers and floats: Pillow cuts values off at 255 where it should scale them.
+_DEEP = ("I", "F")
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def square(picture: Image.Image, size: int) -> np.ndarray:  # uint8 [3, size, size]
-    """Return the centre square of a picture in RGB, its shorter side scaled to `size` (bilinear, antialiased)."""
+def square(picture: Image.Image, size: int, where: str) -> np.ndarray:  # uint8 [3, size, size]
+    """Return the centre square of a picture in RGB, its shorter side scaled to `size` (bilinear, antialiased).
+
+    Raises:
+        CoolbitsError: naming `where` it stood, if its pixels have more than 8 bits a channel.
+    """
+    if picture.mode.startswith(_DEEP):
+        raise CoolbitsError(f"{where}: a picture of mode {picture.mode}; allowed are those of 8 bits a channel")
     width, height = picture.size
     scale = size / min(width, height)
     scaled = picture.convert("RGB").resize(
@@ -32,11 +40,11 @@ def read_square(path: Path, size: int) -> np.ndarray:  # uint8 [3, size, size]
     """Return `square` of a picture file.
 
     Raises:
-        CoolbitsError: if it cannot be read.
+        CoolbitsError: if it cannot be read, or as `square`.
     """
     try:
         with Image.open(path) as picture:
-            return square(picture, size)
+            return square(picture, size, str(path))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CoolbitsError(f"{path}: not a readable picture ({' '.join(str(error).split())})") from None
 

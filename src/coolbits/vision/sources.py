@@ -132,8 +132,9 @@ def _hub(recipe: HubImages, threads: int) -> Source:
             missing = [name for name in (recipe.image_field, recipe.label_field) if name not in row.fields]
             if missing:
                 raise CoolbitsError(f"{row.where}: no field {missing[0]!r}; there are {', '.join(row.fields)}")
-            picture = as_picture(row.fields[recipe.image_field], f"{row.where}, {recipe.image_field}")
-            return Labelled(square(picture, recipe.size), row.fields[recipe.label_field])
+            where = f"{row.where}, {recipe.image_field}"
+            picture = as_picture(row.fields[recipe.image_field], where)
+            return Labelled(square(picture, recipe.size, where), row.fields[recipe.label_field])
 
         return side_by_side(labelled, rows, threads)
 
