@@ -20,7 +20,7 @@ from torch.nn import functional
 from coolbits.models import kernels
 from coolbits.models.packing import pack
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.methods import Grid
 
 LAYERS = {"7B up": (18944, 3584), "7B down": (3584, 18944), "32B up": (27648, 5120), "32B down": (5120, 27648)}
 ROWS = (1, 16, 2048)

@@ -33,7 +33,8 @@ from coolbits.ptq.checkpoint import Request, quantize_checkpoint
 from coolbits.ptq.memory import estimate_peak, model_sizes
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.calibration import Windows
-from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized
+from coolbits.study.recipes.methods import AWQ, GPTQ, HQQ, RTN, Grid, Method
+from coolbits.study.recipes.ptq import Quantized
 
 GRID = Grid(bits=4, group_size=128)
 # What is freed goes back at once: else up to 32 MB of each size of tensor stay, whatever the model's size.

@@ -34,7 +34,8 @@ from coolbits.ptq.tokens import write_tokens
 from coolbits.statistics import Interval, ratio_interval
 from coolbits.study.recipes.calibration import Windows
 from coolbits.study.recipes.evaluation import Loss
-from coolbits.study.recipes.ptq import GPTQ, RTN, OnGrid, Quantized, ScaleSearch
+from coolbits.study.recipes.methods import GPTQ, RTN, OnGrid, ScaleSearch
+from coolbits.study.recipes.ptq import Quantized
 
 PLAIN = ("rtn", "rotated-rtn", *FAMILIES, "rotated-gptq", "awq", "hqq")
 FIXED = ("bnb-fp4", "bnb-nf4", "bnb-int8")

@@ -6,20 +6,8 @@ import pandas as pd
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.rows import (
-    averages,
-    best_settings,
-    by_seed,
-    decays,
-    ends,
-    full_precision,
-    main_rows,
-    main_setting,
-    of_quantizer,
-    quantizers,
-    runs,
-    trunks,
-)
+from coolbits.rows import averages, decays, ends, full_precision, of_quantizer, quantizers, runs, trunks
+from coolbits.settings import best_settings, by_seed, main_rows, main_setting
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
 
 M = 1_000_000

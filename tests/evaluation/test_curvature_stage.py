@@ -19,7 +19,8 @@ from coolbits.evaluation import stage
 from coolbits.evaluation.objective import objective_of
 from coolbits.models.files import load_model, save_model
 from coolbits.study.recipes.evaluation import Curvature, Evaluation, Landscape, Loss, Prediction
-from coolbits.study.recipes.ptq import RTN, Grid, Quantized
+from coolbits.study.recipes.methods import RTN, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 ON = {"windows": 3, "sequence_length": 16, "batch_size": 2}
 LOSS = Loss(**ON)

@@ -20,7 +20,8 @@ from coolbits.evaluation import stage
 from coolbits.models.files import save_model
 from coolbits.ptq.checkpoint import build_quantized
 from coolbits.study.recipes.evaluation import Evaluation, Loss
-from coolbits.study.recipes.ptq import RTN, Activations, Codebook, Grid, Int8, Quantized
+from coolbits.study.recipes.methods import RTN, Codebook, Grid, Int8
+from coolbits.study.recipes.ptq import Activations, Quantized
 
 WEIGHTS = RTN(grid=Grid(bits=8, group_size=None))
 QUANTIZERS = {

@@ -24,7 +24,8 @@ from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.models.quantized import QuantizedModel, apply_quantized, write_quantized
 from coolbits.study.recipes.comparison import why_incomparable
 from coolbits.study.recipes.evaluation import Evaluation, Loss, Prediction, Tasks
-from coolbits.study.recipes.ptq import AWQ, RTN, Activations, Grid, Int8, Quantized
+from coolbits.study.recipes.methods import AWQ, RTN, Grid, Int8
+from coolbits.study.recipes.ptq import Activations, Quantized
 
 LOSS = Loss(windows=6, sequence_length=16, batch_size=4)
 TASKS = Tasks(tasks=("coolbits_cloze",), limit=4, batch_size=4)

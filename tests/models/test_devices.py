@@ -32,7 +32,8 @@ from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes import training as recipes
 from coolbits.study.recipes.evaluation import Curvature, Loss
-from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Int8, Method, Quantized
+from coolbits.study.recipes.methods import AWQ, GPTQ, HQQ, RTN, Grid, Int8, Method
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.training.gradient import accumulate_gradient, l2_norm, summed_loss
 from coolbits.training.state_measures import Observed, measure
 

@@ -10,7 +10,7 @@ from coolbits.models.head import is_tied, output_head, untie_head
 from coolbits.models.presets import preset
 from coolbits.models.quantized import QuantizedModel, apply_model
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.methods import Grid
 
 TIED = {"micro-gpt2": True, "micro-llama": False, "micro-neox": False, "micro-olmo2": False, "micro-qwen3": False}
 TOKENS = torch.arange(24).reshape(2, 12)

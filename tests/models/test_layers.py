@@ -9,7 +9,7 @@ from coolbits.models.layers import Layer, PackedLayer, RotatedLayer
 from coolbits.ptq.codebooks import quantize_by_codebook
 from coolbits.ptq.hqq import quantize_half_quadratic
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import HQQ, Codebook, Grid
+from coolbits.study.recipes.methods import HQQ, Codebook, Grid
 
 WEIGHT = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
 GRID = Grid(bits=3, group_size=8, symmetric=False)

@@ -17,7 +17,7 @@ from coolbits.models.layers import Layer
 from coolbits.models.quantized import QuantizedModel, apply_model, weight_matrix
 from coolbits.models.quantized_linear import QuantizedLinear, use_kernels
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.methods import Grid
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOKENS = torch.arange(2 * 5).reshape(2, 5).to(DEVICE)

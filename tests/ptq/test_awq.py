@@ -41,7 +41,8 @@ from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.search import ALL, Objective, Weighed
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.ptq.tracing import trace_model
-from coolbits.study.recipes.ptq import AWQ, RTN, Grid, Quantized
+from coolbits.study.recipes.methods import AWQ, RTN, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 GRID = Grid(bits=3, group_size=16, symmetric=False)
 TOKENS = Tokens.of_equal_length(torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(0)))

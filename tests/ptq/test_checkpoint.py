@@ -12,7 +12,8 @@ from coolbits.ptq import tracing
 from coolbits.ptq.checkpoint import Request, build_quantized, quantize_checkpoint
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.calibration import Windows
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Quantized, Rotation
+from coolbits.study.recipes.methods import AWQ, GPTQ, RTN, Grid
+from coolbits.study.recipes.ptq import Quantized, Rotation
 
 CALIBRATION = Windows(sequences=16, sequence_length=32)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from coolbits.models.codebooks import TABLES, DoubleScales
 from coolbits.ptq.codebooks import quantize_by_codebook
-from coolbits.study.recipes.ptq import Codebook
+from coolbits.study.recipes.methods import Codebook
 
 KINDS = ["nf4", "fp4"]
 

@@ -13,7 +13,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.gptq import gptq, gptq_together
 from coolbits.ptq.ledger import output_loss
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import GPTQ, Grid, ScaleSearch
+from coolbits.study.recipes.methods import GPTQ, Grid, ScaleSearch
 
 Layer = Callable[[int, int, int], tuple[torch.Tensor, torch.Tensor]]
 

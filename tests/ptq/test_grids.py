@@ -8,7 +8,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.layers import dequantize
 from coolbits.ptq.grids import find_scales, group_size_for, quantize
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import Grid, ScaleSearch
+from coolbits.study.recipes.methods import Grid, ScaleSearch
 
 grids = st.builds(Grid, bits=st.integers(2, 8), group_size=st.sampled_from([4, 8, None]), symmetric=st.booleans())
 seeds = st.integers(0, 2**16)

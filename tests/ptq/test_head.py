@@ -34,19 +34,8 @@ from coolbits.ptq.head import quantized_linears, with_head
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.ptq.tracing import trace_model
 from coolbits.ptq.weights import quantize_weight
-from coolbits.study.recipes.ptq import (
-    AWQ,
-    GPTQ,
-    HQQ,
-    RTN,
-    Activations,
-    Codebook,
-    Grid,
-    Int8,
-    Method,
-    Quantized,
-    Rotation,
-)
+from coolbits.study.recipes.methods import AWQ, GPTQ, HQQ, RTN, Codebook, Grid, Int8, Method
+from coolbits.study.recipes.ptq import Activations, Quantized, Rotation
 
 HEAD = "lm_head"
 GRID = Grid(bits=3, group_size=16)

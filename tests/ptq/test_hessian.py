@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from coolbits.ptq.hessian import HessianSum, factorize
-from coolbits.study.recipes.ptq import GPTQ, Grid
+from coolbits.study.recipes.methods import GPTQ, Grid
 
 NATURAL = GPTQ(grid=Grid(bits=3), order="natural")
 CPU = torch.device("cpu")

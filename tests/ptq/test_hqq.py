@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.hqq import quantize_half_quadratic
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import HQQ, Grid, ScaleSearch
+from coolbits.study.recipes.methods import HQQ, Grid, ScaleSearch
 
 
 def recipe(bits: int = 3, group_size: int | None = 16, **knobs: object) -> HQQ:

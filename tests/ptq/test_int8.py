@@ -8,7 +8,8 @@ from torch import nn
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.ptq.int8 import quantize_rows
 from coolbits.ptq.passes import check_layers
-from coolbits.study.recipes.ptq import RTN, Activations, Grid, Int8, Quantized
+from coolbits.study.recipes.methods import RTN, Grid, Int8
+from coolbits.study.recipes.ptq import Activations, Quantized
 
 weights = st.lists(st.lists(st.floats(-6e4, 6e4, width=16), min_size=5, max_size=5), min_size=1, max_size=4)
 

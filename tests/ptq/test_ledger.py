@@ -8,7 +8,7 @@ import torch
 from coolbits.ptq.gptq import gptq
 from coolbits.ptq.ledger import relative_error, write_ledger
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import GPTQ, Grid
+from coolbits.study.recipes.methods import GPTQ, Grid
 
 RECIPE = GPTQ(grid=Grid(bits=3, group_size=8))
 

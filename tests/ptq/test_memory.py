@@ -17,7 +17,8 @@ from coolbits.ptq.checkpoint import Request, quantize_model
 from coolbits.ptq.memory import estimate_peak, model_sizes
 from coolbits.study.quantization_memory import peak_bytes, sizes_of
 from coolbits.study.recipes.calibration import Windows
-from coolbits.study.recipes.ptq import AWQ, GPTQ, HQQ, RTN, Grid, Method, Quantized
+from coolbits.study.recipes.methods import AWQ, GPTQ, HQQ, RTN, Grid, Method
+from coolbits.study.recipes.ptq import Quantized
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ptq_memory.py"
 WINDOWS = Windows(sequences=128, sequence_length=2048)

@@ -13,7 +13,7 @@ from coolbits.ptq.passes import check_layers, check_reach, one_pass, plain_pass,
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, trace_model
-from coolbits.study.recipes.ptq import GPTQ, RTN, Grid
+from coolbits.study.recipes.methods import GPTQ, RTN, Grid
 
 TOKENS = torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(0))
 

@@ -14,7 +14,7 @@ from coolbits.models.quantized import QuantizedModel, apply_model
 from coolbits.ptq.awq_pass import Made, awq_pass
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import trace_model
-from coolbits.study.recipes.ptq import AWQ, Grid
+from coolbits.study.recipes.methods import AWQ, Grid
 
 pytest.importorskip("llmcompressor", reason="llm-compressor is not installed: see envs/peers-ptq.txt")
 pytest.importorskip("datasets", reason="datasets is not installed")

@@ -16,7 +16,8 @@ from coolbits.models.quantized import apply_quantized
 from coolbits.ptq.checkpoint import build_quantized
 from coolbits.ptq.codebooks import quantize_by_codebook
 from coolbits.ptq.int8 import quantize_rows
-from coolbits.study.recipes.ptq import Codebook, Int8, Quantized
+from coolbits.study.recipes.methods import Codebook, Int8
+from coolbits.study.recipes.ptq import Quantized
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: see envs/peers-ptq.txt")
 functional = bitsandbytes.functional

@@ -34,7 +34,8 @@ from coolbits.ptq.gptq import gptq
 from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import AWQ, GPTQ, Grid, Quantized
+from coolbits.study.recipes.methods import AWQ, GPTQ, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 SIZES = {
     "vocab_size": 96,

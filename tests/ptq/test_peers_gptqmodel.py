@@ -24,7 +24,7 @@ from coolbits.ptq.gptq import gptq
 from coolbits.ptq.ledger import Result
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import GPTQ, Grid, ScaleSearch
+from coolbits.study.recipes.methods import GPTQ, Grid, ScaleSearch
 
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # on two cores it dies without
 pytest.importorskip("gptqmodel", reason="GPTQModel is not installed: see envs/peers-gptqmodel.txt")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coolbits.ptq.hqq import quantize_half_quadratic
-from coolbits.study.recipes.ptq import HQQ, Grid
+from coolbits.study.recipes.methods import HQQ, Grid
 
 hqq = pytest.importorskip("hqq.core.quantize", reason="hqq is not installed: see envs/peers-ptq.txt")
 

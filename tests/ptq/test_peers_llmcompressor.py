@@ -20,7 +20,8 @@ from coolbits.ptq.gptq import gptq
 from coolbits.ptq.ledger import Result
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import GPTQ, RTN, Grid, Method, Quantized
+from coolbits.study.recipes.methods import GPTQ, RTN, Grid, Method
+from coolbits.study.recipes.ptq import Quantized
 
 pytest.importorskip("llmcompressor", reason="llm-compressor is not installed: see envs/peers-ptq.txt")
 pytest.importorskip("datasets", reason="datasets is not installed")

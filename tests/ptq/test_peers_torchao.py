@@ -10,7 +10,7 @@ from torch import nn
 
 from coolbits.models.activations import TokenRounding
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.methods import Grid
 
 torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed: see envs/peers-ptq.txt")
 Int8Tensor = pytest.importorskip("torchao.quantization.quantize_.workflows.int8.int8_tensor").Int8Tensor

@@ -13,7 +13,8 @@ from coolbits.models.layers import PackedLayer
 from coolbits.ptq.checkpoint import Quantization, Request, quantize_checkpoint, quantize_model
 from coolbits.ptq.placement import placed, placed_in_turn
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Method, Quantized
+from coolbits.study.recipes.methods import AWQ, GPTQ, RTN, Grid, Method
+from coolbits.study.recipes.ptq import Quantized
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 GRID = Grid(bits=3, group_size=16)

@@ -9,18 +9,8 @@ from coolbits.ptq.presets import FAMILIES, FIXED, quantizer_preset
 from coolbits.study.load import parse_study
 from coolbits.study.recipes.base import Recipe
 from coolbits.study.recipes.calibration import Documents, Windows
-from coolbits.study.recipes.ptq import (
-    AWQ,
-    GPTQ,
-    HQQ,
-    RTN,
-    Activations,
-    Codebook,
-    Grid,
-    Int8,
-    Quantized,
-    Rotation,
-)
+from coolbits.study.recipes.methods import AWQ, GPTQ, HQQ, RTN, Codebook, Grid, Int8
+from coolbits.study.recipes.ptq import Activations, Quantized, Rotation
 
 
 @pytest.mark.parametrize("bits", [3, 4])

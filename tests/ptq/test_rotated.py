@@ -16,7 +16,8 @@ from coolbits.ptq.ledger import Entry, Result, output_loss, relative_error
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.rotated import restore_basis, rotate_hessian, rotate_weight
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Quantized, Rotation
+from coolbits.study.recipes.methods import AWQ, GPTQ, RTN, Grid
+from coolbits.study.recipes.ptq import Quantized, Rotation
 
 Layer = Callable[[int, int, int], tuple[torch.Tensor, torch.Tensor]]
 ROTATION = Rotation(seed=1)

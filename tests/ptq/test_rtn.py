@@ -1,7 +1,7 @@
 import torch
 
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.methods import Grid
 
 
 def test_each_group_has_its_own_scale() -> None:

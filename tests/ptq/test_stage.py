@@ -15,7 +15,8 @@ from coolbits.ptq import checkpoint as ptq_checkpoint
 from coolbits.ptq import stage
 from coolbits.ptq.unfinished import Kept, Place
 from coolbits.study.recipes.calibration import Windows
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Method, Quantized
+from coolbits.study.recipes.methods import AWQ, GPTQ, RTN, Grid, Method
+from coolbits.study.recipes.ptq import Quantized
 
 GRID = Grid(bits=3, group_size=16)
 CALIBRATED = GPTQ(grid=GRID, calibration=Windows(sequences=8, sequence_length=32), sequential="none")

@@ -46,7 +46,8 @@ from coolbits.ptq.standalone_calibration import Wish
 from coolbits.ptq.standalone_order import Order, read_recipe
 from coolbits.ptq.tokens import read_tokens
 from coolbits.ptq.unfinished import Kept
-from coolbits.study.recipes.ptq import RTN, Grid, Quantized
+from coolbits.study.recipes.methods import RTN, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 RECIPE = "gptq-w3-g32"
 

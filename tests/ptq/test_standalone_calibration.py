@@ -12,7 +12,7 @@ from coolbits.ptq.standalone_calibration import Wish, calibrate, check_heeded
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.study.recipes.calibration import Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import FileSource, HubSource
-from coolbits.study.recipes.ptq import GPTQ, RTN, Grid
+from coolbits.study.recipes.methods import GPTQ, RTN, Grid
 
 END = 256
 OWN = Windows(sequences=3, sequence_length=8, seed=1)

@@ -7,7 +7,7 @@ from coolbits.artifacts.code import code_slice
 from coolbits.ptq import sweep as sweeps
 from coolbits.ptq.sweep import Groups, Swept, sweep
 from coolbits.stages import STAGES
-from coolbits.study.recipes.ptq import GPTQ, Grid, ScaleSearch
+from coolbits.study.recipes.methods import GPTQ, Grid, ScaleSearch
 
 needs_compiler = pytest.mark.skipif(not sweeps.available(), reason="there is no C++ compiler")
 

@@ -27,7 +27,8 @@ from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.observation import observe
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Trace, trace_model
-from coolbits.study.recipes.ptq import GPTQ, Grid, Quantized
+from coolbits.study.recipes.methods import GPTQ, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 TOKENS = torch.arange(5 * 16).reshape(5, 16) % 96
 SIZES = {

@@ -16,7 +16,8 @@ from coolbits.ptq import tracing, unfinished
 from coolbits.ptq.checkpoint import Request, quantize_model, write_results
 from coolbits.ptq.tokens import Tokens, write_tokens
 from coolbits.ptq.unfinished import Kept, Place
-from coolbits.study.recipes.ptq import AWQ, GPTQ, Grid, Quantized, Rotation
+from coolbits.study.recipes.methods import AWQ, GPTQ, Grid
+from coolbits.study.recipes.ptq import Quantized, Rotation
 
 BLOCKS = 3
 OTHER = "made of another model or calibration, by another recipe, code or device, or damaged"

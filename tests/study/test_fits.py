@@ -6,7 +6,8 @@ import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.recipes.comparison import why_incomparable
-from coolbits.study.recipes.ptq import RTN, Grid, Quantized
+from coolbits.study.recipes.methods import RTN, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 
 def gpt2(study):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.rows import HORIZON, SETTING
+from coolbits.settings import HORIZON, SETTING
 from coolbits.study.mixtures import NO_SETTING
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.results import TRAJECTORY_COLUMNS

@@ -5,7 +5,8 @@ import pytest
 from coolbits.models.presets import preset
 from coolbits.study.quantization_memory import Sizes, peak_bytes, sizes_of
 from coolbits.study.recipes.calibration import Windows
-from coolbits.study.recipes.ptq import AWQ, GPTQ, RTN, Grid, Method, Quantized, Rotation, ScaleSearch
+from coolbits.study.recipes.methods import AWQ, GPTQ, RTN, Grid, Method, ScaleSearch
+from coolbits.study.recipes.ptq import Quantized, Rotation
 
 WINDOWS = Windows(sequences=128, sequence_length=2048)
 SIZES = sizes_of(preset("llama-1.1b", 32000, 2048))

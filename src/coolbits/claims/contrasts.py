@@ -8,7 +8,7 @@ import pandas as pd
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
-from coolbits.rows import HORIZON, SETTING
+from coolbits.settings import HORIZON, SETTING
 
 _GRID = 32
 

@@ -7,7 +7,8 @@ from coolbits.claims.contrasts import mean_weights, most_varied, over_seeds, pai
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
-from coolbits.rows import SETTING, ends, of_main_decay, of_main_run, trunks
+from coolbits.rows import ends, trunks
+from coolbits.settings import SETTING, of_main_decay, of_main_run
 
 
 def decay_raises_error(evidence: Evidence) -> Effect | None:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from coolbits.claims.evidence import FULL, Evidence
-from coolbits.rows import HORIZON, ends, full_precision
+from coolbits.rows import ends, full_precision
+from coolbits.settings import HORIZON
 
 _MODEL = ["trajectory", "step"]
 _ASKED = ("evaluation", "task")

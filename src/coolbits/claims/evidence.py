@@ -14,7 +14,8 @@ import pandas as pd
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, resampled_means
-from coolbits.rows import HORIZON, ends, full_precision, main_rows, of_each_model, of_quantizer, runs
+from coolbits.rows import ends, full_precision, of_each_model, of_quantizer, runs
+from coolbits.settings import HORIZON, main_rows
 
 FULL = "none"
 _OF_QUANTIZED = ("error", "quantized")

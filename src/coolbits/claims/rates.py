@@ -22,7 +22,7 @@ from coolbits.claims.evidence import Evidence
 from coolbits.claims.states import LOSS_MARGIN
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
-from coolbits.rows import FULL_STATES, HORIZON, by_seed, of_best_settings
+from coolbits.settings import FULL_STATES, HORIZON, by_seed, of_best_settings
 
 WELL_TRAINED = 1.05  # a rate counts if its final loss is at most this times the best rate's
 ADAMC_MARGIN = 10.0  # percent of AdamW's error

@@ -24,7 +24,7 @@ from coolbits.claims.contrasts import (
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
-from coolbits.rows import TUNED, best_settings, by_seed, of_best_settings
+from coolbits.settings import TUNED, best_settings, by_seed, of_best_settings
 
 # Version 1 of paper B calls 8-bit Muon, 1 to 2 % worse on its small models, a gap; version 3 calls 0.002 nats, less
 # than 0.1 %, parity. One percent lies between, and is what a few seeds of a small model can tell from none.

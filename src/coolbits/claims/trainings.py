@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from coolbits.claims.evidence import Evidence
-from coolbits.rows import TUNED, VARIANT
+from coolbits.settings import TUNED, VARIANT
 
 _IMAGES = ("run", "images", "model", "schedule", "epochs", "batch_images")
 _ANSWERS = ("run", "model", "tokens", "schedule")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from coolbits.figures.selection import demand, of_variant, rate_label, variant_looks
-from coolbits.rows import HORIZON, TUNED, VARIANT, best_settings, largest_group, of_setting, runs
+from coolbits.rows import runs
+from coolbits.settings import HORIZON, TUNED, VARIANT, best_settings, largest_group, of_setting
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from coolbits.ptq.ledger import output_losses
 from coolbits.ptq.pairs import Pair
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.search import Objective, Weighed, Weights, best_first, race
-from coolbits.study.recipes.ptq import AWQ, Grid
+from coolbits.study.recipes.methods import AWQ, Grid
 
 _SMALLEST = 1e-4  # of a scale before normalization, and what keeps its divisor from 0: both libraries
 

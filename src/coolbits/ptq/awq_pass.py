@@ -25,7 +25,7 @@ from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.tokens import Tokens
 from coolbits.ptq.tracing import Block, Trace
 from coolbits.ptq.unfinished import Kept, Made, Place
-from coolbits.study.recipes.ptq import AWQ
+from coolbits.study.recipes.methods import AWQ
 
 Linears = Mapping[str, nn.Module]
 

@@ -25,7 +25,8 @@ from coolbits.ptq.passes import Advance, Results, check_layers, check_reach, one
 from coolbits.ptq.tokens import Tokens, read_tokens
 from coolbits.ptq.tracing import trace_model
 from coolbits.ptq.unfinished import Place
-from coolbits.study.recipes.ptq import AWQ, CALIBRATED, GPTQ, Activations, Int8, Quantized, Rotation
+from coolbits.study.recipes.methods import AWQ, CALIBRATED, GPTQ, Int8
+from coolbits.study.recipes.ptq import Activations, Quantized, Rotation
 
 DEQUANTIZED = "model"
 _PROBE_TOKENS = 32

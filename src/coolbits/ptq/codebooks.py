@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from coolbits.models.codebooks import SCALES_A_BLOCK, TABLES, CodebookLayer, DoubleScales, Table
 from coolbits.optim.codebook import nearest
-from coolbits.study.recipes.ptq import Codebook
+from coolbits.study.recipes.methods import Codebook
 
 _SMALLEST = 1e-38  # the library's: magnitudes below it count as it
 

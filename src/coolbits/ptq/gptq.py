@@ -17,7 +17,7 @@ from coolbits.ptq.hooks import full_precision
 from coolbits.ptq.ledger import Entry, Result, output_loss, relative_norm
 from coolbits.ptq.rtn import round_to_nearest
 from coolbits.ptq.sweep import Groups, sweep
-from coolbits.study.recipes.ptq import GPTQ
+from coolbits.study.recipes.methods import GPTQ
 
 Task = tuple[torch.Tensor, GPTQ]
 

@@ -9,7 +9,7 @@ its rounding hangs on that.
 import torch
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.recipes.ptq import Grid, ScaleSearch
+from coolbits.study.recipes.methods import Grid, ScaleSearch
 
 Scales = tuple[torch.Tensor, torch.Tensor]
 

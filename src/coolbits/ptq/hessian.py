@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from coolbits.ptq.grids import group_size_for
-from coolbits.study.recipes.ptq import GPTQ
+from coolbits.study.recipes.methods import GPTQ
 
 _KRYLOV_VECTORS = 6
 _STRIP = 192  # columns of the sum computed at once

@@ -12,7 +12,7 @@ import torch
 
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.ptq.grids import group_size_for
-from coolbits.study.recipes.ptq import HQQ
+from coolbits.study.recipes.methods import HQQ
 
 # The library's: a group that spans less is left at one code a unit; more codes a unit are not given to any.
 _NARROW, _DENSEST = 1e-4, 2e4

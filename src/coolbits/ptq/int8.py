@@ -5,7 +5,7 @@ import torch
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.activations import round_rows
 from coolbits.models.layers import IntegerLayer
-from coolbits.study.recipes.ptq import Int8
+from coolbits.study.recipes.methods import Int8
 
 _BITS = 8
 

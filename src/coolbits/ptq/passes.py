@@ -20,7 +20,8 @@ from coolbits.ptq.rotated import restore_basis, rotate_hessian, rotate_weight
 from coolbits.ptq.tracing import Block, Trace
 from coolbits.ptq.unfinished import Kept, Made, Place
 from coolbits.ptq.weights import Uncalibrated, quantize_weight
-from coolbits.study.recipes.ptq import GPTQ, Int8, Method, OnGrid, Rotation
+from coolbits.study.recipes.methods import GPTQ, Int8, Method, OnGrid
+from coolbits.study.recipes.ptq import Rotation
 
 Linears = Mapping[str, nn.Module]
 Results = dict[str, Result]

@@ -7,19 +7,8 @@ from typing import NamedTuple
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.recipes.calibration import Documents, Windows
 from coolbits.study.recipes.data import HubSource
-from coolbits.study.recipes.ptq import (
-    AWQ,
-    GPTQ,
-    HQQ,
-    RTN,
-    Activations,
-    Codebook,
-    Grid,
-    Int8,
-    Method,
-    Quantized,
-    Rotation,
-)
+from coolbits.study.recipes.methods import AWQ, GPTQ, HQQ, RTN, Codebook, Grid, Int8, Method
+from coolbits.study.recipes.ptq import Activations, Quantized, Rotation
 
 # Paper A, and GPTQModel's own example: no document is cut there, and few of C4 are longer.
 C4_DOCUMENTS = Documents(

@@ -4,7 +4,7 @@ import torch
 
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.ptq.grids import find_scales, group_size_for, quantize
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.methods import Grid
 
 
 def round_to_nearest(weight: torch.Tensor, grid: Grid) -> IntegerLayer:

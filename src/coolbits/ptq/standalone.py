@@ -32,7 +32,8 @@ from coolbits.ptq.standalone_record import Origin, write_record
 from coolbits.ptq.target import check_target
 from coolbits.ptq.tokens import TOKENS, write_tokens
 from coolbits.ptq.unfinished import Place, circumstances
-from coolbits.study.recipes.ptq import CALIBRATED, Quantized
+from coolbits.study.recipes.methods import CALIBRATED
+from coolbits.study.recipes.ptq import Quantized
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from coolbits.ptq.origins import read_documents, take_documents
 from coolbits.ptq.tokens import TOKENS, Tokens, read_tokens
 from coolbits.study.recipes.calibration import Calibration, Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource
-from coolbits.study.recipes.ptq import CALIBRATED, Method
+from coolbits.study.recipes.methods import CALIBRATED, Method
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 

@@ -12,7 +12,7 @@ import torch
 
 from coolbits.native import library, run_parts
 from coolbits.ptq.grids import find_scales
-from coolbits.study.recipes.ptq import GPTQ
+from coolbits.study.recipes.methods import GPTQ
 
 _SOURCE = Path(__file__).with_name("sweep.cpp")
 _ROW_BYTES = 256  # of an input's weights, that its functions make at once

@@ -7,7 +7,7 @@ from coolbits.ptq.codebooks import quantize_by_codebook
 from coolbits.ptq.hqq import quantize_half_quadratic
 from coolbits.ptq.int8 import quantize_rows
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import HQQ, RTN, Codebook, Int8
+from coolbits.study.recipes.methods import HQQ, RTN, Codebook, Int8
 
 Uncalibrated = RTN | HQQ | Codebook | Int8
 

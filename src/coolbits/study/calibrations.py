@@ -8,7 +8,8 @@ from coolbits.study.measurements import FULL
 from coolbits.study.quantizer_choices import DocumentsChoice, Quantizer
 from coolbits.study.recipes.calibration import Calibration, Documents
 from coolbits.study.recipes.data import FileSource
-from coolbits.study.recipes.ptq import CALIBRATED, Quantized
+from coolbits.study.recipes.methods import CALIBRATED
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.schema import Study
 from coolbits.study.sources import text_source
 

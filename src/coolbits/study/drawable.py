@@ -12,7 +12,8 @@ import pandas as pd
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node
 from coolbits.figures.names import FIGURES
-from coolbits.rows import HORIZON, SETTING, main_rows, quantizers, runs, trunks
+from coolbits.rows import quantizers, runs, trunks
+from coolbits.settings import HORIZON, SETTING, main_rows
 from coolbits.study.optimizer_names import display_name
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VISION_COLUMNS
 from coolbits.study.schema import Study

@@ -14,7 +14,8 @@ from coolbits.study.recipes.calibration import CalibrationSet, Documents
 from coolbits.study.recipes.data import Corpus, EmbeddedSource, HubSource, TokenizerRecipe, TrainedTokenizer
 from coolbits.study.recipes.evaluation import Evaluation, Tasks
 from coolbits.study.recipes.finetuning import Conversations
-from coolbits.study.recipes.ptq import CALIBRATED, Quantized
+from coolbits.study.recipes.methods import CALIBRATED
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.recipes.training import Cooldown, Model, Trajectory
 from coolbits.study.vision import pictures_to_decode, training_flops
 

@@ -9,7 +9,8 @@ from coolbits.models.shapes import Shape, shape_of
 from coolbits.study.measurements import chosen_quantizers
 from coolbits.study.recipes.comparison import why_incomparable
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Measure, Tasks
-from coolbits.study.recipes.ptq import CALIBRATED, OnGrid, Quantized
+from coolbits.study.recipes.methods import CALIBRATED, OnGrid
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.recipes.training import Model
 from coolbits.study.schema import Study
 from coolbits.study.track import Track

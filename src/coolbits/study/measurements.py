@@ -7,7 +7,8 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node, Ref, make_node
 from coolbits.study.recipes.calibration import Calibration, CalibrationSet
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Measure, Tasks
-from coolbits.study.recipes.ptq import CALIBRATED, Quantized
+from coolbits.study.recipes.methods import CALIBRATED
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.schema import EvaluationChoice, Study
 from coolbits.study.sources import DataNodes
 from coolbits.study.track import Track

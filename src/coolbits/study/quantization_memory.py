@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from coolbits.models.counts import parameter_counts
 from coolbits.models.shapes import shape_of
-from coolbits.study.recipes.ptq import AWQ, CALIBRATED, GPTQ, RTN, Grid, Quantized
+from coolbits.study.recipes.methods import AWQ, CALIBRATED, GPTQ, RTN, Grid
+from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.recipes.training import Model
 
 # Tokens that go through a block at once; a longer sequence does, too. A calibration that fits runs each block once,

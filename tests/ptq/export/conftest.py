@@ -14,7 +14,7 @@ from coolbits.models.quantized import QuantizedModel, weight_matrix, write_quant
 from coolbits.ptq.gptq import gptq
 from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import GPTQ, Grid
+from coolbits.study.recipes.methods import GPTQ, Grid
 
 _SIZES = {
     "vocab_size": 96,

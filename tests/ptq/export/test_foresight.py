@@ -12,7 +12,8 @@ from coolbits.ptq.export.model import FORMATS
 from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import GPTQ, Grid, Quantized
+from coolbits.study.recipes.methods import GPTQ, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 GRID = Grid(bits=3, group_size=32)
 RECIPES = {name: quantizer_preset(name) for name in ("rtn-w3-g32", "rtn-w5-channel", "rtn-w8a8", "gptq-w3-channel")} | {

@@ -9,7 +9,7 @@ from coolbits.ptq.export.formats import Scheme, scheme_of, with_neighbours
 from coolbits.ptq.export.gptq_format import GPTQ_FORMAT
 from coolbits.ptq.export.model import FORMATS
 from coolbits.ptq.rtn import round_to_nearest
-from coolbits.study.recipes.ptq import Grid
+from coolbits.study.recipes.methods import Grid
 
 
 def layer(

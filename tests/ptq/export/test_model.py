@@ -16,7 +16,8 @@ from coolbits.ptq.export.model import FORMATS, export_model, write_export
 from coolbits.ptq.export.source import Source
 from coolbits.ptq.export.verify import verify
 from coolbits.ptq.tokens import Tokens, write_tokens
-from coolbits.study.recipes.ptq import AWQ, Grid, Quantized
+from coolbits.study.recipes.methods import AWQ, Grid
+from coolbits.study.recipes.ptq import Quantized
 
 GRID = Grid(bits=3, group_size=32)
 

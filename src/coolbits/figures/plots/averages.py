@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import drawing, selection, style
 from coolbits.figures.selection import Options, Tables
-from coolbits.rows import averages, decays, main_rows, runs, trunks
+from coolbits.rows import averages, decays, runs, trunks
+from coolbits.settings import main_rows
 
 NAME = "averages"
 _ALONG_A_TRUNK = ("lawa", "ema")

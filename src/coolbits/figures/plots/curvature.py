@@ -10,7 +10,8 @@ from coolbits.figures.marks import stand_for
 from coolbits.figures.plots.averages import draw_average, of_each_kind
 from coolbits.figures.selection import Options, Tables, check_options
 from coolbits.figures.style import Look
-from coolbits.rows import HORIZON, SETTING, largest_group, main_rows, of_setting, runs, trunks
+from coolbits.rows import runs, trunks
+from coolbits.settings import HORIZON, SETTING, largest_group, main_rows, of_setting
 
 NAME = "curvature"
 _LABELS = ("Largest eigenvalue", "Trace", "Largest eigenvalues")

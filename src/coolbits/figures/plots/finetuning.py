@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from coolbits.figures import crosses, drawing, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label, variant_looks
-from coolbits.rows import TUNED
+from coolbits.settings import TUNED
 from coolbits.study.optimizer_names import display_name
 
 NAME = "finetuning"

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from coolbits.figures import drawing, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
-from coolbits.rows import HORIZON, SETTING, largest_group, of_setting, runs
+from coolbits.rows import runs
+from coolbits.settings import HORIZON, SETTING, largest_group, of_setting
 from coolbits.study.units import si
 
 NAME = "landscape"

@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import drawing, selection, style
 from coolbits.figures.selection import Options, Tables
-from coolbits.rows import HORIZON, SETTING, largest_group, of_setting, runs
+from coolbits.rows import runs
+from coolbits.settings import HORIZON, SETTING, largest_group, of_setting
 from coolbits.study.optimizer_names import display_name
 from coolbits.study.units import si
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from coolbits.figures import crosses, drawing, scales, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.figures.style import Look
-from coolbits.rows import averages, decays, main_rows, of_each_model, runs, trunks
+from coolbits.rows import averages, decays, of_each_model, runs, trunks
+from coolbits.settings import main_rows
 
 NAME = "prediction"
 _SIZES = (4.8, 2.6)  # of the marks of the first quantizer and of the second

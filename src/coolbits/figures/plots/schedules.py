@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import drawing, selection, style
 from coolbits.figures.selection import Options, Tables
-from coolbits.rows import SETTING, largest_group, of_main_decay, of_main_run, of_setting, runs
+from coolbits.rows import runs
+from coolbits.settings import SETTING, largest_group, of_main_decay, of_main_run, of_setting
 
 NAME = "schedules"
 

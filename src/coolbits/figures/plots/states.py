@@ -13,7 +13,8 @@ from coolbits.figures import crosses, drawing, selection, style, variants
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.resampling import Floats, by_unit, interval_of_mean, resampled_means
-from coolbits.rows import FULL_STATES, by_seed, full_precision, of_setting
+from coolbits.rows import full_precision
+from coolbits.settings import FULL_STATES, by_seed, of_setting
 from coolbits.study.optimizer_names import display_name
 from coolbits.study.units import si
 

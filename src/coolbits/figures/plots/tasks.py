@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from coolbits.figures import drawing, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
-from coolbits.rows import averages, decays, main_rows, trunks
+from coolbits.rows import averages, decays, trunks
+from coolbits.settings import main_rows
 
 NAME = "tasks"
 _FULL = "|"  # the mark of full precision, whatever the kind of model

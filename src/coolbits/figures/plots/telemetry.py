@@ -21,7 +21,7 @@ from coolbits.figures.plots.telemetry_panels import (
 from coolbits.figures.plots.telemetry_rows import rates, variant_rows
 from coolbits.figures.selection import Options, Tables, names_in, of_variant, variant_looks
 from coolbits.figures.style import Look
-from coolbits.rows import FULL_STATES
+from coolbits.settings import FULL_STATES
 
 NAME = "telemetry"
 _CROWD = 4  # variants beyond which bands, but for those of 32-bit states, would hide each other

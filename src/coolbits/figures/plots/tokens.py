@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import crosses, drawing, scales, selection, style
 from coolbits.figures.selection import Options, Tables
-from coolbits.rows import decays, main_rows, runs, trunks
+from coolbits.rows import decays, runs, trunks
+from coolbits.settings import main_rows
 
 NAME = "tokens"
 

@@ -17,7 +17,7 @@ from coolbits.figures.selection import (
     variant_looks,
 )
 from coolbits.figures.style import Look
-from coolbits.rows import TUNED, VARIANT, largest_group, of_setting
+from coolbits.settings import TUNED, VARIANT, largest_group, of_setting
 from coolbits.study.units import si
 
 NAME = "vision"

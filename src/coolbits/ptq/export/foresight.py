@@ -10,7 +10,8 @@ from coolbits.ptq.checkpoint import rounding_of
 from coolbits.ptq.codebooks import quantize_by_codebook
 from coolbits.ptq.export.formats import Format
 from coolbits.ptq.export.model import check_expressible
-from coolbits.study.recipes.ptq import GPTQ, HQQ, Codebook, OnGrid, Quantized
+from coolbits.study.recipes.methods import GPTQ, HQQ, Codebook, OnGrid
+from coolbits.study.recipes.ptq import Quantized
 
 
 def check_foreseen(recipe: Quantized, shapes: Mapping[str, torch.Size], form: Format) -> None:

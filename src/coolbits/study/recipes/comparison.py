@@ -1,6 +1,7 @@
 """Whether the difference of two models' weights is the difference of their functions."""
 
-from coolbits.study.recipes.ptq import AWQ, Int8, Quantized
+from coolbits.study.recipes.methods import AWQ, Int8
+from coolbits.study.recipes.ptq import Quantized
 
 _UNTIED = "head: true unties the head from the embedding, of which the model has one weight and its quantized form two"
 
