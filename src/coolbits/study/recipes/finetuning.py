@@ -13,7 +13,7 @@ class BuiltQuestions(Recipe):
 
     kind: Literal["embedded"] = "embedded"
     examples: int = Field(gt=0, description="training conversations, exactly so many")
-    validation_examples: int = Field(gt=0, description="validation conversations, exactly so many")
+    validation_examples: int = Field(gt=0, description="validation conversations, at most so many")
     seed: int = Field(ge=0, description="of the choice of sentences")
 
 
