@@ -182,6 +182,16 @@ def test_files_enter_by_their_digest(tuned: Any, tmp_path: Path) -> None:
     assert source["names"] == ["chat.jsonl"] and "paths" not in source
 
 
+def test_conversations_fit_the_positions_that_a_model_learns(tuned: Any, planned: Any) -> None:
+    tuned["defaults"] = tuned["defaults"] | {"model": {"preset": "micro-gpt2"}}
+    assert planned(tuned).of_kind("finetuned")
+    tuned["finetuning"]["qa"]["sequence_length"] = 4096
+    with pytest.raises(
+        CoolbitsError, match=r"qa\.sequence_length: 4096 tokens, but the model of run 'wsd' has 16 posi"
+    ):
+        planned(tuned)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data.shards import TokenStream
+from coolbits.models.blocks import learned_positions
 from coolbits.study.recipes.evaluation import Loss
 
 _TOKENS_AT_ONCE = 1 << 22
-_PADDING = 2  # positions that OPT has besides
 
 
 def document_losses(model: nn.Module, stream: TokenStream, recipe: Loss) -> pd.DataFrame:
@@ -75,13 +75,8 @@ def demand_positions(model: nn.Module, sequence_length: int) -> None:
     Raises:
         CoolbitsError: if there are too few.
     """
-    config = getattr(model, "config", None)
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or sequence_length <= positions:
-        return
-    tokens = model.get_input_embeddings()  # type: ignore[operator]
-    sizes = {each.num_embeddings for each in model.modules() if isinstance(each, nn.Embedding) and each is not tokens}
-    if sizes & {positions, positions + _PADDING}:
+    positions = learned_positions(model)
+    if positions is not None and sequence_length > positions:
         raise CoolbitsError(
             f"measure.sequence_length: found {sequence_length}, but the model has learned {positions} positions; "
             "no more are possible"

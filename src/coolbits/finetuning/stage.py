@@ -19,7 +19,7 @@ from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
 from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
 from coolbits.loops.locks import alone_in
-from coolbits.models.blocks import longest_sequence
+from coolbits.models.blocks import learned_positions
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.hub import commit_of, download_model
@@ -60,8 +60,8 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
     """Return the fine-tuning of `recipe` before its first update, from the Hugging Face directory `start`.
 
     Raises:
-        CoolbitsError: if the model cannot be read, has not as many parameters as the recipe says, or does not read as
-            many tokens as the longest conversation has.
+        CoolbitsError: if the model cannot be read, has not as many parameters as the recipe says, or has learned
+            fewer positions than the longest conversation has tokens.
     """
     device = choose_device(execution.device)
     make_reproducible(device)
@@ -73,11 +73,11 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
         said = recipe.hub.parameters
         raise CoolbitsError(f"start.hub.parameters: {recipe.hub.id} has {found}, the study says {said}")
     train, validation = read_examples(conversations, "train"), read_examples(conversations, "validation")
-    longest, context = max(train.longest, validation.longest), longest_sequence(model)
-    if context is not None and longest > context:
+    longest, positions = max(train.longest, validation.longest), learned_positions(model)
+    if positions is not None and longest > positions:
         raise CoolbitsError(
-            f"{start}: the model reads {context} tokens, and there are conversations of {longest}; "
-            f"`sequence_length` of the fine-tuning must be {context} or less"
+            f"{start}: the model has learned {positions} positions, and there are conversations of {longest} tokens; "
+            f"`sequence_length` of the fine-tuning must be {positions} or less"
         )
     nn.Module.requires_grad_(model, True)
     optimizer = build_optimizer(model, recipe.optimizer, recipe.peak_lr, recipe.precision)

@@ -6,6 +6,8 @@ from transformers.pytorch_utils import Conv1D
 
 from coolbits.artifacts.errors import CoolbitsError
 
+_PADDING = 2  # positions that OPT has besides
+
 
 def decoder_blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
     """Return the decoder blocks with their qualified names, first to last.
@@ -32,6 +34,16 @@ def decoder_blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
 def longest_sequence(model: PreTrainedModel) -> int | None:
     """Return how many tokens a model reads at most, which the config of MPT calls otherwise; None if any number."""
     return getattr(model.config, "max_position_embeddings", getattr(model.config, "max_seq_len", None))
+
+
+def learned_positions(model: nn.Module) -> int | None:
+    """Return how many positions a model has an embedding for; None if it has none: rotations and slopes never end."""
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if positions is None:
+        return None
+    tokens = model.get_input_embeddings()  # type: ignore[operator]
+    sizes = {each.num_embeddings for each in model.modules() if isinstance(each, nn.Embedding) and each is not tokens}
+    return int(positions) if sizes & {positions, positions + _PADDING} else None
 
 
 def decoder_linears(model: PreTrainedModel) -> dict[str, nn.Module]:

@@ -8,6 +8,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, Ref, make_node
 from coolbits.models.counts import parameter_counts
+from coolbits.models.shapes import shape_of
 from coolbits.optim.schedules import learning_rate
 from coolbits.study.data_choices import HubTokenizer
 from coolbits.study.finetuning_choices import (
@@ -16,6 +17,7 @@ from coolbits.study.finetuning_choices import (
     FinetuningChoice,
     HubStart,
 )
+from coolbits.study.fits import check_length
 from coolbits.study.measurements import Point
 from coolbits.study.optimizer_names import optimizer_name, states_label
 from coolbits.study.recipes import finetuning as recipes
@@ -138,6 +140,8 @@ def _starts(study: Study, tracks: list[Track], data: DataNodes, choice: Finetuni
         ends = [track for track in ends if track.steps[-1] == round(start.tokens / track.recipe.batch_tokens)]
     if not ends:
         raise CoolbitsError(f"{where}.start.tokens: no trajectory of {start.run!r} ends at {start.tokens} tokens")
+    for model in (track.recipe.model for track in ends):
+        check_length(model, shape_of(model), choice.sequence_length, f"{where}.sequence_length", start.run)
     return [
         _Start(
             label=track.name,

@@ -33,7 +33,7 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
         for name, choice in study.evaluations.items():
             if choice.runs == "all" or run in choice.runs:
                 length = getattr(choice.measure, "sequence_length", 0)
-                _check_length(model, shape, length, f"evaluations.{name}.measure.sequence_length", run)
+                check_length(model, shape, length, f"evaluations.{name}.measure.sequence_length", run)
                 for key, quantizer in chosen_quantizers(quantizers, choice).items():
                     _check_quantizer(quantizer, model, shape, f"quantizers.{key}", run)
                     _check_comparison(name, choice.measure, key, quantizer, f" of run {run!r}", shape.tied)
@@ -95,10 +95,10 @@ def _check_quantizer(quantizer: Quantized, model: Model, shape: Shape, where: st
                 )
     if isinstance(method, CALIBRATED):
         length = method.calibration.sequence_length
-        _check_length(model, shape, length, f"{where}.method.calibration.sequence_length", run)
+        check_length(model, shape, length, f"{where}.method.calibration.sequence_length", run)
 
 
-def _check_length(model: Model, shape: Shape, length: int, where: str, run: str) -> None:
+def check_length(model: Model, shape: Shape, length: int, where: str, run: str) -> None:
     """Refuse positions for which a model has no embedding; rotations go on for ever."""
     if model.architecture == "gpt2" and length > shape.positions:
         raise CoolbitsError(f"{where}: {length} tokens, but the model of run {run!r} has {shape.positions} positions")
