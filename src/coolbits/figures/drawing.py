@@ -217,7 +217,8 @@ def _mean(rows: pd.DataFrame, x: str, y: str, every_seed: bool = True) -> pd.Dat
 
 def _of_seeds(rows: pd.DataFrame, x: str, y: str) -> list[pd.DataFrame]:
     """Return the points of each seed along training; of one that read the data in several orders their mean."""
-    return [_mean(seed, x, y) for _, seed in rows.groupby("seed")]
+    seeds = [seed for _, seed in rows.groupby("seed")]
+    return [seed.sort_values("tokens") if seed.tokens.is_unique else _mean(seed, x, y) for seed in seeds]
 
 
 def _xy(rows: pd.DataFrame, x: str, y: str) -> tuple[pd.Series, pd.Series]:
