@@ -90,7 +90,7 @@ def test_nothing_waits_for_the_garbage_collector(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident set as Linux has it")
 def test_the_estimate_is_within_a_fifth_of_a_measurement() -> None:
-    """A random model of 67 million parameters in bfloat16, on the CPU, by the method that takes most."""
+    """A random model of 67 million parameters in bfloat16, quantized layer by layer by GPTQ, on the CPU."""
     command = [sys.executable, str(BENCHMARK), "--shapes", "llama-67m", "--methods", "gptq-layer", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
