@@ -32,7 +32,7 @@ from coolbits.models.files import save_model
 from coolbits.stages import STAGES
 from coolbits.study import data_choices, finetuning_choices, quantizer_choices, schema
 from coolbits.study.plan import KINDS, make_plan
-from coolbits.study.recipes import analysis, averaging, calibration, data, evaluation, finetuning, ptq, training
+from coolbits.study.recipes import analysis, averaging, calibration, data, evaluation, finetuning, methods, training
 from coolbits.study.recipes.base import Recipe
 from coolbits.study.workflow import Workflow
 
@@ -54,14 +54,14 @@ PASSED_ON: dict[type[Recipe], type[Recipe]] = {
 CALIBRATES = "the plan makes a parent of it: the set of tokens, whose recipe is read"
 # What no study makes: parts that others have in common, and a schedule that a plan always makes from a trunk and a
 # branch; it is there for who calls the schedules themselves.
-NEVER_MADE = {evaluation.OnWindows, ptq.OnGrid, training.WSD}
+NEVER_MADE = {evaluation.OnWindows, methods.OnGrid, training.WSD}
 ESTIMATES = {
     f"coolbits.study.{name}"
     for name in ("cost", "durations", "fits", "footprint", "measure_cost", "quantization_memory")
 }
 UNREAD = {
-    (ptq.AWQ, "calibration"): CALIBRATES,
-    (ptq.GPTQ, "calibration"): CALIBRATES,
+    (methods.AWQ, "calibration"): CALIBRATES,
+    (methods.GPTQ, "calibration"): CALIBRATES,
     (averaging.Average, "kind"): "what an average is follows from weights and decay; its kind is for people",
     (schema.Study, "defaults"): "merged into every run before the study is checked",
 }
