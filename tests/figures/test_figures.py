@@ -24,7 +24,7 @@ from coolbits.artifacts.store import Store
 from coolbits.claims.evidence import FULL, gather
 from coolbits.claims.states import loss_increase
 from coolbits.claims.verdict import judge
-from coolbits.figures import crosses, stage, style
+from coolbits.figures import crosses, palette, stage, style
 from coolbits.figures.names import FIGURES
 from coolbits.figures.registry import PLOTS, plot
 from coolbits.figures.style import DOUBLE, theme
@@ -331,8 +331,8 @@ def test_at_equal_loss_a_run_is_pale_before_its_decay(make_tables: Callable[[int
         figure = plot("optimizers").draw(tables, {"quantizers": "gptq-w3"})
     own = tables["loss"].query("optimizer == 'muon' and states == '8L' and peak_lr == 0.01 and quantizer == 'gptq-w3'")
     marks = [line for line in figure.axes[2].lines if line.get_marker() == "^"]
-    muon = style.optimizer_look("muon", ["muon"])
-    for look, rows in ((style.pale(muon), own[own.phase == "stable"]), (muon, own[own.phase == "decay"])):
+    muon = palette.optimizer_look("muon", ["muon"])
+    for look, rows in ((palette.pale(muon), own[own.phase == "stable"]), (muon, own[own.phase == "decay"])):
         drawn = [x for line in marks if same_color(line.get_color(), look.color) for x in line.get_xdata()]
         assert sorted(set(drawn)) == pytest.approx(sorted(rows.base_loss)) and len(rows) > 1
     assert "before the decay (c)" in _legend(figure)
@@ -473,7 +473,7 @@ def test_a_cross_is_in_the_panel_where_nothing_else_is_as_far(make_tables: Calla
     losses = make_tables(1)["loss"]
     axes = Canvas().subplots()
     axes.plot([1e5, 1e6], [1, 2])
-    crosses.diverged(axes, losses[losses.run == "hot"], style.TRUNK)
+    crosses.diverged(axes, losses[losses.run == "hot"], palette.TRUNK)
     assert axes.get_xlim()[1] > DIVERGED_STEP * BATCH and axes.get_ylim()[1] < 3
 
 
@@ -500,9 +500,9 @@ def test_many_variants_are_told_apart_and_leave_the_panels_their_height(make_tab
 
 
 def test_looks_that_are_alike_get_other_marks_and_colours_in_turn() -> None:
-    alike = [style.Look(label, "0.5") for label in "abc"]
-    first, *others = style.told_apart([*alike, style.Look("d", "0.5", "s")])
-    assert first == alike[0] and others[-1] == style.Look("d", "0.5", "s")
+    alike = [palette.Look(label, "0.5") for label in "abc"]
+    first, *others = palette.told_apart([*alike, palette.Look("d", "0.5", "s")])
+    assert first == alike[0] and others[-1] == palette.Look("d", "0.5", "s")
     assert len({look.marker for look in (first, *others)}) == len({str(look.color) for look in (first, *others)}) + 1
 
 
@@ -514,8 +514,8 @@ def test_crosses_of_several_variants_do_not_hide_each_other(make_tables: Callabl
     axes.set_yscale("log")
     axes.plot([1e5, 5e6], [1, 100])
     for color in ("blue", "orange", "red"):
-        crosses.diverged(axes, hot, style.Look(color, color))
-        crosses.diverged(axes, hot[hot.outcome == "complete"], style.Look("none lost", color))
+        crosses.diverged(axes, hot, palette.Look(color, color))
+        crosses.diverged(axes, hot[hot.outcome == "complete"], palette.Look("none lost", color))
     crosses.make_room(axes)
     heights = [line.get_transform().transform(line.get_xydata())[0, 1] for line in axes.lines[1:]]
     assert len(heights) == crosses.count(axes) == 3

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from coolbits.figures.marks import stand_for
-from coolbits.figures.style import GREY, Look
+from coolbits.figures.palette import GREY, Look
 
 _MARKER = "x"
 _SIZE, _EDGE = 5, 1.3  # points

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 
 from coolbits.figures import crosses
 from coolbits.figures.marks import gathered, stand_for
-from coolbits.figures.style import ERROR, GREY, LOSS, Look, say_if_empty, token_axis
+from coolbits.figures.palette import GREY, Look
+from coolbits.figures.style import ERROR, LOSS, say_if_empty, token_axis
 
 _INTERVALS = {"relative_error": ("relative_low", "relative_high"), "absolute_error": ("absolute_low", "absolute_high")}
 PERCENT = {"relative_error": 100.0, "relative_drop": 100.0}

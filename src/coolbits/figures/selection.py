@@ -8,7 +8,7 @@ import pandas as pd
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.drawing import fell_back
 from coolbits.figures.names import OPTIONS
-from coolbits.figures.style import Look, optimizer_look, told_apart, variant_look
+from coolbits.figures.palette import Look, optimizer_look, told_apart, variant_look
 from coolbits.rows import DECAY, of_each_model, of_quantizer, quantizers
 from coolbits.settings import SETTING, VARIANT
 from coolbits.study.optimizer_names import display_name

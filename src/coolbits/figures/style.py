@@ -1,4 +1,4 @@
-"""How figures look and how they are written: sizes of a printed column, colours, token axes, deterministic files.
+"""How figures are laid out and written: sizes of a printed column, legends, token axes, deterministic files.
 
 Every figure file names what it was made from. A figure's own manifest holds the digests of its files, so a file
 cannot hold the digest of that manifest; it holds the *lineage digest* instead: the digest of the figure's fingerprint
@@ -10,29 +10,25 @@ Text is drawn as outlines (`svg.fonttype` "path"): a reader without the font see
 and nothing shifts; what can be searched and copied is the caption beside it.
 """
 
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from io import BytesIO
 from math import ceil
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from coolbits.artifacts.files import write_bytes
+from coolbits.figures.palette import GREY
 from coolbits.study.units import si
 
 DOUBLE = 6.9  # inches: two columns of a printed page
@@ -68,112 +64,6 @@ _RC = {
     "svg.hashsalt": "coolbits",
     "figure.constrained_layout.w_pad": 0.06,
 }
-# Okabe and Ito's palette, told apart by colour-blind readers and in grey; one colour a thing, in every figure.
-_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-
-Line = Literal["-", "--", ":", "-.", ""] | tuple[int, tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class Look:
-    """How one group of rows is drawn."""
-
-    label: str
-    color: Any
-    marker: str = "o"
-    line: Line = "-"
-
-
-TRUNK = Look("constant rate", _OKABE_ITO[0])
-DECAY = Look("cooldown", _OKABE_ITO[1], "D")
-AVERAGES = {
-    "lawa": Look("LAWA", _OKABE_ITO[2], "s"),
-    "soup": Look("soup", _OKABE_ITO[3], "P"),
-    "ema": Look("EMA", _OKABE_ITO[4], "^"),
-    "merge": Look("merge", _OKABE_ITO[5], "v"),
-}
-SCHEDULES = {
-    "wsd": Look("WSD", _OKABE_ITO[1], "D"),
-    "cosine": Look("cosine", _OKABE_ITO[2], "o"),
-    "linear": Look("linear", _OKABE_ITO[3], "s"),
-}
-PLACES = {
-    "matrices": Look("matrices of the blocks", _OKABE_ITO[0]),
-    "tables": Look("embeddings and head", _OKABE_ITO[1]),
-    "vectors": Look("norms and biases", _OKABE_ITO[2]),
-}
-SOURCES = {
-    "gaussian": Look("Gaussian", _OKABE_ITO[0]),
-    "heavy-tailed": Look("heavy-tailed, t(3)", _OKABE_ITO[1], "D"),
-    "ill-conditioned": Look("rank 16 and noise", _OKABE_ITO[2], "s"),
-    "runs": Look("training runs", _OKABE_ITO[6], "."),
-}
-_STATES: dict[str, tuple[Line, str]] = {
-    "32": ("-", "o"),
-    "8D": ("--", "s"),
-    "8L": (":", "^"),
-    "8L+8D": ("-.", "D"),
-    "8L+8L": ((0, (5, 1, 1, 1, 1, 1)), "v"),
-}
-_OTHER_STATES: tuple[Line, str] = ((0, (8, 2)), "P")
-_CHANGES = re.compile(r"-(b|min)\d+")
-_OPTIMIZERS = {"adamw": ("AdamW", 0), "muon": ("Muon", 1), "adamc": ("AdamC", 2), "sgd": ("SGD", 3)}
-GREY = "0.55"
-_PALE, _DARKER = 0.4, 0.7  # of a colour's distance from white, from black
-_OTHER_MARKS = "XpP*h<>"
-
-
-def decay_look(label: str, place: int) -> Look:
-    """Return the look of one of several kinds of cooldowns."""
-    return Look(label, _OKABE_ITO[(1, 3, 4, 5)[place % 4]], "DsPv"[place % 4])
-
-
-def nth_look(label: str, place: int) -> Look:
-    """Return the look of one of several things without a colour of their own, as tasks are."""
-    return Look(label, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
-
-
-def optimizer_look(kind: str, others: Sequence[str]) -> Look:
-    """Return the look of an optimizer; one unknown here takes the next free colour among `others`."""
-    fresh = [name for name in others if name not in _OPTIMIZERS]
-    name, place = _OPTIMIZERS.get(kind) or (kind, len(_OPTIMIZERS) + fresh.index(kind))
-    return Look(name, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
-
-
-def variant_look(label: str, optimizer: Look, states: str) -> Look:
-    """Return the look of an optimizer whose states are stored so: its colour, and a line and a mark for the states.
-
-    32 bits are solid, dynamic codes dashed, linear ones dotted, mixtures dashed and dotted. Other blocks or another
-    smallest tensor than the default (`8L-b256`, `8D-min0`) make the colour pale.
-    """
-    usual = _CHANGES.sub("", states)
-    line, marker = _STATES.get(usual, _OTHER_STATES)
-    look = replace(optimizer, label=label, line=line, marker=marker)
-    return look if usual == states else pale(look)
-
-
-def pale(look: Look) -> Look:
-    """Return the same look in a paler colour."""
-    return replace(look, color=tuple(1 - _PALE * (1 - part) for part in to_rgb(look.color)))
-
-
-def told_apart(looks: Sequence[Look]) -> list[Look]:
-    """Return the looks; of those alike but for the label each but the first is darker and has another mark."""
-    seen: Counter[tuple[Any, ...]] = Counter()
-    found = []
-    for look in looks:
-        alike = (to_rgb(look.color), look.marker, look.line)
-        again, seen[alike] = seen[alike], seen[alike] + 1
-        if again:
-            darker = tuple(part * _DARKER**again for part in to_rgb(look.color))
-            look = replace(look, color=darker, marker=_OTHER_MARKS[(again - 1) % len(_OTHER_MARKS)])
-        found.append(look)
-    return found
-
-
-def shades(count: int) -> list[Any]:
-    """Return `count` colours in order, light to dark, each visible on white: for a peak rate or a budget."""
-    return list(sns.color_palette("crest", count)) if count > 1 else [_OKABE_ITO[0]]
 
 
 @contextmanager

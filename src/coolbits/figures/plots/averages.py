@@ -5,21 +5,21 @@ from collections import Counter
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import drawing, palette, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import averages, decays, runs, trunks
 from coolbits.settings import main_rows
 
 NAME = "averages"
 _ALONG_A_TRUNK = ("lawa", "ema")
-_LINES: tuple[style.Line, ...] = ("-", "--", ":", "-.")
+_LINES: tuple[palette.Line, ...] = ("-", "--", ":", "-.")
 
 
 def draw(tables: Tables, options: Options) -> Figure:
     """Draw full-precision loss, quantized loss and error against tokens (option `quantizers`, one)."""
     rows = _rows(tables, options)
     figure, axes = style.panels(3)
-    groups = [(style.TRUNK, trunks(rows)), (style.DECAY, runs(rows)), *of_each_kind(rows)]
+    groups = [(palette.TRUNK, trunks(rows)), (palette.DECAY, runs(rows)), *of_each_kind(rows)]
     shown = (drawing.FULL_ALONG, drawing.QUANTIZED_ALONG, drawing.ERROR_ALONG)
     drawing.views(axes, shown, groups, selection.quantizer_label(rows), _mark)
     style.legend(figure, drawing.handles(look for look, _ in groups) + drawing.notes(rows))
@@ -36,31 +36,31 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     )
 
 
-def of_each_kind(rows: pd.DataFrame) -> list[tuple[style.Look, pd.DataFrame]]:
+def of_each_kind(rows: pd.DataFrame) -> list[tuple[palette.Look, pd.DataFrame]]:
     """Return the averages among the rows by kind, number of members and name, each group with its look."""
     groups = []
-    for kind, look in style.AVERAGES.items():
+    for kind, look in palette.AVERAGES.items():
         of_kind = averages(rows, kind)
         named = list(of_kind.groupby(["window", "run"]))
         sizes = Counter(window for (window, _), _ in named)
         for ((window, name), own), line in zip(named, _LINES * len(named), strict=False):
             label = f"{look.label}, {window} members" + f" ({name})" * (sizes[window] > 1)
-            groups.append((style.Look(label, look.color, look.marker, line), own))
-    looks = style.told_apart([look for look, _ in groups])
+            groups.append((palette.Look(label, look.color, look.marker, line), own))
+    looks = palette.told_apart([look for look, _ in groups])
     return [(look, rows) for look, (_, rows) in zip(looks, groups, strict=True)]
 
 
-def draw_average(axes: style.Axes, rows: pd.DataFrame, y: str, look: style.Look) -> None:
+def draw_average(axes: style.Axes, rows: pd.DataFrame, y: str, look: palette.Look) -> None:
     """Draw averages along a trunk as a curve against tokens, averages of cooldowns as points."""
     along = rows.average.isin(_ALONG_A_TRUNK).any()
     (drawing.curve if along else drawing.points)(axes, rows, y, look)
 
 
-def _mark(axes: style.Axes, rows: pd.DataFrame, view: drawing.View, look: style.Look) -> None:
+def _mark(axes: style.Axes, rows: pd.DataFrame, view: drawing.View, look: palette.Look) -> None:
     """Draw cooldowns as branches, the trunk and averages along it as curves, averages of cooldowns as points."""
-    if look is style.DECAY:
+    if look is palette.DECAY:
         drawing.fan(axes, rows, view.y, None, look)
-    elif look is style.TRUNK:
+    elif look is palette.TRUNK:
         drawing.curve(axes, rows, view.y, look)
     else:
         draw_average(axes, rows, view.y, look)

@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from coolbits.figures import crosses, drawing, scales, selection, style
+from coolbits.figures import crosses, drawing, palette, scales, selection, style
 from coolbits.figures.marks import stand_for
+from coolbits.figures.palette import Look
 from coolbits.figures.plots.averages import draw_average, of_each_kind
 from coolbits.figures.selection import Options, Tables, check_options
-from coolbits.figures.style import Look
 from coolbits.rows import runs, trunks
 from coolbits.settings import HORIZON, SETTING, largest_group, main_rows, of_setting
 
@@ -25,15 +25,15 @@ def draw(tables: Tables, options: Options) -> Figure:
     averaged, checkpoints = of_each_kind(main), table[table.source == "checkpoint"]
     figure, axes = style.panels(3, height=2.4 if rates.empty else 4.6, rows=1 if rates.empty else 2)
     for panel, y in zip(axes, ("top_eigenvalue", "trace"), strict=False):
-        drawing.fan(panel, runs(main), y, None, style.DECAY)
-        drawing.curve(panel, trunks(main), y, style.TRUNK)
+        drawing.fan(panel, runs(main), y, None, palette.DECAY)
+        drawing.curve(panel, trunks(main), y, palette.TRUNK)
         for look, own in averaged:
             draw_average(panel, own, y, look)
     _spectrum_along(axes[2], checkpoints, main)
-    shades = zip(sorted(rates.peak_lr.unique()), style.shades(max(1, rates.peak_lr.nunique())), strict=False)
+    shades = zip(sorted(rates.peak_lr.unique()), palette.shades(max(1, rates.peak_lr.nunique())), strict=False)
     looks = {rate: Look(f"peak rate {selection.rate_label(rate)}", shade, "s") for rate, shade in shades}
     for panel in axes[:3]:
-        crosses.diverged(panel, main, style.TRUNK)
+        crosses.diverged(panel, main, palette.TRUNK)
     for rate, look in looks.items():
         own = rates[rates.peak_lr == rate]
         for panel, y in zip(axes[3:], ("top_eigenvalue", "trace"), strict=False):
@@ -50,7 +50,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         crosses.make_room(panel)
         if place < 5:
             style.token_axis(panel)
-    shown = [style.TRUNK, style.DECAY, *(look for look, _ in averaged), *looks.values()]
+    shown = [palette.TRUNK, palette.DECAY, *(look for look, _ in averaged), *looks.values()]
     style.legend(figure, [*drawing.handles(shown), *crosses.entry(pd.concat([main, rates]))])
     return figure
 
@@ -108,8 +108,8 @@ def _spectrum_along(axes: Axes, table: pd.DataFrame, main: pd.DataFrame) -> None
     """Draw each eigenvalue's mean over seeds along the trunk and its cooldowns."""
     spectra = table[["trajectory", "step", "rank", "eigenvalue"]].drop_duplicates(["trajectory", "step", "rank"])
     whole = runs(main)
-    lines = [(style.TRUNK, trunks(main))]
-    lines += [(style.DECAY, run[run.tokens >= run.branch_tokens]) for _, run in whole.groupby("budget_tokens")]
+    lines = [(palette.TRUNK, trunks(main))]
+    lines += [(palette.DECAY, run[run.tokens >= run.branch_tokens]) for _, run in whole.groupby("budget_tokens")]
     for look, models in lines:
         for _, own in models.drop(columns=["rank", "eigenvalue"]).merge(spectra).groupby("rank"):
             drawing.curve(axes, own, "eigenvalue", look, marked=False, seeds=False)

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, style
+from coolbits.figures import crosses, drawing, palette, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label, variant_looks
 from coolbits.settings import TUNED
@@ -84,11 +84,11 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     return rows.merge(best[tuned], on=tuned)
 
 
-def _looks(rows: pd.DataFrame) -> dict[str, style.Look]:
+def _looks(rows: pd.DataFrame) -> dict[str, palette.Look]:
     return {look.label: look for look in variant_looks(rows).values()}
 
 
-def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: style.Look) -> None:
+def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: palette.Look) -> None:
     """Draw each fine-tuning, the mean of those that did not diverge, and a cross where one did."""
     line = {"color": look.color, "linestyle": look.line}
     for _, one in pd.concat([whole, lost]).groupby("trajectory"):
@@ -101,7 +101,7 @@ def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: style.Loo
     crosses.cross(axes, ends.diverged_step.astype(float), ends, look)
 
 
-def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: style.Look, place: int) -> None:
+def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: palette.Look, place: int) -> None:
     """Draw a variant's final losses on a row of their own, and a cross at the right if any diverged."""
     small = axes.plot(last.loss, [place] * len(last), look.marker, color=look.color, markersize=2.6, alpha=0.5)
     stand_for(small, last)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from coolbits.figures import style
+from coolbits.figures import palette, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables, check_options, demand
 from coolbits.study.units import si
@@ -35,8 +35,8 @@ def draw(tables: Tables, options: Options) -> Figure:
         panel.set_title(model)
         panel.tick_params(labelleft=place % columns == 0)
     _savings(savings, table, name_height=_NAME / (_ROW * rows))
-    patches = [Patch(color=look.color, label=look.label) for look in style.PLACES.values()]
-    style.legend(figure, [*patches, Patch(color=style.GREY, alpha=_CODED, label="stored in 8 bits")])
+    patches = [Patch(color=look.color, label=look.label) for look in palette.PLACES.values()]
+    style.legend(figure, [*patches, Patch(color=palette.GREY, alpha=_CODED, label="stored in 8 bits")])
     return figure
 
 
@@ -78,7 +78,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
     longest = float(rows.total_bytes.max()) / _GIB
     for height, optimizer in enumerate(optimizers):
         own, left = rows[rows.optimizer == optimizer], 0.0
-        for place, look in style.PLACES.items():
+        for place, look in palette.PLACES.items():
             for coded in (True, False):
                 part = own[(own.place == place) & ((own.stored != "float32") == coded)]
                 kept = part.bytes - part.exempt_bytes if coded else part.bytes
@@ -98,7 +98,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
 
 
 def _segment(
-    axes: Axes, height: int, left: float, width: float, rows: pd.DataFrame, look: style.Look, coded: bool
+    axes: Axes, height: int, left: float, width: float, rows: pd.DataFrame, look: palette.Look, coded: bool
 ) -> float:
     """Draw one piece of a bar; return where it ends."""
     alpha = _CODED if coded else 1

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, selection, style, variants
+from coolbits.figures import crosses, drawing, palette, selection, style, variants
 from coolbits.figures.selection import Options, Tables
 from coolbits.study.units import si
 
@@ -35,7 +35,9 @@ def draw(tables: Tables, options: Options) -> Figure:
     crosses.make_room(curves)
     curves.set(ylabel=f"Training {style.LOSS.lower()}")
     style.token_axis(curves)
-    early = drawing.handles([style.pale(style.Look("before the decay (c)", style.GREY))]) if _phases(rows) > 1 else []
+    early = (
+        drawing.handles([palette.pale(palette.Look("before the decay (c)", palette.GREY))]) if _phases(rows) > 1 else []
+    )
     style.legend(figure, drawing.handles(looks.values()) + early + drawing.notes(rows))
     return figure
 
@@ -68,12 +70,12 @@ def _phases(rows: pd.DataFrame) -> int:
     return int((rows.phase == "decay").nunique())
 
 
-def _runs(axes: style.Axes, rows: pd.DataFrame, view: drawing.View, look: style.Look) -> None:
+def _runs(axes: style.Axes, rows: pd.DataFrame, view: drawing.View, look: palette.Look) -> None:
     """Draw whole runs; at equal loss those before their decay are pale, for a decay moves error and loss alike."""
     if view.x == "tokens":
         drawing.run_curves(axes, rows, view, look)
     else:
-        drawing.fan(axes, rows, view.y, style.pale(look), look, view.x)
+        drawing.fan(axes, rows, view.y, palette.pale(look), look, view.x)
 
 
 def _training(metrics: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

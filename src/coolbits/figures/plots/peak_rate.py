@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import drawing, palette, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import runs
 from coolbits.settings import HORIZON, SETTING, largest_group, of_setting
@@ -23,14 +23,14 @@ def draw(tables: Tables, options: Options) -> Figure:
     figure, axes = style.panels(3, height=2.6)
     rates = sorted(rows.peak_lr.unique())
     looks = [
-        style.Look(selection.rate_label(rate), color, marker)
-        for rate, color, marker in zip(rates, style.shades(len(rates)), "osD^vP<>" * len(rates), strict=False)
+        palette.Look(selection.rate_label(rate), color, marker)
+        for rate, color, marker in zip(rates, palette.shades(len(rates)), "osD^vP<>" * len(rates), strict=False)
     ]
     groups = [(look, rows[rows.peak_lr == rate]) for rate, look in zip(rates, looks, strict=True)]
     starts = rows.branch_tokens.dropna()
     if starts.nunique() == 1:
         axes[0].axvspan(float(starts.iloc[0]), float(rows.tokens.max()), color="0.93", zorder=0)
-        axes[0].annotate("decay", (float(starts.iloc[0]), 0.02), xycoords=("data", "axes fraction"), color=style.GREY)
+        axes[0].annotate("decay", (float(starts.iloc[0]), 0.02), xycoords=("data", "axes fraction"), color=palette.GREY)
     shown = (drawing.ERROR_ALONG, drawing.LOSSES, drawing.ERROR_AT_LOSS)
     drawing.views(axes, shown, groups, selection.quantizer_label(rows))
     style.legend(figure, drawing.handles(looks) + drawing.notes(rows), title="Peak learning rate")

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, scales, selection, style
+from coolbits.figures import crosses, drawing, palette, scales, selection, style
+from coolbits.figures.palette import Look
 from coolbits.figures.selection import Options, Tables
-from coolbits.figures.style import Look
 from coolbits.rows import averages, decays, of_each_model, runs, trunks
 from coolbits.settings import main_rows
 
@@ -30,7 +30,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     for axis in (scatter.xaxis, scatter.yaxis):
         scales.log_ticks(axis)
     low = max(scatter.get_xlim()[0], scatter.get_ylim()[0])
-    scatter.axline((low, low), (10 * low, 10 * low), color=style.GREY, linestyle="--", linewidth=0.8, zorder=1)
+    scatter.axline((low, low), (10 * low, 10 * low), color=palette.GREY, linestyle="--", linewidth=0.8, zorder=1)
     main = _main(chosen[0])
     _fan(length, main, "squared_norm")
     _fan(curvature, main, "curvature")
@@ -40,10 +40,10 @@ def draw(tables: Tables, options: Options) -> Figure:
     curvature.set_ylabel("Curvature along the error dW")
     scales.scale_values(curvature)
     for panel in (length, curvature):
-        crosses.diverged(panel, main, style.TRUNK)
+        crosses.diverged(panel, main, palette.TRUNK)
         crosses.make_room(panel)
         style.token_axis(panel)
-    random = Look("random error", style.GREY, "", ":")
+    random = Look("random error", palette.GREY, "", ":")
     looks = {look.label: look for looks in shown for look in looks}
     kinds = [
         drawing.entry(selection.quantizer_label(rows), "o", hollow=False, size=size)
@@ -98,12 +98,12 @@ def _main(models: pd.DataFrame) -> pd.DataFrame:
 def _groups(models: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
     """Return what the models are, each once."""
     checkpoints = models[models.source == "checkpoint"]
-    whole = [name for name in style.SCHEDULES if name != "wsd"]
+    whole = [name for name in palette.SCHEDULES if name != "wsd"]
     return [
-        (style.TRUNK, trunks(models)),
-        (style.DECAY, decays(models)),
-        *((style.SCHEDULES[name], checkpoints[checkpoints.schedule == name]) for name in whole),
-        *((look, averages(models, kind)) for kind, look in style.AVERAGES.items()),
+        (palette.TRUNK, trunks(models)),
+        (palette.DECAY, decays(models)),
+        *((palette.SCHEDULES[name], checkpoints[checkpoints.schedule == name]) for name in whole),
+        *((look, averages(models, kind)) for kind, look in palette.AVERAGES.items()),
     ]
 
 
@@ -118,7 +118,7 @@ def _scatter(axes: Axes, models: pd.DataFrame, size: float) -> list[Look]:
     return used
 
 
-def _fan(axes: Axes, rows: pd.DataFrame, y: str, line: style.Line = "-") -> None:
+def _fan(axes: Axes, rows: pd.DataFrame, y: str, line: palette.Line = "-") -> None:
     """Draw the trunk and its cooldowns."""
-    drawing.fan(axes, runs(rows), y, None, replace(style.DECAY, line=line), marked=line == "-")
-    drawing.curve(axes, trunks(rows), y, replace(style.TRUNK, line=line), marked=line == "-")
+    drawing.fan(axes, runs(rows), y, None, replace(palette.DECAY, line=line), marked=line == "-")
+    drawing.curve(axes, trunks(rows), y, replace(palette.TRUNK, line=line), marked=line == "-")

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
-from coolbits.figures import drawing, style
+from coolbits.figures import drawing, palette, style
 from coolbits.figures.marks import stand_for
+from coolbits.figures.palette import Look
 from coolbits.figures.selection import (
     Options,
     Tables,
@@ -19,7 +20,6 @@ from coolbits.figures.selection import (
     fallback_note,
     samples_note,
 )
-from coolbits.figures.style import Look
 from coolbits.study.units import si
 
 NAME = "quantizers"
@@ -125,7 +125,7 @@ def _of_model(panels: Sequence[Axes], place: int, kinds: int, models: int) -> Se
 
 
 def _looks(drops: pd.DataFrame) -> dict[str, Look]:
-    return {task: style.nth_look(str(task), place) for place, task in enumerate(dict.fromkeys(drops.task))}
+    return {task: palette.nth_look(str(task), place) for place, task in enumerate(dict.fromkeys(drops.task))}
 
 
 def _wide(errors: pd.DataFrame) -> bool:
@@ -142,14 +142,14 @@ def _loss(panel: Axes, rows: pd.DataFrame, names: list[str], wide: bool) -> None
             mark = panel.plot(100 * part.relative_error, [place] * len(part), "ok", markerfacecolor=face, zorder=3)
             stand_for(mark, part)
     if not wide:
-        panel.axvline(0, color=style.GREY, linewidth=0.7)
+        panel.axvline(0, color=palette.GREY, linewidth=0.7)
         panel.set_xlabel(style.ERROR)
         return
     panel.set_xscale("symlog", linthresh=_LINEAR)
     panel.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=_LINEAR))
     panel.xaxis.set_minor_locator(SymmetricalLogLocator(base=10, linthresh=_LINEAR, subs=range(2, 10)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    panel.axvline(0, color=style.GREY, linewidth=0.7)
+    panel.axvline(0, color=palette.GREY, linewidth=0.7)
     limits = panel.get_xlim()
     panel.axvspan(-_LINEAR, _LINEAR, color=_EDGE, alpha=0.4, linewidth=0, zorder=0)
     panel.set(xlim=limits)
@@ -170,7 +170,7 @@ def _accuracy(panel: Axes, rows: pd.DataFrame, names: list[str], looks: dict[str
             stand_for(mark, own, together=True)
         for number, (task, look) in enumerate(looks.items()):
             _drop(panel, own[own.task == task], place + _SPREAD * ((number + 0.5) / len(looks) - 0.5), look)
-    panel.axvline(0, color=style.GREY, linewidth=0.7, zorder=1)
+    panel.axvline(0, color=palette.GREY, linewidth=0.7, zorder=1)
     panel.set_xlabel("Relative accuracy drop (%)")
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import drawing, palette, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import runs
 from coolbits.settings import SETTING, largest_group, of_main_decay, of_main_run, of_setting
@@ -15,7 +15,9 @@ def draw(tables: Tables, options: Options) -> Figure:
     """Draw error against tokens, quantized against full-precision loss, and error against the budget."""
     rows = _rows(tables, options)
     figure, (*along, budgets) = style.panels(3)
-    groups = [(look, of_kind) for kind, look in style.SCHEDULES.items() if len(of_kind := rows[rows.schedule == kind])]
+    groups = [
+        (look, of_kind) for kind, look in palette.SCHEDULES.items() if len(of_kind := rows[rows.schedule == kind])
+    ]
     drawing.views(
         along, (drawing.ERROR_ALONG, drawing.LOSSES), groups, selection.quantizer_label(rows), drawing.fan_of_runs
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from coolbits.figures import crosses, drawing, selection, style, variants
+from coolbits.figures import crosses, drawing, palette, selection, style, variants
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.resampling import Floats, by_unit, interval_of_mean, resampled_means
@@ -22,7 +22,7 @@ NAME = "states"
 Align = Literal["left", "center", "right"]
 _FAR = 5.0  # percent: a variant that lost more stands at the edge of the panel, its number beside it
 _BELOW = 0.28  # of a row: single seeds stand below their mean
-_ALONE: style.Line = (0, (1, 1))  # the bar of one seed among variants of several
+_ALONE: palette.Line = (0, (1, 1))  # the bar of one seed among variants of several
 _MANY_RATES = 6  # whose labels still stand side by side
 _HIGH = 1.3  # a final loss above this times the lowest stands at the top of its panel
 
@@ -49,7 +49,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     relative.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     relative.set_ylim(len(looks) - 0.5, -0.5)
     relative.grid(visible=False, axis="y")
-    relative.axvline(0, color=style.GREY, linewidth=0.8, zorder=1)
+    relative.axvline(0, color=palette.GREY, linewidth=0.8, zorder=1)
     relative.set_xlabel("Final loss relative to 32-bit states (%)")
     _sweep(sweep, compared, looks)
     style.legend(figure, drawing.handles(looks.values()) + drawing.notes(compared.tried))
@@ -138,7 +138,7 @@ def _relative_loss(
     increases: Floats,
     interval: tuple[float, float],
     place: int,
-    look: style.Look,
+    look: palette.Look,
 ) -> None:
     """Draw one variant's row: the mean over its seeds and their interval, and single seeds if there are several."""
     mean = float(increases.mean())
@@ -155,7 +155,7 @@ def _relative_loss(
         stand_for(axes.plot(increases, [place + _BELOW] * len(increases), look.marker, **seeds), own, by="seed")
 
 
-def _say_lost(axes: style.Axes, tried: pd.DataFrame, place: int, look: style.Look) -> None:
+def _say_lost(axes: style.Axes, tried: pd.DataFrame, place: int, look: palette.Look) -> None:
     """Write in a variant's row, which has no mark, how many of its runs at all settings diverged, and when."""
     lost = tried[tried.outcome == "diverged"]
     if lost.empty:
@@ -175,7 +175,7 @@ def _say_lost(axes: style.Axes, tried: pd.DataFrame, place: int, look: style.Loo
 
 
 def _say(
-    axes: style.Axes, text: str, share: float, place: int, shift: float, align: Align, look: style.Look
+    axes: style.Axes, text: str, share: float, place: int, shift: float, align: Align, look: palette.Look
 ) -> Annotation:
     """Write `text` in a variant's row, at a share of the panel's width and `shift` points beside it."""
     across = ("axes fraction", "data")
@@ -192,7 +192,7 @@ def _say(
     )
 
 
-def _sweep(axes: style.Axes, compared: variants.Compared, looks: dict[tuple[str, str], style.Look]) -> None:
+def _sweep(axes: style.Axes, compared: variants.Compared, looks: dict[tuple[str, str], palette.Look]) -> None:
     """Draw the final loss against the peak rate, a line a variant, at its best weight decay and beta2."""
     lowest = float(compared.tried.base_loss.min())
     top = min(float(compared.tried.base_loss.max()) + 0.02 * lowest, _HIGH * lowest)

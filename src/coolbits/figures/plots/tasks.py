@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import drawing, palette, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import averages, decays, trunks
@@ -31,10 +31,10 @@ def draw(tables: Tables, options: Options) -> Figure:
         for edge in np.arange(0.5, len(names) - 1):
             panel.axhline(edge, color="0.85", linewidth=0.5)
     drop.tick_params(labelleft=False)
-    drop.axvline(0, color=style.GREY, linewidth=0.7)
+    drop.axvline(0, color=palette.GREY, linewidth=0.7)
     accuracy.set_xlabel("Accuracy")
     drop.set_xlabel("Relative accuracy drop (%)")
-    kinds = drawing.handles([style.Look(look.label, look.color, look.marker, "") for look, _ in groups])
+    kinds = drawing.handles([palette.Look(look.label, look.color, look.marker, "") for look, _ in groups])
     every = pd.concat([rows for _, rows in groups])
     precision = [
         drawing.entry("full precision", _FULL, hollow=False, size=6),
@@ -56,18 +56,18 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     )
 
 
-def _groups(tables: Tables, options: Options) -> list[tuple[style.Look, pd.DataFrame]]:
+def _groups(tables: Tables, options: Options) -> list[tuple[palette.Look, pd.DataFrame]]:
     """Return the latest trunk checkpoint, decay end and averages of the main setting, as far as they were scored."""
     table = selection.accuracies(selection.demand(NAME, tables["tasks"], "task evaluations"))
     table = selection.demand(NAME, table[table.outcome == "complete"], "tasks with an accuracy")
     (rows,) = selection.of_quantizers(NAME, table, options)
     rows = main_rows(rows)
-    kinds = [(style.TRUNK, trunks(rows)), (style.DECAY, decays(rows).query("final"))]
-    kinds += [(look, averages(rows, kind)) for kind, look in style.AVERAGES.items()]
+    kinds = [(palette.TRUNK, trunks(rows)), (palette.DECAY, decays(rows).query("final"))]
+    kinds += [(look, averages(rows, kind)) for kind, look in palette.AVERAGES.items()]
     return [(look, group[group.tokens == group.tokens.max()]) for look, group in kinds if len(group)]
 
 
-def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height: float, look: style.Look) -> None:
+def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height: float, look: palette.Look) -> None:
     """Draw one task of one kind of model in both panels."""
     if rows.empty:
         return

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import crosses, drawing, style
 from coolbits.figures.marks import stand_for
+from coolbits.figures.palette import Look
 from coolbits.figures.plots.telemetry_panels import (
     DEFAULT,
     SECOND,
@@ -20,7 +21,6 @@ from coolbits.figures.plots.telemetry_panels import (
 )
 from coolbits.figures.plots.telemetry_rows import rates, variant_rows
 from coolbits.figures.selection import Options, Tables, names_in, of_variant, variant_looks
-from coolbits.figures.style import Look
 from coolbits.settings import FULL_STATES
 
 NAME = "telemetry"

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.figures import crosses, drawing, style
+from coolbits.figures import crosses, drawing, palette, style
 from coolbits.figures.marks import stand_for
+from coolbits.figures.palette import Look
 from coolbits.figures.plots.telemetry_panels import (
     LETTERS,
     Panel,
@@ -21,7 +22,6 @@ from coolbits.figures.plots.telemetry_panels import (
 )
 from coolbits.figures.plots.telemetry_rows import rates, variant_rows
 from coolbits.figures.selection import Options, Tables, demand, names_in, of_variant, variant_looks
-from coolbits.figures.style import Look
 
 NAME = "telemetry-layers"
 _MEASURE = "newton_schulz_error"
@@ -42,7 +42,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         own = of_variant(rows, variant)
         for layer, layer_look in looks.items():
             _line(panel, own[own.layer == layer], shown, layer_look)
-        crosses.diverged(panel, own, Look(look.label, style.GREY))
+        crosses.diverged(panel, own, Look(look.label, palette.GREY))
         scale_axes(panel, shown)
         crosses.make_room(panel)
         panel.set_title(look.label)
@@ -92,9 +92,9 @@ def _rows(tables: Tables, options: Options) -> tuple[pd.DataFrame, Panel]:
 def _looks(rows: pd.DataFrame) -> dict[int, Look]:
     layers = sorted(set(rows.layer) - {_OUTSIDE})
     looks = {
-        layer: Look(f"layer {layer}", color) for layer, color in zip(layers, style.shades(len(layers)), strict=True)
+        layer: Look(f"layer {layer}", color) for layer, color in zip(layers, palette.shades(len(layers)), strict=True)
     }
-    outside = {_OUTSIDE: Look("embeddings and head", style.GREY, line="--")} if (rows.layer == _OUTSIDE).any() else {}
+    outside = {_OUTSIDE: Look("embeddings and head", palette.GREY, line="--")} if (rows.layer == _OUTSIDE).any() else {}
     return looks | outside
 
 

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.figures.palette import GREY, Look
 from coolbits.figures.scales import log_ticks
-from coolbits.figures.style import GREY, Look, say_if_empty, token_axis
+from coolbits.figures.style import say_if_empty, token_axis
 
 SECOND = ("exp_avg_sq",)
 MOMENTA = ("momentum", "exp_avg")

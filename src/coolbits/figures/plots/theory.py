@@ -6,15 +6,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from coolbits.figures import drawing, scales, style
+from coolbits.figures import drawing, palette, scales, style
 from coolbits.figures.marks import stand_for
+from coolbits.figures.palette import Look
 from coolbits.figures.selection import Options, Tables, check_options
-from coolbits.figures.style import Look
 
 NAME = "theory"
 _CODECS = ("linear", "dynamic")
 _UPDATES = {"adam": "AdamW", "sgd": "SGDM", "muon": "Muon"}
-_SECOND: dict[str, tuple[str, style.Line]] = {
+_SECOND: dict[str, tuple[str, palette.Line]] = {
     "linear": ("linear, signed", ":"),
     "linear-unsigned": ("linear", "-"),
     "dynamic-unsigned": ("dynamic", "--"),
@@ -81,7 +81,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
 
 
 def _looks(table: pd.DataFrame) -> dict[str, Look]:
-    return {name: look for name, look in style.SOURCES.items() if (table["look"] == name).any()}
+    return {name: look for name, look in palette.SOURCES.items() if (table["look"] == name).any()}
 
 
 def _block(table: pd.DataFrame) -> int:
@@ -122,7 +122,7 @@ def _zeros(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_xticks([float(block) for block in blocks], [f"{block:,}" for block in blocks])
     axes.minorticks_off()
     axes.legend(
-        handles=[Line2D([], [], color=style.GREY, linestyle=line, label=label) for label, line in _SECOND.values()],
+        handles=[Line2D([], [], color=palette.GREY, linestyle=line, label=label) for label, line in _SECOND.values()],
         loc=(0.02, 0.38),
     )
 
@@ -144,12 +144,12 @@ def _updates(axes: Axes, table: pd.DataFrame) -> None:
 def _bounds(axes: Axes, table: pd.DataFrame) -> None:
     rows = table[(table.check == "muon") & table.quantity.isin(_FACTORS) & np.isfinite(table.bound)]
     for (name, codec, quantity), own in rows.groupby(["look", "codec", "quantity"], sort=False):
-        look = style.SOURCES[name]
+        look = palette.SOURCES[name]
         _dots(axes, 100 * own.bound, 100 * own.value, own, look, codec != "linear", marker=_FACTORS[quantity][1])
     axes.set(xscale="log", yscale="log", xlabel="Bound (%)", ylabel="Change of Muon's update (%)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
-    axes.axline((1, 1), (10, 10), color=style.GREY, linestyle="--", linewidth=0.8, zorder=1)
+    axes.axline((1, 1), (10, 10), color=palette.GREY, linestyle="--", linewidth=0.8, zorder=1)
     axes.legend(handles=[drawing.entry(label, marker, hollow=False) for label, marker in _FACTORS.values()])
 
 
@@ -159,7 +159,7 @@ def _dots(
     """Draw one mark a row, small for training runs, which have many."""
     places = [x] * len(y) if isinstance(x, float | int) else x
     face = "white" if hollow else look.color
-    size = 2.2 if look is style.SOURCES["runs"] else 3.6
+    size = 2.2 if look is palette.SOURCES["runs"] else 3.6
     faces = {"color": look.color, "markerfacecolor": face, "markersize": size, "markeredgewidth": 0.7}
     stand_for(axes.plot(places, y, marker, zorder=3, **faces), rows)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, scales, selection, style
+from coolbits.figures import crosses, drawing, palette, scales, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import decays, runs, trunks
 from coolbits.settings import main_rows
@@ -18,8 +18,8 @@ def draw(tables: Tables, options: Options) -> Figure:
     """Draw error panels, one a quantizer (option `quantizers`, two at most), and a panel of the losses."""
     per_quantizer = _rows(tables, options)
     figure, axes = style.panels(len(per_quantizer) + 1)
-    full = style.Look("full precision", style.GREY, "")
-    quantized = style.Look(selection.quantizer_label(per_quantizer[0]), style.GREY, "", "--")
+    full = palette.Look("full precision", palette.GREY, "")
+    quantized = palette.Look(selection.quantizer_label(per_quantizer[0]), palette.GREY, "", "--")
     looks = _decay_looks(per_quantizer[0])
     for panel, rows in zip(axes, per_quantizer, strict=False):
         _fan(panel, rows, "relative_error", looks)
@@ -31,14 +31,14 @@ def draw(tables: Tables, options: Options) -> Figure:
     _fan(axes[-1], per_quantizer[0], "loss", looks, line="--")
     axes[-1].set_ylabel(style.LOSS)
     for panel in axes:
-        crosses.diverged(panel, per_quantizer[0], style.TRUNK)
+        crosses.diverged(panel, per_quantizer[0], palette.TRUNK)
         crosses.make_room(panel)
         style.token_axis(panel)
     right = max(panel.get_xlim()[1] for panel in axes)
     for panel in axes:
         panel.set_xlim(right=right)
         style.say_if_empty(panel)
-    entries = drawing.handles([style.TRUNK, *looks.values()]) + drawing.handles([full, quantized], marked=False)
+    entries = drawing.handles([palette.TRUNK, *looks.values()]) + drawing.handles([full, quantized], marked=False)
     style.legend(figure, entries + drawing.notes(pd.concat(per_quantizer), rate=True))
     return figure
 
@@ -65,17 +65,19 @@ def _rows(tables: Tables, options: Options) -> list[pd.DataFrame]:
     return [rows[rows.source == "checkpoint"] for rows in frames]
 
 
-def _decay_looks(rows: pd.DataFrame) -> dict[str, style.Look]:
+def _decay_looks(rows: pd.DataFrame) -> dict[str, palette.Look]:
     """Return a look for each kind of decay, named only where there are several."""
     names = sorted(runs(rows).decay.dropna().unique())
     if len(names) < 2:
-        return dict.fromkeys(names, style.DECAY)
-    return {name: style.decay_look(f"cooldown, {name}", place) for place, name in enumerate(names)}
+        return dict.fromkeys(names, palette.DECAY)
+    return {name: palette.decay_look(f"cooldown, {name}", place) for place, name in enumerate(names)}
 
 
-def _fan(axes: style.Axes, rows: pd.DataFrame, y: str, looks: Mapping[str, style.Look], line: style.Line = "-") -> None:
+def _fan(
+    axes: style.Axes, rows: pd.DataFrame, y: str, looks: Mapping[str, palette.Look], line: palette.Line = "-"
+) -> None:
     """Draw the whole trunk, also past its last branch, and the cooldowns."""
     whole = runs(rows)
     for name, look in looks.items():
         drawing.fan(axes, whole[whole.decay == name], y, None, replace(look, label="", line=line), marked=line == "-")
-    drawing.curve(axes, trunks(rows), y, replace(style.TRUNK, label="", line=line), marked=line == "-")
+    drawing.curve(axes, trunks(rows), y, replace(palette.TRUNK, label="", line=line), marked=line == "-")

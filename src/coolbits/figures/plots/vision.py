@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import crosses, drawing, scales, style
 from coolbits.figures.marks import gathered, stand_for
+from coolbits.figures.palette import Look
 from coolbits.figures.selection import (
     Options,
     Tables,
@@ -16,7 +17,6 @@ from coolbits.figures.selection import (
     rate_label,
     variant_looks,
 )
-from coolbits.figures.style import Look
 from coolbits.settings import TUNED, VARIANT, largest_group, of_setting
 from coolbits.study.units import si
 
