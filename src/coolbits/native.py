@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,11 @@ def library(source: Path, *included: Path) -> ctypes.CDLL | None:
         reason = getattr(error, "stderr", None) or str(error)
         _LOG.warning("%s cannot be compiled: %s", source.name, reason if isinstance(reason, str) else reason.decode())
         return None
+
+
+def has_headers() -> bool:
+    """Whether Python's own headers are there, which code that Python is to call is compiled with."""
+    return (Path(sysconfig.get_path("include")) / "Python.h").is_file()
 
 
 def run_parts(run: Callable[[int], None], parts: int, threads: int) -> None:

@@ -3,13 +3,13 @@
 import os
 import shutil
 import signal
-import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import torch
+
+from coolbits.native import has_headers
 
 # Names the signal that asks to stop, if there was one.
 Heard = Callable[[], str | None]
@@ -65,8 +65,7 @@ def can_compile(device: str) -> bool:
         from coolbits.optim import kernels  # Triton takes a second to import
 
         return kernels.available()
-    headers = Path(sysconfig.get_path("include")) / "Python.h"
-    return shutil.which(os.environ.get("CXX", "g++")) is not None and headers.is_file()
+    return shutil.which(os.environ.get("CXX", "g++")) is not None and has_headers()
 
 
 def make_reproducible(device: str) -> None:

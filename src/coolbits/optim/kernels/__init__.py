@@ -5,11 +5,11 @@ Triton is optional. Where it is missing, only `available` is here; ask it before
 
 import os
 import shutil
-import sysconfig
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
+
+from coolbits.native import has_headers
 
 if find_spec("triton") is not None:
     from coolbits.optim.kernels.launch import INTERPRETED
@@ -34,4 +34,4 @@ def available() -> bool:
 
 def _makes_launchers() -> bool:
     compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
-    return any(map(shutil.which, compilers)) and (Path(sysconfig.get_path("include")) / "Python.h").is_file()
+    return any(map(shutil.which, compilers)) and has_headers()
