@@ -3,11 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from coolbits import native
+from coolbits import native, products
 
 # Without a GPU, Triton's kernels run in its interpreter. Triton must know that before anything imports it, and
 # transformers does: hence here, not beside the tests of the kernels.
@@ -34,6 +35,22 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     native.library.cache_clear()
     yield monkeypatch
     native.library.cache_clear()
+
+
+@pytest.fixture
+def widened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A processor without bfloat16 products, whichever this is; the list gets their factors, made float32 since."""
+    factors: list[Any] = []
+    is_narrow = products._is_narrow
+
+    def noted(value: Any) -> bool:
+        narrow = is_narrow(value)
+        factors.extend([value] * narrow)
+        return narrow
+
+    monkeypatch.setattr(products, "_is_narrow", noted)
+    monkeypatch.setattr(products, "has_bfloat16", lambda: False)
+    return factors
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -201,3 +201,14 @@ def test_the_device_is_chosen_by_what_there_is(monkeypatch):
     assert stage.choose_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert stage.choose_device("auto") == "cpu"
+
+
+@pytest.mark.parametrize(("precision", "made"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize("measure", [LOSS, TASKS], ids=lambda measure: measure.kind)
+def test_where_the_processor_has_no_bfloat16_its_products_are_made_in_float32(
+    store, parents, measure, precision, made, widened
+):
+    roles = ("model", "shards") if measure == LOSS else ("model", "tokenizer", "corpus")
+    node = evaluation(parents, measure.model_copy(update={"precision": precision}), *roles)
+    stage.run(Job("evaluation", "scores", (node,), {"device": "cpu"}), store)
+    assert bool(widened) == made

@@ -262,3 +262,12 @@ def test_a_model_of_the_hub_takes_its_tokenizer_from_its_parent_and_must_have_th
         else:
             with pytest.raises(CoolbitsError, match=rf"someone/some has {size}, the study says {size + 1}"):
                 lab.tune(node)
+
+
+def test_where_the_processor_has_no_bfloat16_its_products_are_made_in_float32(
+    lab: Any, finetuned: Recipe, widened: list[Any]
+) -> None:
+    lab.tune(lab.node(finetuned(steps=1)))
+    assert not widened
+    lab.tune(lab.node(finetuned(steps=1, precision="bfloat16")))
+    assert widened

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from coolbits import products
 from coolbits.data.batches import NO_BATCHES, roll_digest
 from coolbits.models.build import build_model
 from coolbits.optim.schedules import learning_rate
 from coolbits.study.recipes.training import SGD, AdamC, AdamW, Cosine, Divergence, Muon, Optimizer, Trajectory
+from coolbits.training import stage
 from coolbits.training.loop import Training
 from coolbits.training.memory import metrics_frame
 
@@ -66,6 +68,31 @@ def test_every_optimizer_learns(optimizer: Optimizer, precision: str, recipe: Re
     training = train(start(recipe(optimizer=optimizer, peak_lr=peak, precision=precision)), 30)
     recent = training.memory.history.recent
     assert sum(recent[-5:]) / 5 < training.memory.history.first - 0.5
+
+
+def test_where_the_processor_has_no_bfloat16_it_trains_alike(
+    recipe: Recipe, start: Start, widened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recipe(precision="bfloat16", optimizer=Muon(), log_steps=1)
+    here = train(start(made, compile=True), 3).memory.rows
+    assert widened
+    monkeypatch.setattr(products, "has_bfloat16", lambda: True)
+    for row, own in zip(here, train(start(made), 3).memory.rows, strict=True):
+        assert row["loss"] == pytest.approx(own["loss"], rel=2e-3)
+        assert row["grad_norm"] == pytest.approx(own["grad_norm"], rel=2e-2)
+
+
+def test_nothing_is_compiled_there_and_it_says_so(
+    recipe: Recipe, start: Start, widened: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "can_compile", lambda device: True)
+    compiled = []
+    monkeypatch.setattr(stage, "summed_loss", lambda model, precision, compile: compiled.append(compile))
+    caplog.set_level("INFO")
+    for precision in ("bfloat16", "float32"):
+        start(recipe(precision=precision), compile=True)
+    assert compiled == [False, True]
+    assert caplog.text.count("no bfloat16 products on this processor") == 1
 
 
 def test_micro_batches_train_alike(recipe: Recipe, start: Start) -> None:

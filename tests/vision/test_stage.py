@@ -229,3 +229,14 @@ def test_the_log_says_how_states_are_stored(start, recipe, caplog):
 def test_a_warmup_longer_than_the_run_is_refused(recipe):
     with pytest.raises(ValueError, match=r"schedule\.warmup: 3 epochs, but the run has 2"):
         recipe(schedule=EpochSchedule(kind="linear", warmup_epochs=3))
+
+
+def test_where_the_processor_has_no_bfloat16_its_products_are_made_in_float32(start, recipe, widened):
+    training = start(recipe(precision="float32"))
+    next(training.run())
+    assert not widened
+    training = start(recipe(precision="bfloat16"))
+    next(training.run())
+    learned = len(widened)
+    training.evaluate()
+    assert 0 < learned < len(widened)

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from coolbits.artifacts.hashing import file_digest
 PACKAGE = "coolbits"
 _SOURCE = Path(__file__).resolve().parents[1]
 _FOREIGN = (".cpp", ".cu", ".css", ".js")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,14 @@ def code_slice(entry: str, source: Path = _SOURCE) -> Slice:
     in other languages.
     """
     digests: dict[str, str] = {}
-    waiting = [entry]
+    seen, waiting = set[str](), [entry]
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         path = _module_path(name, source)
-        if name in digests or path is None:
+        if path is None:
             continue
         digest, imported, foreign = _read_module(path, name, path.stat().st_mtime_ns, path.stat().st_size)
         digests[name] = digest
@@ -69,30 +73,38 @@ def _module_path(name: str, source: Path) -> Path | None:
 @cache
 def _read_module(path: Path, name: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return the digest of a module, the modules it imports, and the files of other languages that it names."""
-    tree = ast.parse(path.read_bytes())
-    imported = tuple(_imports(tree, name if path.name != "__init__.py" else f"{name}.__init__"))
-    stripped = _without_docstrings(tree)
-    constants = (node.value for node in ast.walk(stripped) if isinstance(node, ast.Constant))
-    texts = {value for value in constants if isinstance(value, str)}
+    nodes: list[ast.AST] = []
+    outline = _outline(ast.parse(path.read_bytes()), nodes)
+    imported = tuple(_imports(nodes, name if path.name != "__init__.py" else f"{name}.__init__"))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     foreign = tuple(sorted(text for text in texts if text.endswith(_FOREIGN) and (path.parent / text).is_file()))
-    return hashlib.sha256(_outline(stripped).encode()).hexdigest(), imported, foreign
+    return hashlib.sha256(outline.encode()).hexdigest(), imported, foreign
 
 
-def _outline(value: Any) -> str:
-    """Return a syntax tree as text, the same under every version of Python, which `ast.dump` is not.
+def _outline(value: Any, nodes: list[ast.AST]) -> str:
+    """Return a syntax tree as text, without docstrings, and add to `nodes` those that the text has.
 
-    Versions differ in fields that say nothing where they are empty: 3.12 gives functions and classes `type_params`.
+    It is the same under every version of Python, which `ast.dump` is not: versions differ in fields that say nothing
+    where they are empty, 3.12 gives functions and classes `type_params`. Trees of the whole package are written at
+    each start of the workflow: hence one walk for all that is wanted of them.
     """
     if isinstance(value, list):
-        return f"[{','.join(map(_outline, value))}]"
+        return f"[{','.join([_outline(part, nodes) for part in value])}]"
     if not isinstance(value, ast.AST):
         return repr(value)
-    said = ((name, part) for name, part in ast.iter_fields(value) if part is not None and part != [])
-    return f"{type(value).__name__}({','.join(f'{name}={_outline(part)}' for name, part in said)})"
+    nodes.append(value)
+    said = []
+    for name in value._fields:
+        part = getattr(value, name, None)
+        if name == "body" and isinstance(value, _DOCUMENTED) and ast.get_docstring(value, clean=False) is not None:
+            part = value.body[1:]
+        if part is not None and part != []:
+            said.append(f"{name}={_outline(part, nodes)}")
+    return f"{type(value).__name__}({','.join(said)})"
 
 
-def _imports(tree: ast.Module, name: str) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imports(nodes: Iterable[ast.AST], name: str) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -100,11 +112,3 @@ def _imports(tree: ast.Module, name: str) -> Iterator[str]:
             module = ".".join([*base, *([node.module] if node.module else [])])
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return tree

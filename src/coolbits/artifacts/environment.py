@@ -27,7 +27,9 @@ def capture_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         # Of two distributions of one name Python imports the first: setuptools adds copies of its own at the end.
         "packages": {
-            dist.metadata["Name"]: dist.version for dist in reversed(list(distributions())) if dist.metadata["Name"]
+            about["Name"]: about["Version"]
+            for about in (distribution.metadata for distribution in reversed(list(distributions())))
+            if about["Name"]
         },
         "lock": lock_digest(),
         "git": _git_state(),

@@ -25,6 +25,7 @@ from coolbits.evaluation.prediction import measure_prediction
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_config, load_model
 from coolbits.models.quantized import apply_quantized
+from coolbits.products import bfloat16_products
 from coolbits.study.recipes.comparison import why_incomparable
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Loss, Tasks
 from coolbits.study.recipes.ptq import Quantized
@@ -80,10 +81,12 @@ def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module]
         return diverged
     measure = Evaluation.read(node.recipe).measure
     if isinstance(measure, Tasks):
-        return evaluate_tasks(model(), suites[_questions(node)], out)
+        with bfloat16_products(device, getattr(torch, measure.precision)):
+            return evaluate_tasks(model(), suites[_questions(node)], out)
     shards = node.parent_directory(store.root, "shards")
     if isinstance(measure, Loss):
-        return evaluate_loss(model(), shards, measure, out)
+        with bfloat16_products(device, getattr(torch, measure.precision)):
+            return evaluate_loss(model(), shards, measure, out)
     if isinstance(measure, Comparison) and (reason := _incomparable(measure, store.manifest(node, "quantized"))):
         raise CoolbitsError(f"{node.name}: {reason}")
     objective = objective_of(model(), open_stream(shards, "validation"), measure)

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -14,6 +16,7 @@ from coolbits.finetuning.loss import accumulate_gradient, validate
 from coolbits.loops.divergence import LossHistory, diverged_since
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
+from coolbits.products import bfloat16_products
 from coolbits.study.recipes.finetuning import Finetuned
 
 Row = dict[str, Any]
@@ -68,6 +71,9 @@ class Finetuning:
         if self._goes_on():
             self._validate()
 
+    def _products(self) -> AbstractContextManager[object]:
+        return bfloat16_products(self.model.device.type, getattr(torch, self.recipe.precision))
+
     def _goes_on(self) -> bool:
         return self.memory.diverged_step is None
 
@@ -76,7 +82,8 @@ class Finetuning:
         recipe, memory, parameters = self.recipe, self.memory, list(self.model.parameters())
         batch = self.train.batch(memory.step, recipe.batch_examples, recipe.seed)
         self.optimizer.zero_grad()
-        loss = accumulate_gradient(self.model, batch, recipe.precision, self.micro_batch).item()
+        with self._products():
+            loss = accumulate_gradient(self.model, batch, recipe.precision, self.micro_batch).item()
         grad_norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).item()
         lr = learning_rate(recipe.schedule, recipe.peak_lr, memory.step)
         number = memory.step + 1
@@ -95,7 +102,8 @@ class Finetuning:
     def _validate(self) -> None:
         """Take the validation loss; one that is no number says that training diverged."""
         rows = self.micro_batch or self.recipe.batch_examples
-        scores = validate(self.model, self.validation, self.recipe.precision, rows)
+        with self._products():
+            scores = validate(self.model, self.validation, self.recipe.precision, rows)
         self.memory.validation.append({"step": self.memory.step} | scores)
         if not math.isfinite(scores["loss"]):
             self.memory.diverged_step = self.memory.step

@@ -5,6 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from coolbits.products import bfloat16_products
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _TINY = 1e-7
 
@@ -38,9 +40,10 @@ def orthogonalize(
     norms = torch.linalg.matrix_norm(matrices, keepdim=True)
     start = (matrices / (norms + _TINY)).to(dtype)
     iterate = (start.mT if rows > columns else start).reshape(-1, min(rows, columns), max(rows, columns))
-    for _ in range(steps):
-        product = gram(iterate)  # [batch, min(m, n), min(m, n)]
-        polynomial = gram(product, product, c, b)  # b A + c A Aᵀ, and A is symmetric
-        iterate = torch.baddbmm(iterate, polynomial, iterate, beta=a)
+    with bfloat16_products(matrices.device.type, dtype):
+        for _ in range(steps):
+            product = gram(iterate)  # [batch, min(m, n), min(m, n)]
+            polynomial = gram(product, product, c, b)  # b A + c A Aᵀ, and A is symmetric
+            iterate = torch.baddbmm(iterate, polynomial, iterate, beta=a)
     result = iterate.mT if rows > columns else iterate
     return result.reshape(matrices.shape).to(matrices.dtype)

@@ -12,6 +12,7 @@ from coolbits.data.batches import Batches, roll_digest
 from coolbits.loops.divergence import diverged_since
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
+from coolbits.products import bfloat16_products
 from coolbits.study.recipes.training import Trajectory
 from coolbits.training.gradient import SummedLoss, accumulate_gradient, l2_norm
 from coolbits.training.memory import Memory, Update, metrics_row
@@ -48,7 +49,8 @@ class Training:
         while memory.step < until and memory.diverged_step is None:
             batch = self.batches.batch(memory.step)  # [sequences, sequence_length + 1]
             self.optimizer.zero_grad()
-            loss = accumulate_gradient(self.loss, torch.from_numpy(batch).to(device), self.micro_batch_sequences)
+            with bfloat16_products(device.type, getattr(torch, recipe.precision)):
+                loss = accumulate_gradient(self.loss, torch.from_numpy(batch).to(device), self.micro_batch_sequences)
             grad_norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             lr = learning_rate(recipe.schedule, recipe.peak_lr, memory.step)
             number = memory.step + 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
 from torch import nn
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -33,6 +34,7 @@ from coolbits.models.build import build_model
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
 from coolbits.optim.optimizer import describe_states
+from coolbits.products import widens
 from coolbits.study.execution import Execution
 from coolbits.study.recipes.training import Checkpoint, Trajectory
 from coolbits.training.gradient import summed_loss
@@ -100,8 +102,13 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
             f"{model.config.vocab_size}; raise data.tokenizer.vocabulary_size"
         )
     batches = Batches(stream, recipe.sequence_length, sequences, recipe.data_seed)
-    compiled = execution.compile and can_compile(device)
-    if execution.compile and not compiled:
+    widened = widens(device, getattr(torch, recipe.precision))
+    compiled = execution.compile and can_compile(device) and not widened
+    if widened:
+        _LOG.info(
+            "no bfloat16 products on this processor: they are made in float32 and rounded; nothing is compiled"
+        )
+    elif execution.compile and not compiled:
         _LOG.warning("not compiled, hence slower: there is no compiler, no header of Python, or, on a GPU, no Triton")
     loss = summed_loss(model, recipe.precision, compiled)
     return Training(

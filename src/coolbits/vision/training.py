@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from coolbits.loops.divergence import LossHistory, diverged_since
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
+from coolbits.products import bfloat16_products
 from coolbits.study.recipes.training import Constant, Cosine, Linear, Schedule
 from coolbits.study.recipes.vision import Classifier
 from coolbits.vision.batches import ImageBatches
@@ -62,8 +64,9 @@ class Training:
         ends = {self.train.steps_in(epoch): epoch for epoch in range(1, recipe.epochs + 1)}
         for number, batch in enumerate(self.train.stream(memory.step, self.total_steps), start=memory.step + 1):
             self.optimizer.zero_grad()
-            loss = self._loss(*batch)
-            loss.backward()
+            with self._products():
+                loss = self._loss(*batch)
+                loss.backward()
             clip = torch.inf if recipe.clip_norm is None else recipe.clip_norm
             grad_norm = nn.utils.clip_grad_norm_(parameters, clip).item()
             memory.history = memory.history.after(loss.item(), recipe.divergence)
@@ -94,11 +97,15 @@ class Training:
         losses, hits = 0.0, 0
         for start in range(0, count, batch):
             images, labels = self.test.held_out(start, batch)
-            logits = self._logits(images)  # [images, classes]
+            with self._products():
+                logits = self._logits(images)  # [images, classes]
             losses += functional.cross_entropy(logits, labels, reduction="sum").item()
             hits += int((logits.argmax(1) == labels).sum())
         self.model.train()
         return {"loss": losses / count, "accuracy": hits / count}
+
+    def _products(self) -> AbstractContextManager[object]:
+        return bfloat16_products(self.model.device.type, getattr(torch, self.recipe.precision))
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self._logits(images), labels, label_smoothing=self.recipe.label_smoothing)
