@@ -34,6 +34,6 @@ $(VALIDATOR)/.ready: envs/crate-validator.txt | $(READY)
 	@envs/make_venv.sh $(VALIDATOR) $<
 	@touch $@
 
-# All but what is in git.
+# What the workflow made; .venv stays.
 clean:
 	GLOBIGNORE=results/README.md; rm -rf results/* .snakemake

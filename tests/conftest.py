@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,22 @@ def counted(record_property: Callable[[str, object], None]) -> Callable[..., Non
         record_property(what, times)
 
     return count
+
+
+@pytest.fixture(scope="session")
+def bootstrap() -> Callable[..., tuple[float, float, float]]:
+    """Return the estimate and the ends of its percentile interval, one resample after the other: paired over units."""
+
+    def interval(
+        statistic: Callable[..., float], *columns: Any, samples: int, confidence: float, seed: int
+    ) -> tuple[float, float, float]:
+        units = np.stack(columns)  # [columns, units]
+        picks = np.random.default_rng(seed).integers(units.shape[1], size=(samples, units.shape[1]), dtype=np.uint32)
+        drawn = [statistic(*units[:, pick]) for pick in picks]
+        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return statistic(*units), low, high
+
+    return interval
 
 
 @pytest.fixture

@@ -1,7 +1,11 @@
 """The command line: what each command prints, and one sentence with status 2 for what a person got wrong."""
 
+import io
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -148,3 +152,57 @@ def test_help_lists_every_stage(capsys):
     assert error.value.code == 0
     listed = capsys.readouterr().out
     assert all(f"make the {kind} artifacts" in listed for kind in STAGES)
+
+
+def test_an_interrupt_while_modules_are_imported_ends_as_shells_know_it_after_one_line(tmp_path):
+    """By the signal itself: a loop of a shell that calls the command ends with it."""
+    (tmp_path / "torch.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    command = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command += "from coolbits import cli; sys.exit(cli.main())"
+    arguments = ["quantize", "--model", "model", "--recipe", "rtn-w4", "--out", "out"]
+    ended = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr == "coolbits: interrupted; what is finished stays: run again to go on\n"
+
+
+def test_memory_that_does_not_suffice_is_told_in_one_line(refused, monkeypatch):
+    def too_much():
+        raise MemoryError("Unable to allocate 349. TiB")
+
+    monkeypatch.setattr("coolbits.study.load.study_json_schema", too_much)
+    assert refused("schema") == "coolbits: not enough memory (Unable to allocate 349. TiB); what is finished stays"
+
+
+@pytest.mark.parametrize(
+    ("place", "status", "said"),
+    [
+        ("full disk", 2, "coolbits: No space left on device; what is finished stays: run again once that is mended\n"),
+        ("closed pipe", 0, ""),
+    ],
+)
+def test_output_that_nobody_takes_is_no_mistake_of_the_program(tmp_path, place, status, said):
+    """Not even if it waits in memory until the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = "import sys; from coolbits import cli; cli._plan = lambda _: print('short'); sys.exit(cli.main())"
+    with Path("/dev/full").open("w") if place == "full disk" else os.fdopen(writer, "w") as output:
+        ended = subprocess.run(
+            [sys.executable, "-c", command, "plan", "study.yaml"],
+            env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (ended.returncode, ended.stderr) == (status, said)
+
+
+def test_names_that_the_locale_has_no_letters_for_are_printed_all_the_same(tmp_path, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["settings", str(STUDY), "--out", str(tmp_path / "café.html")]) == 0
+    assert out.buffer.getvalue().endswith(b"caf\\xe9.html\n")

@@ -166,11 +166,20 @@ def test_a_setting_at_which_a_run_diverged_is_not_the_best_unless_all_did() -> N
 
 
 def test_full_precision_losses_come_from_one_measure(table: pd.DataFrame) -> None:
-    itself = table.assign(quantizer="none", evaluation="loss", scored_tokens=100)
-    finals = itself[itself.final.astype(bool)].assign(evaluation="validation", scored_tokens=900)
+    itself = table.assign(quantizer="none", measure="loss", scored_tokens=100)
+    finals = itself[itself.final.astype(bool)].assign(measure="validation", scored_tokens=900)
     every = pd.concat([itself, finals, table], ignore_index=True)
-    assert set(full_precision(every).evaluation) == {"validation"}
-    assert set(full_precision(every[every.evaluation != "validation"]).evaluation) == {"loss"}
+    assert set(full_precision(every).measure) == {"validation"}
+    assert set(full_precision(every[every.measure != "validation"]).measure) == {"loss"}
+
+
+def test_losses_of_a_quantizer_come_from_the_measure_with_most_models(table: pd.DataFrame) -> None:
+    """Ends on other documents than the trunk would look like what a decay does; of tasks all evaluations are kept."""
+    every = table.assign(measure="loss", scored_tokens=100)
+    finals = every[every.final.astype(bool)].assign(measure="validation", scored_tokens=900)
+    both = pd.concat([finals, every], ignore_index=True)
+    assert set(of_quantizer(both, "gptq-w3").measure) == {"loss"}
+    assert set(of_quantizer(both.drop(columns="scored_tokens"), "gptq-w3").measure) == {"loss", "validation"}
 
 
 def _pairs(first: Runs, second: Runs) -> list[tuple[tuple[int, int], tuple[int, int]]]:

@@ -1,6 +1,7 @@
 """Arguments of the command line, and the one line in which a command refuses what it was given."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
 
 USAGE_ERROR = 2
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def refuse(sentence: str) -> int:
@@ -22,6 +24,17 @@ def refuse(sentence: str) -> int:
 def refuse_disk(refusal: str) -> int:
     """Print the sentence on what the disk refused, as `disk_refusal` tells it; return the exit status."""
     return refuse(f"{refusal}; what is finished stays: run again once that is mended")
+
+
+def interrupted() -> int:
+    """Say in one line that Ctrl-C was heard, and end as one does who did not hear it; shells call that status 130.
+
+    Of a status alone a shell thinks that the signal was meant for no one else, and goes on with its loop.
+    """
+    print("coolbits: interrupted; what is finished stays: run again to go on", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
+    return INTERRUPTED  # if the signal is blocked
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
-from coolbits.arguments import Parser, at_least, reason, refuse, refuse_disk
+from coolbits.arguments import Parser, at_least, interrupted, reason, refuse, refuse_disk
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
 from coolbits.commands import add_commands
@@ -22,14 +23,23 @@ _WRITTEN = ("out", "log", "board")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its status, 0 if it has none, or 2 after one sentence on what is wrong with the input."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the locale has no letters for
     options = _parser().parse_args(arguments)
     try:
         command: Callable[[argparse.Namespace], int | None] = options.command
-        return command(options) or 0
+        status = command(options) or 0
+        print(end="", flush=True)  # what waits in memory may yet be refused
+        return status
     except CoolbitsError as error:
         return refuse(str(error))
+    except KeyboardInterrupt:
+        _give_up_output()
+        return interrupted()
+    except MemoryError as error:
+        return refuse(f"not enough memory ({error or 'no more is to be had'}); what is finished stays")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         found, expected = ("folder", "file") if isinstance(error, IsADirectoryError) else ("file", "folder")
         place = Path(str(error.filename2 or error.filename))
@@ -38,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (refusal := disk_refusal(error)) is None:
             raise
         return refuse_disk(refusal)
-    return 0
+    finally:
+        _give_up_output()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +107,14 @@ def _stage(options: argparse.Namespace) -> None:
     print(f"{job.name}: {made} made, {len(job.nodes) - made} kept", flush=True)
     if options.board is not None and (line := Board(options.board).line(job.name)):
         print(line, flush=True)
+
+
+def _give_up_output() -> None:
+    """Throw away what a closed pipe or a full disk refused of the output: Python would try, and complain, once more."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _asked_for(place: Path, options: argparse.Namespace) -> str:

@@ -111,7 +111,7 @@ def _explain(options: argparse.Namespace) -> None:
 def _lineage(options: argparse.Namespace) -> None:
     from coolbits.provenance.pages.lineage_page import LARGEST, write_lineages
     from coolbits.provenance.target import find_target
-    from coolbits.study.units import si
+    from coolbits.study.units import si_bytes
 
     targets = [find_target(path, options.results) for path in options.targets]
     root = targets[0].root
@@ -121,7 +121,9 @@ def _lineage(options: argparse.Namespace) -> None:
     keys = list(dict.fromkeys(key for target in targets for key in target.keys))
     for page in write_lineages(root, keys, options.out or root / "lineage"):
         size = page.stat().st_size
-        print(f"{page}: {si(size)}B" + ", too large to be seen inside a report; open it by itself" * (size > LARGEST))
+        print(
+            f"{page}: {si_bytes(size)}" + ", too large to be seen inside a report; open it by itself" * (size > LARGEST)
+        )
 
 
 def _settings(options: argparse.Namespace) -> None:
@@ -156,7 +158,7 @@ def _diff(options: argparse.Namespace) -> None:
 def _gc(options: argparse.Namespace) -> None:
     from coolbits.provenance.garbage import HOURS_AT_WORK, demand_idle, find_garbage, other_studies, remove
     from coolbits.study.plan import make_plan
-    from coolbits.study.units import si
+    from coolbits.study.units import si_bytes
 
     if not options.results.is_dir():
         raise CoolbitsError(f"{options.results}: no results folder; say with --results where it is")
@@ -166,7 +168,7 @@ def _gc(options: argparse.Namespace) -> None:
     wanted = {(node.kind, node.name): node.fingerprint for plan in plans for node in plan.nodes}
     sweep = find_garbage(options.results, wanted, names)
     for garbage in sweep.garbage:
-        print(f"{garbage.path}: {si(garbage.bytes)}B, {garbage.why}", flush=True)
+        print(f"{garbage.path}: {si_bytes(garbage.bytes)}, {garbage.why}", flush=True)
         if options.yes:
             remove(garbage, options.results)
     for path in sweep.at_work:
@@ -175,7 +177,7 @@ def _gc(options: argparse.Namespace) -> None:
         print(f"{len(sweep.held):,} artifacts that no given study wants stay: results that are there need them")
     if others := other_studies(options.results, names):
         print(f"not given: {', '.join(others)}; of these studies only results and what is behind them stay")
-    size = f"{si(sum(garbage.bytes for garbage in sweep.garbage))}B, {len(sweep.garbage):,} folders"
+    size = f"{si_bytes(sum(garbage.bytes for garbage in sweep.garbage))}, {len(sweep.garbage):,} folders"
     print(f"freed: {size}" if options.yes else f"can go with --yes: {size}")
 
 
@@ -186,12 +188,12 @@ def _crate(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise CoolbitsError(f"crate needs the package {error.name}: pip install 'coolbits[crate]'") from None
     from coolbits.study.plan import make_plan
-    from coolbits.study.units import si
+    from coolbits.study.units import si_bytes
 
     workflow = options.workflow or find_workflow(options.results)
     plan, terms = make_plan(options.study), options.license or LICENSE
     order = Order(plan, options.study, options.results, workflow, options.largest, terms)
     written = write_crate(order, options.out)
-    print(f"{options.out}: {written.artifacts:,} artifacts; {written.files:,} files, {si(written.bytes)}B")
+    print(f"{options.out}: {written.artifacts:,} artifacts; {written.files:,} files, {si_bytes(written.bytes)}")
     if written.files_left_out:
-        print(f"left out: {written.files_left_out:,} files, {si(written.bytes_left_out)}B")
+        print(f"left out: {written.files_left_out:,} files, {si_bytes(written.bytes_left_out)}")

@@ -109,9 +109,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _exported(form: str, made: "Exported") -> str:
-    from coolbits.study.units import si
+    from coolbits.study.units import si_bytes
 
-    return f"{form}, {si(made.bytes)}B, {made.modules} layers read back as their codes stand"
+    return f"{form}, {si_bytes(made.bytes)}, {made.modules} layers read back as their codes stand"
 
 
 def _print_outcome(outcome: "Outcome", out: Path) -> None:
@@ -120,7 +120,7 @@ def _print_outcome(outcome: "Outcome", out: Path) -> None:
     from rich.table import Table
 
     from coolbits.artifacts.progress import duration
-    from coolbits.study.units import si
+    from coolbits.study.units import si_bytes
 
     kinds: dict[str, list[Result]] = {}
     for name, result in outcome.results.items():
@@ -139,7 +139,7 @@ def _print_outcome(outcome: "Outcome", out: Path) -> None:
         sequences, length = outcome.calibration.tokens.tokens.shape
         tokens = outcome.calibration.tokens.count
         print(f"calibration: {outcome.calibration.source}, {sequences} sequences of {length}, {tokens:,} tokens")
-    sizes = f"{si(outcome.bytes_before)}B before, {si(outcome.bytes_after)}B after"
+    sizes = f"{si_bytes(outcome.bytes_before)} before, {si_bytes(outcome.bytes_after)} after"
     print(f"size: {sizes}; {outcome.summary['mean_bits']:.2f} bits a quantized weight, scales and zeros included")
     if outcome.summary.get("untied"):
         print("head: untied from the embedding, which keeps its weights; the model is larger by the head's codes")

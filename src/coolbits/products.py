@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 _ATEN = torch.ops.aten
 # What autocast runs in bfloat16, and its gradient; all results are of the factors' dtype.
@@ -55,10 +54,13 @@ class _Widened(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func not in _PRODUCTS or not any(_is_narrow(arg) for arg in args):
-            return func(*args, **(kwargs or {}))
-        wide = tree_map_only(torch.Tensor, torch.Tensor.float, (args, kwargs or {}))
-        return tree_map_only(torch.Tensor, torch.Tensor.bfloat16, func(*wide[0], **wide[1]))
+        kwargs = kwargs or {}
+        if func not in _PRODUCTS or not any(map(_is_narrow, args)):
+            return func(*args, **kwargs)
+        made = func(*(arg.float() if isinstance(arg, torch.Tensor) else arg for arg in args), **kwargs)
+        if isinstance(made, torch.Tensor):
+            return made.bfloat16()
+        return tuple(None if part is None else part.bfloat16() for part in made)
 
 
 def _is_narrow(value: Any) -> bool:

@@ -1,8 +1,8 @@
-"""The bootstrap of `coolbits.statistics` for many models at once: a product of matrices in place of a loop.
+"""The percentile bootstrap (Efron & Tibshirani 1993, section 13.3) of many models at once, and intervals over seeds.
 
 All models are scored on the same units (held-out documents, task samples), so one resample serves them all, and
-what two models share cancels in any contrast between them. The draws are those of `coolbits.statistics`: the same
-seed and number of units give the same resamples.
+what two models share, the difficulty of a document, cancels in any contrast between them: its interval is far narrower
+than two intervals apart. The same seed and number of units give the same resamples, whatever the values.
 """
 
 from collections.abc import Iterable, Iterator

@@ -14,6 +14,8 @@ from coolbits.study.recipes.results import WHOLE_SCHEDULES
 from coolbits.study.units import si, three_digits
 
 DECAY = ("decay_tokens", "decay_shape", "final_fraction")
+# The metrics of lm-eval that are shares of right answers. Of several that a task has the first in the alphabet counts.
+ACCURACIES = ("acc", "acc_bytes", "acc_mutual_info", "acc_norm", "exact_match")
 _MODEL = ("trajectory", "step", "source", "average", "window")
 _MEASURE = ("quantizer", "task", "metric")
 
@@ -26,7 +28,7 @@ def quantizers(table: pd.DataFrame) -> list[str]:
 
 
 def of_quantizer(table: pd.DataFrame, quantizer: str) -> pd.DataFrame:
-    """Return the rows of one quantizer.
+    """Return the rows of one quantizer; of losses those of one measure, the one that has most of them.
 
     Raises:
         CoolbitsError: if the table has none.
@@ -35,21 +37,36 @@ def of_quantizer(table: pd.DataFrame, quantizer: str) -> pd.DataFrame:
     if chosen.empty:
         known = ", ".join(quantizers(table)) or "none"
         raise CoolbitsError(f"quantizer {quantizer!r}: the study's table has no such rows; it has {known}")
-    return chosen
+    return max(by_measure(chosen).values(), key=len) if "scored_tokens" in chosen else chosen
 
 
 def full_precision(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of models that were not quantized, by one measure: that of most final models, then most tokens.
+    """Return the rows of models that were not quantized, by one measure of losses: the first of `by_measure`.
 
-    A model is scored beside every quantized form of it, and losses on other documents do not compare.
+    A model is scored beside every quantized form of it.
     """
     rows = table[table.quantizer == "none"]
-    if "evaluation" not in rows or rows.empty:
-        return rows
+    return next(iter(by_measure(rows).values()), rows)
+
+
+def by_measure(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of a loss table by their measure: first that of most final models, then of most tokens.
+
+    Losses on other documents, or in another precision, do not compare. A measure goes by the name of the first
+    evaluation of the study that takes it.
+    """
+    if "measure" not in rows:
+        return {"": rows}
     finals = rows.final.astype(bool) & ~rows.source.isin(["finetuned", "pretrained"])
-    scored = rows.assign(finals=finals).groupby("evaluation", sort=False)
+    scored = rows.assign(finals=finals).groupby("measure", sort=False)
     sizes = scored.agg(finals=("finals", "sum"), tokens=("scored_tokens", "max"))
-    return rows[rows.evaluation == sizes.sort_values(["finals", "tokens"], ascending=False, kind="stable").index[0]]
+    ranked = sizes.sort_values(["finals", "tokens"], ascending=False, kind="stable").index
+    return {str(name): rows[rows.measure == name] for name in ranked}
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether a metric of tasks is an accuracy; its name may end in that of a filter: `exact_match,strict-match`."""
+    return metric.partition(",")[0] in ACCURACIES
 
 
 def of_each_model(rows: pd.DataFrame, measure: Sequence[str] = ()) -> pd.DataFrame:

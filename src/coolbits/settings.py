@@ -17,7 +17,7 @@ TUNED = ("peak_lr", "weight_decay", "beta2")
 SETTING = ("model", *VARIANT, "beta2", "weight_decay", "peak_lr")
 HORIZON = ("schedule", "budget_tokens", "decay")
 FULL_STATES = "32"
-_SEEDS = ("seed", "data_seed")
+SEEDS = ("seed", "data_seed")
 
 
 def main_setting(table: pd.DataFrame) -> dict[str, object]:
@@ -107,7 +107,7 @@ def by_seed(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd
     each is paired with each.
     """
     one, other = (rows.reset_index(drop=True) for rows in (first, second))
-    names = [name for name in _SEEDS if name in one and name in other]
+    names = [name for name in SEEDS if name in one and name in other]
     pairs = one[names].reset_index().merge(other[names].reset_index(), on="seed")
     if "data_seed" in names:
         together = pairs.data_seed_x == pairs.data_seed_y

@@ -100,7 +100,7 @@ CORPORA = [
     ),
     (
         documents(b"a", "one.csv"),
-        "...one.csv: one.csv has none of the suffixes .txt, .jsonl, .jsonl.gz, .jsonl.xz, .parquet",
+        f"...one.csv: one.csv has none of the suffixes {', '.join(SUFFIXES)}",
     ),
     (
         lambda folder: (folder.path / "corpus.jsonl").write_text("other"),

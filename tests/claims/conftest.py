@@ -185,7 +185,8 @@ def make_finetunings(worse: Mapping[Variant, float] = WORSE_ANSWERS, seeds: int 
         columns = dict.fromkeys(TRAJECTORY_COLUMNS | MODEL_COLUMNS) | {"run": "qa", "model": "micro", "tokens": 10_000}
         columns |= {"trajectory": f"{optimizer}-{states}-{rate:g}-s{seed}", "optimizer": optimizer, "states": states}
         columns |= {"weight_decay": 0.0, "beta2": None if optimizer == "sgd" else 0.95, "peak_lr": rate, "seed": seed}
-        columns |= {"schedule": "cosine", "data_seed": 0, "outcome": "complete", "diverged_step": None}
+        columns |= {"schedule": "cosine", "data_seed": 0, "start": f"micro-s{seed}"}
+        columns |= {"outcome": "complete", "diverged_step": None}
         raised = worse[optimizer, states] + spread * (states != "32") * (seed - (seeds - 1) / 2)
         final = (2.5 + 0.1 * seed) * (1 + raised / 100) + 0.5 * (rate == BAD_RATE)
         rows += [columns | {"step": step, "loss": loss, "last": step == 20} for step, loss in ((0, 6.0), (20, final))]

@@ -131,14 +131,46 @@ def test_a_study_without_the_rows_gives_no_effect(study: Callable[..., Study]) -
     assert [name for name in OF_LOSSES if _effect(name, trunk_only) is not None] == []
 
 
-def test_diverged_rows_are_left_out(study: Callable[..., Study]) -> None:
-    table, documents = study(1.0)
-    lost = table.index[(table.optimizer == "muon")]
-    table.loc[lost, ["outcome"]] = "diverged"
+def _diverged(study: Study, lost: pd.Series) -> Study:
+    """Make the models of the rows `lost` diverge."""
+    table, documents = study[0].copy(), study[1]
+    table.loc[lost, "outcome"] = "diverged"
     table.loc[lost, ["loss", "base_loss", "relative_error"]] = float("nan")
-    evidence = _evidence((table, documents[~documents.row.isin(lost)]))
-    assert _effect("muon-vs-adamw", evidence) is None
-    assert _verdict("decay-raises-error", evidence) == SUPPORTED
+    return table, documents[~documents.row.isin(table.index[lost])]
+
+
+@pytest.mark.parametrize("way", ["", "-at-equal-loss-after-cooldown", "-at-equal-loss-at-constant-rate"])
+def test_runs_of_muon_and_adamw_that_diverged_are_counted(way: str, study: Callable[..., Study]) -> None:
+    """Where all of Muon's did, the study has rows all the same, and nothing is decided."""
+    name, tables = f"muon-vs-adamw{way}", study(1.0)
+    table = tables[0]
+    muon, micro = table.optimizer == "muon", table.model == "micro"
+    every = _evidence(_diverged(tables, muon))
+    effect = _effect(name, every)
+    assert effect is not None and (effect.n, effect.diverged, effect.runs) == (0, 3, 3)
+    assert judge(effect, "open", CONFIDENCE).verdict == UNDECIDED
+    assert _verdict("decay-raises-error", every) == SUPPORTED
+    adamw = (table.optimizer == "adamw") & (table.seed == 2)
+    effect = _effect(name, _evidence(_diverged(tables, micro & (muon & (table.seed == 1) | adamw))))
+    assert effect is not None and list(effect.units) == ["0"]
+    assert (effect.diverged, effect.runs, effect.lost_peers) == (1, 2, 1)
+
+
+def test_adamc_that_diverged_where_adamw_did_not_is_no_equal(study: Callable[..., Study]) -> None:
+    tables = study(1.0)
+    lost = _diverged(tables, (tables[0].optimizer == "adamc") & (tables[0].seed == 1))
+    effect = _effect("adamc-equals-adamw", _evidence(lost))
+    assert effect is not None and (effect.n, effect.diverged, effect.runs) == (2, 1, 3)
+    assert _verdict("adamc-equals-adamw", _evidence(lost)) == CONTRADICTED
+
+
+def test_of_settings_with_equally_much_to_compare_the_one_with_most_runs_is_taken(study: Callable[..., Study]) -> None:
+    """And not the one whose name comes first."""
+    table, documents = study(1.0)
+    first = table.assign(model=table.model.replace("variants", "a"))
+    few = first[(first.model != "a") | (first.seed == 0)]
+    effect = _effect("muon-vs-adamw", _evidence((few, documents)))
+    assert effect is not None and len(effect.units) == 3
 
 
 def test_decays_of_other_lengths_are_not_compared(study: Callable[..., Study]) -> None:
@@ -248,6 +280,15 @@ def test_a_soup_is_judged_against_what_was_averaged(study: Callable[..., Study])
     assert set(behind.trajectory) == {"soup-s0", "soup0-s0", "soup1-s0"}
 
 
+def test_soups_with_ingredients_of_one_seed_are_one_unit(study: Callable[..., Study]) -> None:
+    """Of four soups three hang together, by an ingredient or a run of the same seed: two units, not four."""
+    table, documents = study(1.0, 4)
+    members = {"soup-s0": "soup0-s0 soup0-s1", "soup-s1": "soup0-s1 soup0-s2", "soup-s2": "soup0-s2 soup1-s2"}
+    chained = table.assign(members=table.trajectory.map(members).fillna(table.members))
+    effect = _effect("soup-beats-ingredients", _evidence((chained, documents)))
+    assert effect is not None and (effect.n, set(effect.units)) == (4, {"0 1 2", "3"})
+
+
 def test_ingredients_need_not_be_alike_in_what_the_soup_goes_over(study: Callable[..., Study]) -> None:
     table, documents = study(1.0, 1)
     soup, member = (table.trajectory == name for name in ("soup-s0", "soup0-s0"))
@@ -257,11 +298,26 @@ def test_ingredients_need_not_be_alike_in_what_the_soup_goes_over(study: Callabl
 
 
 @pytest.mark.parametrize(
-    "name", ["muon-vs-adamw", "higher-rate-lowers-error", "higher-rate-lowers-error-at-equal-loss"]
+    "name",
+    [
+        *("flat-while-constant", "decay-not-tokens", "wsd-vs-cosine", "muon-vs-adamw"),
+        *("higher-rate-lowers-error", "higher-rate-lowers-error-at-equal-loss"),
+    ],
 )
 def test_orders_of_the_data_are_repeats_within_a_seed(name: str, study: Callable[..., Study]) -> None:
-    """The second seed of a study counts as another order of the first one's data: one unit, the mean of both."""
+    """The second seed of a study counts as another order of the first one's data: one unit, the mean of both.
+
+    In that order errors are higher and early checkpoints absent, which is no trend.
+    """
     table, documents = study(1.0, 2, model_noise=0.5)
+    second = table.seed == 1
+    higher = set(table.index[second & (table.quantizer != "none")])
+    nats = [
+        own + 0.1 * base * (row in higher)
+        for row, own, base in zip(documents.row, documents.nats, documents.base_nats, strict=True)
+    ]
+    early = table.trajectory.isin(["branch2-s1", "cosine2-s1"]) | (table.family == "trunk-s1") & (table.tokens < 3.5e6)
+    table, documents = table[~early], documents.assign(nats=nats)
     alone = _values(name, _evidence((table, documents)))
     both = _values(name, _evidence((table.assign(seed=0), documents)))
     assert list(both) == ["0"] and both["0"] == pytest.approx((alone["0"] + alone["1"]) / 2)

@@ -84,6 +84,23 @@ def test_a_run_that_diverged_contradicts(losses: Frame, tasks: Make) -> None:
     assert _judged(of_tasks(table, losses)).verdict == CONTRADICTED
 
 
+def test_an_exact_match_counts_whatever_picked_the_answer(losses: Frame, tasks: Make) -> None:
+    """As of `gsm8k`, where two filters look for the number: the first in the alphabet counts, as in figures."""
+    table = tasks(losses, 0.6)
+    table = table[table.metric == "acc"].assign(metric="exact_match,flexible-extract")
+    strict = table.assign(metric="exact_match,strict-match", value=0.1)
+    assert _judged(of_tasks(pd.concat([strict, table], ignore_index=True), losses)).effect == pytest.approx(0.6)
+    assert _effect(of_tasks(table.assign(metric="accidents"), losses)) is None
+
+
+def test_models_without_a_finite_score_are_counted(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.6)
+    broken = (table.optimizer == "muon") & (table.states == "8L") & (table.seed == 1)
+    evidence = of_tasks(table.assign(value=table.value.mask(broken)), losses)
+    effect = _effect(evidence)
+    assert effect is not None and (effect.n, evidence.broken) == (2, 1)
+
+
 def test_without_losses_of_the_models_there_is_nothing_to_choose_by(losses: Frame, tasks: Make) -> None:
     unknown = losses.assign(trajectory="other-" + losses.trajectory)
     assert _effect(of_tasks(tasks(losses), unknown)) is None
@@ -93,7 +110,7 @@ def _hard(table: Frame, asked: pd.Series) -> Frame:
     """A second evaluation, limited to the rows `asked`, whose task all models find hard."""
     hard = table[asked & (table.task == "arc_easy") & (table.metric == "acc")]
     return pd.concat(
-        [table.assign(evaluation="tasks"), hard.assign(evaluation="hard", task="mmlu", value=0.25)], ignore_index=True
+        [table.assign(measure="tasks"), hard.assign(measure="hard", task="mmlu", value=0.25)], ignore_index=True
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -27,7 +28,7 @@ Make = Callable[..., pd.DataFrame]
 Frames = dict[str, dict[str, pd.DataFrame]]  # the files of each table
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frames(
     study: Callable[..., Study],
     classifiers: Make,
@@ -53,10 +54,10 @@ def frames(
     return make
 
 
-@pytest.fixture
-def made(frames: Callable[[int], Frames], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(frames: Callable[[int], Frames], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of the claims of a study that supports them all."""
-    store = Store(tmp_path, Slice("test", {}))
+    store = Store(tmp_path_factory.mktemp("made"), Slice("test", {}))
     node = _node(store, frames(3))
     assert stage.run(Job("claims", "claims", (node,)), store) == 1
     assert stage.run(Job("claims", "claims", (node,)), store) == 0
@@ -138,6 +139,37 @@ def test_models_without_a_finite_loss_are_left_out_and_counted(
     said = "Models of the table left out, as their loss is not finite: 1."
     assert [said in entry["reading"] for entry in entries] == [True, False, True]
     assert [entry["n"] for entry in entries[:2]] == [5, 6]
+
+
+def test_of_two_measures_of_losses_one_is_judged_on_and_named(study: Callable[..., Study], tmp_path: Path) -> None:
+    """`validation` has final models alone, and more tokens; quantized, errors on it are higher by five points."""
+    table, documents = study(1.0, 2)
+    own, lists = table.assign(measure="loss", scored_tokens=100), documents.set_index("row")
+    finals = own[own.final.astype(bool)].assign(measure="validation", scored_tokens=900)
+    longer = lists.loc[finals.index].map(lambda entry: np.tile(entry, 2))
+    raised = (finals.quantizer != "none").to_numpy()
+    longer["nats"] = longer.nats + longer.base_nats * (0.05 * raised)
+    both = pd.concat([finals, own], ignore_index=True)
+    both.to_parquet(tmp_path / "table.parquet")
+    every = pd.concat([longer, lists.loc[own.index]]).assign(row=range(len(both)))
+    every.to_parquet(tmp_path / "documents.parquet", index=False)
+    names = ("decay-raises-error", "decay-lowers-loss", "muon-8d-error", "muon-8d-trains-as-well")
+    recipe = Claims(claims=names, scale=SCALE, samples=50)
+    stage.build_claims(recipe, {"loss": tmp_path}, "micro", tmp_path)
+    entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert [entry["measure"] for entry in entries] == ["loss", "loss", "validation", "validation"]
+    assert entries[0]["effect"] == pytest.approx(2.0, abs=0.1)
+    assert entries[0]["reading"].endswith(
+        "Losses are those of the evaluation loss; those of validation do not compare with them."
+    )
+
+
+def test_the_page_says_where_units_are_no_seeds(finetunings: Make, tmp_path: Path) -> None:
+    table = finetunings()
+    table.assign(data_seed=table.seed, start="org/model").to_parquet(tmp_path / "table.parquet")
+    recipe = Claims(claims=("finetuning-muon-8l-trains-as-well",), scale=SCALE)
+    stage.build_claims(recipe, {"finetuning": tmp_path}, "micro", tmp_path)
+    assert "the interval does not speak of other starts" in (tmp_path / "claims.html").read_text()
 
 
 def test_the_page_says_that_intervals_are_not_corrected(made: Path) -> None:

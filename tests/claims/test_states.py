@@ -111,6 +111,16 @@ def test_a_run_whose_32_bit_twin_diverged_too_is_not_held_against_it(variants: S
     assert judge(effect, "equivalence", 0.95).verdict == SUPPORTED
 
 
+def test_a_twin_read_the_data_in_the_same_order(variants: Study) -> None:
+    """Two orders of one seed: that the 32-bit form diverged in one excuses nothing in the other."""
+    table, documents = variants
+    table = table.assign(seed=0)
+    lost = _rows(table, "muon", "32") & (table.data_seed == 1) | _rows(table, "muon", "8L") & (table.data_seed == 0)
+    effect = _effect("muon-8l-trains-as-well", _diverged((table, documents), lost))
+    assert effect is not None and (effect.diverged, effect.runs, effect.lost_peers) == (1, 1, 1)
+    assert judge(effect, "equivalence", 0.95).verdict == CONTRADICTED
+
+
 @pytest.mark.parametrize("variant", [("adamw", "32"), ("muon", "32")])
 def test_a_loss_is_not_lower_where_a_run_at_a_best_setting_diverged(variant: tuple[str, str], variants: Study) -> None:
     table = variants[0]
@@ -193,6 +203,20 @@ def test_a_rate_at_which_most_runs_diverged_is_no_best_setting(name: str, study:
     assert judge(effect, "open", 0.95) == judge(expected, "open", 0.95)
 
 
+def test_models_that_quantization_broke_have_a_say_in_the_best_setting(study: Callable[..., Study]) -> None:
+    """At the hot rate one seed trains better and two worse, and of these two the quantized loss is not finite."""
+    variants = _of_model(study(1.0, 3))
+    both = _at_rate(_at_rate(variants, "muon", "32", 2e-2), "muon", "8L", 2e-2)
+    hot = both[0].peak_lr == 2e-2
+    better = _slower(both, "muon", "32", 0.99, hot & (both[0].seed == 0))
+    table, documents = _slower(better, "muon", "32", 1.05, hot & (both[0].seed > 0))
+    broken = hot & _rows(table, "muon", "32") & (table.seed > 0) & (table.quantizer != "none")
+    table = table.assign(relative_error=table.relative_error.mask(broken))
+    effect, expected = _effect("muon-8l-error", (table, documents)), _effect("muon-8l-error", variants)
+    assert effect is not None and expected is not None and effect.n == 3
+    assert judge(effect, "open", 0.95) == judge(expected, "open", 0.95)
+
+
 @pytest.mark.parametrize("way", ["", "-at-equal-loss-after-cooldown", "-at-constant-rate"])
 def test_an_error_says_how_many_runs_have_none_because_they_diverged(way: str, variants: Study) -> None:
     """None of them: the study has rows, yet nothing is decided. Nor is a run on trial whose 32-bit twin was lost."""
@@ -205,7 +229,7 @@ def test_an_error_says_how_many_runs_have_none_because_they_diverged(way: str, v
     assert every is not None and one is not None and both is not None
     assert (every.n, every.diverged, every.runs, judge(every, "open", 0.95).verdict) == (0, 2, 2, UNDECIDED)
     assert (one.n, one.diverged, one.runs) == (1, 1, 2)
-    assert (both.n, both.diverged, both.runs) == (1, 0, 1)
+    assert (both.n, both.diverged, both.runs, both.lost_peers) == (1, 0, 1, 1)
 
 
 def test_after_cooldown_only_ends_of_equal_loss_are_compared(variants: Study) -> None:

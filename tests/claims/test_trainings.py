@@ -192,8 +192,31 @@ def test_a_model_whose_start_had_diverged_is_on_no_trial(finetunings: Make) -> N
     assert effect is not None and (effect.n, effect.runs, effect.diverged) == (2, 2, 0)
 
 
-def test_a_unit_is_a_start_and_an_order_of_the_conversations(finetunings: Make) -> None:
-    table = finetunings({("muon", "32"): 0.0, ("muon", "8L"): 0.5}, seeds=2)
-    again = table.assign(data_seed=1, trajectory="again-" + table.trajectory)
-    effect = _effect("finetuning-muon-8l-trains-as-well", pd.concat([table, again], ignore_index=True))
-    assert effect is not None and set(effect.units) == {"0/0", "1/0", "0/1", "1/1"}
+def test_orders_of_the_conversations_are_repeats_within_a_start(finetunings: Make) -> None:
+    """Twelve pairs, of which the orders say nothing of other starts: each lies where its start has it."""
+    table = finetunings({("muon", "32"): 0.0, ("muon", "8L"): 0.5})
+    orders = [table.assign(data_seed=order, trajectory=f"{order}-" + table.trajectory) for order in range(4)]
+    several = pd.concat(orders, ignore_index=True)
+    effect = _effect("finetuning-muon-8l-trains-as-well", several)
+    assert effect is not None and (effect.n, len(effect.units), effect.caveat) == (12, 3, "")
+    alone = _judged("finetuning-muon-8l-trains-as-well", table)
+    judgement = _judged("finetuning-muon-8l-trains-as-well", several)
+    assert (judgement.low, judgement.high) == pytest.approx((alone.low, alone.high))
+
+
+@pytest.mark.parametrize("columns", [("start", "seed"), ("start",)], ids=["a run's", "the hub's"])
+def test_of_one_start_the_orders_are_units_and_the_page_says_so(columns: tuple[str, ...], finetunings: Make) -> None:
+    """Of a model of the hub the column `seed` has that of the order."""
+    table = finetunings({("muon", "32"): 0.0, ("muon", "8L"): 0.5})
+    one = table.assign(data_seed=table.seed, **{name: table[name].iloc[0] for name in columns})
+    effect = _effect("finetuning-muon-8l-trains-as-well", one)
+    assert effect is not None and set(effect.units) == {"0", "1", "2"}
+    assert "units are orders of the conversations" in effect.caveat
+
+
+def test_starts_of_one_seed_are_one_unit(finetunings: Make) -> None:
+    """Say, of two budgets, which share a trunk."""
+    table = finetunings({("muon", "32"): 0.0, ("muon", "8L"): 0.5})
+    longer = table.assign(start="long-" + table.start, trajectory="long-" + table.trajectory)
+    effect = _effect("finetuning-muon-8l-trains-as-well", pd.concat([table, longer], ignore_index=True))
+    assert effect is not None and (effect.n, len(effect.units)) == (6, 3)

@@ -135,9 +135,11 @@ def test_a_directory_without_pieces_and_a_damaged_piece_are_refused(build, tmp_p
         list(read_documents(tmp_path, "train"))
     directory, _ = build(TEXTS)
     piece = directory / "documents-00000.parquet"
-    piece.write_bytes(piece.read_bytes()[:-20])
-    with pytest.raises(CoolbitsError, match=r"documents-00000\.parquet: not a readable piece"):
-        list(read_documents(directory, "train"))
+    whole, page = piece.read_bytes(), pq.read_metadata(piece).row_group(0).column(3).data_page_offset
+    for content in (whole[:-20], whole[:page] + bytes(20) + whole[page + 20 :]):
+        piece.write_bytes(content)
+        with pytest.raises(CoolbitsError, match=r"documents-00000\.parquet: not a readable piece"):
+            list(read_documents(directory, "train"))
 
 
 def test_memory_does_not_grow_with_the_corpus(source_of, tmp_path, monkeypatch):

@@ -26,6 +26,11 @@ def lines(texts: list[str]) -> bytes:
     return "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts).encode()
 
 
+def zstd(content: bytes) -> bytes:
+    packed: bytes = pa.compress(content, codec="zstd", asbytes=True)
+    return packed
+
+
 def parquet(tmp_path: Path, values: pa.Array) -> bytes:
     path = tmp_path / "made-here"
     pq.write_table(pa.table({"text": values}), path)
@@ -43,8 +48,14 @@ def read(source_of, name: str, content: bytes) -> list[tuple[str, str]]:
     [
         ("a.jsonl", lines),
         ("a.jsonl.gz", lambda texts: gzip.compress(lines(texts))),
+        ("a.json.gz", lambda texts: gzip.compress(lines(texts[:1])) + gzip.compress(lines(texts[1:]))),
         ("a.jsonl.xz", lambda texts: lzma.compress(lines(texts))),
+        ("a.jsonl.xz", lambda texts: lzma.compress(lines(texts[:1])) + bytes(8) + lzma.compress(lines(texts[1:]))),
+        ("a.jsonl.xz", lambda texts: lzma.compress(lines(texts)) + bytes(formats._PACKED_BYTES)),
+        ("a.jsonl.zst", lambda texts: zstd(lines(texts))),
+        ("a.jsonl.zst", lambda texts: zstd(lines(texts[:1])) + zstd(lines(texts[1:]))),
     ],
+    ids=["plain", "gz", "gz twice", "xz", "xz twice", "xz and zeros", "zst", "zst twice"],
 )
 def test_json_lines_are_read_packed_or_not(source_of, name, pack):
     assert read(source_of, name, pack(TEXTS)) == [(name, text) for text in TEXTS]
@@ -95,6 +106,21 @@ def test_the_last_document_reaches_the_end_of_all_files(tmp_path):
         ),
         ("a.jsonl.gz", lines(TEXTS), r"a\.jsonl\.gz: the packed data is damaged after line 0"),
         ("a.jsonl.xz", lzma.compress(lines(TEXTS))[:-9], r"a\.jsonl\.xz: the packed data is damaged after line \d"),
+        (
+            "a.jsonl.xz",
+            lzma.compress(lines(TEXTS)) + b"garbage!",
+            r"a\.jsonl\.xz: the packed data is damaged after line 3",
+        ),
+        *(
+            (f"a.{suffix}", b"", r"a\.\S+: the packed data is damaged after line 0 \(it is empty")
+            for suffix in ("jsonl.gz", "jsonl.xz", "jsonl.zst")
+        ),
+        (
+            "a.jsonl.zst",
+            zstd(lines(TEXTS))[:-3],
+            r"a\.jsonl\.zst: the packed data is damaged after line \d \(Truncated",
+        ),
+        ("a.jsonl.zst", zstd(lines(TEXTS)) + b"more", r"a\.jsonl\.zst: the packed data is damaged after line \d"),
         ("a.parquet", b"PAR1 not really", r"a\.parquet: not a readable parquet file"),
         ("a.csv", b"text\nx\n", r"a\.csv: a\.csv has none of the suffixes \.txt, \.jsonl"),
     ],
@@ -123,6 +149,14 @@ def test_a_document_too_long_for_a_corpus_is_refused_by_its_place_before_it_fail
 def test_a_bad_parquet_cell_is_refused_by_row(source_of, tmp_path, values, complaint):
     with pytest.raises(CoolbitsError, match=complaint):
         read(source_of, "a.parquet", parquet(tmp_path, values))
+
+
+def test_a_parquet_file_with_a_damaged_page_is_refused(source_of, tmp_path):
+    """Its footer is whole, so that nothing is wrong before the page is read."""
+    content = bytearray(parquet(tmp_path, pa.array([f"document {number}" for number in range(1000)])))
+    content[20:40] = bytes(20)
+    with pytest.raises(CoolbitsError, match=r"a\.parquet: not a readable parquet file \("):
+        read(source_of, "a.parquet", bytes(content))
 
 
 def test_a_missing_parquet_column_is_refused_with_those_there(source_of, tmp_path):
@@ -177,6 +211,25 @@ def test_a_hub_dataset_is_streamed(hub_dataset):
     documents = open_documents(HubSource(id=hub_dataset, config="one", documents=2), [])
     assert documents.total == 2
     assert [document.text for document in documents.items] == TEXTS[:2]
+
+
+def test_what_a_hub_dataset_packs_by_zstd_is_streamed_and_missed_where_it_is_cut(hub_dataset):
+    packed = zstd(lines([f"document {number}" for number in range(9999)]))
+    (Path(hub_dataset) / "train.jsonl").rename(Path(hub_dataset) / "train.jsonl.zst")
+    readme = Path(hub_dataset) / "README.md"
+    readme.write_text(readme.read_text().replace("train.jsonl", "train.jsonl.zst"))
+    source = HubSource(id=hub_dataset, config="one")
+    (Path(hub_dataset) / "train.jsonl.zst").write_bytes(packed)
+    assert len(list(open_documents(source, []).items)) == 9999
+    (Path(hub_dataset) / "train.jsonl.zst").write_bytes(packed[:-9])
+    with pytest.raises(CoolbitsError, match=r"\(.*Truncated compressed stream"):
+        list(open_documents(source, []).items)
+
+
+def test_a_dataset_whose_card_cannot_be_read_is_refused(hub_dataset):
+    (Path(hub_dataset) / "README.md").write_text("---\n[\n---\n")
+    with pytest.raises(CoolbitsError, match=r"cannot be opened \(while parsing"):
+        open_documents(HubSource(id=hub_dataset), [])
 
 
 @pytest.mark.parametrize(

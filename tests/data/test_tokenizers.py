@@ -103,6 +103,16 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_refused(corpus, tmp_path):
         build_tokenizer(TrainedTokenizer(vocabulary_size=9000), corpus, None, tmp_path)
 
 
+def test_code_of_a_tokenizers_own_is_not_run_and_nobody_is_asked(tokenizer, tmp_path, monkeypatch):
+    own = shutil.copytree(tokenizer, tmp_path / "own")
+    settings = json.loads((own / "tokenizer_config.json").read_text())
+    code = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer"] * 2}}
+    (own / "tokenizer_config.json").write_text(json.dumps(settings | code))
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("somebody is asked"))
+    with pytest.raises(CoolbitsError, match=r"own: the tokenizer cannot be opened \(.* contains custom code"):
+        load_tokenizer(own)
+
+
 def test_a_local_tokenizer_is_taken_over(tokenizer, tmp_path):
     own = shutil.copytree(tokenizer, tmp_path / "own")
     (own / "chat_template.jinja").write_text("{{ messages[0].content }}")

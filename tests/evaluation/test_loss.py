@@ -14,6 +14,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    MptConfig,
+    MptForCausalLM,
     OPTConfig,
     OPTForCausalLM,
 )
@@ -142,22 +144,23 @@ SIZES = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_atte
 
 
 @pytest.mark.parametrize(
-    ("model", "learned"),
+    ("model", "ends"),
     [
         (lambda: GPT2LMHeadModel(GPT2Config(**SIZES, n_positions=16)), True),
         (
             lambda: OPTForCausalLM(OPTConfig(**SIZES, word_embed_proj_dim=16, ffn_dim=16, max_position_embeddings=16)),
             True,
         ),
+        (lambda: MptForCausalLM(MptConfig(vocab_size=300, d_model=16, n_layers=1, n_heads=2, max_seq_len=16)), True),
         (lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, intermediate_size=16, max_position_embeddings=16)), False),
     ],
-    ids=["gpt2", "opt", "rotations"],
+    ids=["gpt2", "opt", "mpt", "rotations"],
 )
-def test_windows_longer_than_the_positions_that_a_model_has_learned_are_refused(stream, model, learned):
+def test_windows_longer_than_the_positions_that_a_model_has_are_refused(stream, model, ends):
     made = model().eval()
     assert document_losses(made, stream, SMALL)["nats"].sum() > 0
     longer = SMALL.model_copy(update={"sequence_length": 17})
-    with pytest.raises(CoolbitsError, match="found 17, but the model has learned 16 pos") if learned else nullcontext():
+    with pytest.raises(CoolbitsError, match="found 17, but the model has no more than 16") if ends else nullcontext():
         document_losses(made, stream, longer)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, MptConfig, MptForCausalLM, PreTrainedTokenizerBase
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.evaluation.tasks import Suite, check_context, score
@@ -40,6 +40,14 @@ def test_what_is_generated_needs_room_too(tokenizer, tiny_model):
     """A context of 16 tokens, of which 8 are to be generated, holds 8."""
     suite = generating(tokenizer, (7, 8, 9), max_gen_toks=8)
     assert score(suite, tiny_model(context=16))["requests"] == {"told": {"made": 3, "cut": 1}}
+
+
+def test_the_context_is_the_models_whatever_its_config_calls_it(tokenizer):
+    """That of MPT reads no more: a longer request fails in it."""
+    config = MptConfig(vocab_size=300, d_model=16, n_layers=1, n_heads=2, max_seq_len=16)
+    rows = [{"context": "ba" * length, "target": " ki"} for length in (2, 40)]
+    suite = suite_of(rows, AutoTokenizer.from_pretrained(tokenizer), "acc", output_type="loglikelihood")
+    assert score(suite, MptForCausalLM(config).eval())["requests"] == {"told": {"made": 2, "cut": 1}}
 
 
 @pytest.mark.parametrize(("options", "tokens"), [({"max_gen_toks": 16}, 16), ({"max_tokens": 40}, 40), ({}, 256)])

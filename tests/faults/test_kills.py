@@ -82,11 +82,11 @@ def test_so_does_one_of_the_kinds_that_only_the_other_study_has(other_lab, kind,
 
 def until(found, process):
     """Return what is found, once something is; the process must not end before."""
-    for _ in range(12_000):
+    for _ in range(2400):
         if result := found():
             return result
         assert process.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.05)  # a look at all processes takes a core for milliseconds
     raise AssertionError
 
 

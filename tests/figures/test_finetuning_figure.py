@@ -161,11 +161,11 @@ def test_other_figures_do_not_see_fine_tuned_models(name: str, make_tables: Call
 def test_an_evaluation_of_fine_tuned_models_alone_is_not_taken_for_the_study_s(
     make_tables: Callable[[int], Tables],
 ) -> None:
-    table = make_tables(1)["loss"].assign(evaluation="loss")
+    table = make_tables(1)["loss"].assign(measure="loss")
     joined = _with_tuned(table)
-    joined.loc[joined.source == "finetuned", "evaluation"] = "answers"
+    joined.loc[joined.source == "finetuned", "measure"] = "answers"
     many = pd.concat([joined, *[joined[joined.source == "finetuned"]] * 9], ignore_index=True)
-    assert set(full_precision(many).evaluation) == {"loss"}
+    assert set(full_precision(many).measure) == {"loss"}
 
 
 def _with_tuned(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
-"""Tables: what they hold, against the per-row bootstrap of `coolbits.statistics`; what they refuse."""
+"""Tables: what they hold, against the bootstrap of each row; what they refuse."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node, Ref, make_node
 from coolbits.artifacts.store import Store
 from coolbits.figures import tables
-from coolbits.statistics import Interval, difference_interval, drop_interval, mean_interval, ratio_interval
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, Row, Table
 
 SAMPLES = 200
+DRAWN = {"samples": SAMPLES, "confidence": 0.95, "seed": 3}
+Bootstrap = Callable[..., tuple[float, float, float]]
 COLUMNS = dict.fromkeys(TRAJECTORY_COLUMNS | MODEL_COLUMNS) | {"run": "trunk", "model": "micro", "optimizer": "adamw"}
 COLUMNS |= {"tokens": 4096, "step": 1, "source": "checkpoint", "quantizer": "none", "final": True, "peak_lr": 0.01}
 TOKENS = np.random.default_rng(0).integers(5, 90, 40)
@@ -30,13 +32,23 @@ def store(tmp_path: Path) -> Store:
 
 
 def _artifact(
-    store: Store, kind: str, label: str, files: dict[str, pd.DataFrame], summary: dict[str, Any], **parents: Node
+    store: Store,
+    kind: str,
+    label: str,
+    files: dict[str, pd.DataFrame | str],
+    summary: dict[str, Any],
+    measure: Any = None,
+    **parents: Node,
 ) -> Node:
-    node = make_node(kind, label, {"label": label}, {role: parent.ref for role, parent in parents.items()})
+    recipe = {"label": label} | ({"measure": measure} if measure else {})
+    node = make_node(kind, label, recipe, {role: parent.ref for role, parent in parents.items()})
 
     def build(directory: Path) -> dict[str, Any]:
-        for name, frame in files.items():
-            frame.to_parquet(directory / name, index=False)
+        for name, file in files.items():
+            if isinstance(file, str):
+                (directory / name).write_text(file)
+            else:
+                file.to_parquet(directory / name, index=False)
         return summary
 
     store.ensure(node, build)
@@ -64,12 +76,10 @@ def _checkpoint(
     return node
 
 
-def _losses(
-    store: Store, label: str, seed: int, shift: float = 0.0, tokens: np.ndarray = TOKENS, **parents: Node
-) -> Node:
+def _losses(store: Store, label: str, seed: int, shift: float = 0.0, tokens: np.ndarray = TOKENS, **more: Any) -> Node:
     nats = tokens * (2.5 + shift + np.random.default_rng(seed).normal(0, 0.1, len(tokens)))
     frame = pd.DataFrame({"document": range(len(tokens)), "tokens": tokens, "nats": nats})
-    return _artifact(store, "evaluation", label, {"documents.parquet": frame}, {"bits_per_byte": 1.5}, **parents)
+    return _artifact(store, "evaluation", label, {"documents.parquet": frame}, {"bits_per_byte": 1.5}, **more)
 
 
 def _samples(store: Store, label: str, seed: int, share: float, **parents: Node) -> Node:
@@ -104,16 +114,18 @@ def _nats(store: Store, node: Node) -> pd.Series:
     return pd.read_parquet(node.directory(store.root) / "documents.parquet").nats
 
 
-def test_losses_and_intervals_are_those_of_the_paired_bootstrap(store: Store) -> None:
+def test_losses_and_intervals_are_those_of_the_paired_bootstrap(store: Store, bootstrap: Bootstrap) -> None:
     base, quantized = _losses(store, "base", 1), _losses(store, "quantized", 2, shift=0.1)
     full, row = _table(
         store, "loss", [(base, None, {}), (quantized, base, {"quantizer": "gptq-w3", "bits": 3})]
     ).itertuples()
-    arguments = (_nats(store, base), _nats(store, quantized), TOKENS, SAMPLES, 0.95, 3)
+    columns = _nats(store, base), _nats(store, quantized), TOKENS
+    ratio = bootstrap(lambda base, quantized, _: quantized.sum() / base.sum() - 1, *columns, **DRAWN)
+    difference = bootstrap(lambda base, quantized, tokens: (quantized - base).sum() / tokens.sum(), *columns, **DRAWN)
     assert row.loss == pytest.approx(_nats(store, quantized).sum() / TOKENS.sum())
     assert row.base_loss == pytest.approx(full.loss)
-    assert (row.relative_error, row.relative_low, row.relative_high) == pytest.approx(ratio_interval(*arguments))
-    assert (row.absolute_error, row.absolute_low, row.absolute_high) == pytest.approx(difference_interval(*arguments))
+    assert (row.relative_error, row.relative_low, row.relative_high) == pytest.approx(ratio)
+    assert (row.absolute_error, row.absolute_low, row.absolute_high) == pytest.approx(difference)
     assert (row.scored_tokens, row.documents, row.bits_per_byte) == (TOKENS.sum(), len(TOKENS), 1.5)
     assert (full.relative_error, full.relative_low, full.relative_high) == (0, 0, 0)
 
@@ -135,6 +147,18 @@ def test_models_of_other_tokenizers_are_scored_on_other_documents(store: Store) 
     assert rows.loss.tolist() == pytest.approx(
         [_nats(store, node).sum() / tokens.sum() for node, tokens in ((many, TOKENS), (few, TOKENS[:9]))]
     )
+
+
+def test_evaluations_that_measure_alike_are_one_measure(store: Store) -> None:
+    """It goes by the name of the first: evaluations of other runs or quantizers compare, of other documents not."""
+    short, long = {"kind": "loss", "windows": 8}, {"kind": "loss", "windows": 64}
+    measures = {"loss": short, "loss-4-bit": short, "validation": long}
+    rows = [
+        (_losses(store, name, 1, measure=measure), None, {"evaluation": name}) for name, measure in measures.items()
+    ]
+    table = _table(store, "loss", rows)
+    assert table.evaluation.tolist() == list(measures)
+    assert table.measure.tolist() == ["loss", "loss", "validation"]
 
 
 def test_fallbacks_of_the_quantized_model_are_in_the_row(store: Store) -> None:
@@ -217,7 +241,7 @@ def test_a_model_that_is_no_longer_what_was_measured_is_an_error(store: Store) -
         _table(store, "loss", [(evaluation, None, {})])
 
 
-def test_tasks_have_a_row_a_task_and_metric(store: Store) -> None:
+def test_tasks_have_a_row_a_task_and_metric(store: Store, bootstrap: Bootstrap) -> None:
     base, quantized = _samples(store, "base", 1, 0.7), _samples(store, "quantized", 2, 0.6)
     lost = _artifact(store, "evaluation", "lost", {}, {"outcome": "diverged", "diverged_step": 70})
     table = _table(store, "tasks", [(quantized, base, {}), (lost, base, {"run": "hot"})])
@@ -227,10 +251,9 @@ def test_tasks_have_a_row_a_task_and_metric(store: Store) -> None:
         pd.read_parquet(node.directory(store.root) / "samples.parquet").query("task == 'choice'").value
         for node in (base, quantized)
     ]
-    own = Interval(row.value, row.value_low, row.value_high)
-    drop = Interval(row.relative_drop, row.relative_drop_low, row.relative_drop_high)
-    assert own == pytest.approx(mean_interval(values[1], SAMPLES, 0.95, 3))
-    assert drop == pytest.approx(drop_interval(*values, SAMPLES, 0.95, 3))
+    drop = bootstrap(lambda base, own: (base.mean() - own.mean()) / (1 - base.mean()), *values, **DRAWN)
+    assert (row.value, row.value_low, row.value_high) == pytest.approx(bootstrap(np.mean, values[1], **DRAWN))
+    assert (row.relative_drop, row.relative_drop_low, row.relative_drop_high) == pytest.approx(drop)
     assert row.samples == 35
     requests = table[table.run == "trunk"].set_index(["task", "metric"])[["requests", "cut_requests"]].to_dict("index")
     assert requests == {
@@ -248,12 +271,18 @@ def test_an_evaluation_of_tasks_that_did_not_count_what_was_cut_is_refused(store
         _table(store, "tasks", [(old, None, {})])
 
 
-def _answers(store: Store, label: str, answers: dict[str, list[float]], **summary: Any) -> Node:
-    """Make an evaluation of tasks with these accuracies of their samples."""
-    rows = [(task, number, "acc", value) for task, values in answers.items() for number, value in enumerate(values)]
+def _answers(
+    store: Store, label: str, answers: dict[str, list[float]], metric: str = "acc", broken: str = "", **more: Any
+) -> Node:
+    """Make an evaluation of tasks with these values of their samples; task `broken` has a score that is NaN."""
+    rows = [(task, number, metric, value) for task, values in answers.items() for number, value in enumerate(values)]
     frame = pd.DataFrame(rows, columns=["task", "sample", "metric", "value"])
     requests = {task: {"made": len(values), "cut": 0} for task, values in answers.items()}
-    return _artifact(store, "evaluation", label, {"samples.parquet": frame}, {"requests": requests} | summary)
+    scores = [[[-1.5, False]], [[-2.5, True]]]
+    lines = [{"task": task, "sample": 0, "resps": scores + [[[None, False]]] * (task == broken)} for task in answers]
+    files = {"samples.parquet": frame, "samples.jsonl": "".join(f"{json.dumps(line)}\n" for line in lines)}
+    summary = {"requests": requests} | ({"non_finite": True} if broken else {})
+    return _artifact(store, "evaluation", label, files, summary, **more)
 
 
 NUMBERS = ["value", "value_low", "value_high", "relative_drop", "relative_drop_low", "relative_drop_high"]
@@ -273,14 +302,50 @@ def test_a_score_that_is_nan_leaves_its_task_without_numbers_and_all_else_as_it_
 
 @pytest.mark.parametrize("which", ["own", "base"])
 def test_answers_among_scores_that_are_not_finite_are_no_accuracy(store: Store, which: str) -> None:
-    """Of NaN the first choice is the best one, and the gold one as often as chance has it."""
-    answers = {"cloze": [1.0, 0.0, 0.0, 1.0]}
-    base = _answers(store, "base", answers, **({"non_finite": True} if which == "base" else {}))
-    own = _answers(store, "own", answers, **({"non_finite": True} if which == "own" else {}))
+    """Of NaN the first choice is the best one, and the gold one as often as chance has it. Other tasks are as ever."""
+    answers = {"cloze": [1.0, 0.0, 0.0, 1.0], "choice": [1.0, 0.0]}
+    base = _answers(store, "base", answers, broken="cloze" * (which == "base"))
+    own = _answers(store, "own", answers, broken="cloze" * (which == "own"))
     table = _table(store, "tasks", [(base, None, {}), (own, base, {"quantizer": "rtn-w2"})])
-    full, quantized = table.value.isna()
-    assert (full, quantized) == (which == "base", which == "own")
-    assert table.relative_drop.isna()[1] and table.outcome.tolist() == ["complete", "complete"]
+    assert set(table.outcome) == {"complete"}
+    assert table[table.task == "choice"][NUMBERS].notna().all(axis=None)
+    full, quantized = table[table.task == "cloze"].itertuples()
+    assert (np.isnan(full.value), np.isnan(quantized.value)) == (which == "base", which == "own")
+    assert np.isnan(quantized.relative_drop)
+
+
+@pytest.mark.parametrize(
+    ("metric", "accuracy"),
+    [
+        *(("acc", True), ("acc_norm", True), ("acc_norm,strip", True), ("exact_match", True)),
+        *(("exact_match,strict-match", True), ("f1", False), ("perplexity", False), ("accidents", False)),
+    ],
+)
+def test_an_accuracy_has_a_drop_whatever_filter_picked_the_answers(store: Store, metric: str, accuracy: bool) -> None:
+    base = _answers(store, "base", {"gsm8k": [1.0, 1.0, 0.0, 0.0]}, metric)
+    own = _answers(store, "own", {"gsm8k": [1.0, 0.0, 0.0, 0.0]}, metric)
+    (row,) = _table(store, "tasks", [(own, base, {})]).itertuples()
+    assert row.relative_drop == 0.5 if accuracy else np.isnan(row.relative_drop)
+
+
+def test_a_perplexity_is_that_of_the_mean_log_likelihood(store: Store) -> None:
+    """Of which lm-eval keeps one a sample, under the name of the metric that it makes of them."""
+    base = _answers(store, "base", {"lambada_openai": [-1.0, -3.0, -2.0]}, "perplexity")
+    own = _answers(store, "own", {"lambada_openai": [-2.0, -4.0, -3.0]}, "perplexity")
+    (row,) = _table(store, "tasks", [(own, base, {})]).itertuples()
+    assert (row.value, row.base_value) == pytest.approx((np.exp(3), np.exp(2)))
+    assert np.exp(2) <= row.value_low < row.value < row.value_high <= np.exp(4)
+
+
+def test_tasks_may_be_asked_of_more_samples_by_another_measure(store: Store) -> None:
+    """A model that diverged has rows of what it would have been asked alone."""
+    few, many = (_answers(store, f"n{count}", {"cloze": [1.0] * count}, measure={"limit": count}) for count in (3, 4))
+    other = _answers(store, "other", {"choice": [1.0, 0.0]}, measure={"limit": 2})
+    gone = {"outcome": "diverged", "diverged_step": 70}
+    lost = _artifact(store, "evaluation", "lost", {}, gone, measure={"limit": 4})
+    table = _table(store, "tasks", [(few, None, {}), (many, None, {}), (other, None, {}), (lost, None, {})])
+    assert table.samples.fillna(0).tolist() == [3, 4, 2, 0]
+    assert table.task.tolist() == ["cloze", "cloze", "choice", "cloze"]
 
 
 def test_a_sample_that_a_model_was_not_asked_is_an_error(store: Store) -> None:

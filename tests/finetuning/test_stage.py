@@ -239,7 +239,7 @@ def test_conversations_longer_than_the_positions_that_a_model_has_learned_are_re
         next(start(longest - 1).run())
         return
     with pytest.raises(
-        CoolbitsError, match=rf"learned {longest - 1} positions, and there are conversations of {longest} "
+        CoolbitsError, match=rf"than {longest - 1} positions, conversations have up to {longest} tokens"
     ):
         start(longest - 1)
 
@@ -271,3 +271,12 @@ def test_where_the_processor_has_no_bfloat16_its_products_are_made_in_float32(
     assert not widened
     lab.tune(lab.node(finetuned(steps=1, precision="bfloat16")))
     assert widened
+
+
+def test_losses_are_compared_with_that_of_all_held_out_answers_at_the_start(lab: Any, finetuned: Recipe) -> None:
+    """The loss of a first batch of one short answer may be a third of it: half of healthy runs would have diverged."""
+    places = (ref.directory(lab.store.root) for ref in (lab.start, lab.conversations))
+    training = stage.start_finetuning(finetuned(batch_examples=1), *places, Execution(device="cpu"))
+    next(training.run())
+    memory = training.memory
+    assert memory.history.first == memory.validation[0]["loss"] != memory.history.recent[0]

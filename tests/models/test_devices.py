@@ -23,6 +23,7 @@ from coolbits.data.shards import open_stream, write_shard
 from coolbits.evaluation.curvature import lanczos, trace_probes
 from coolbits.evaluation.loss import document_losses
 from coolbits.evaluation.objective import Objective, rademacher
+from coolbits.loops.norms import clip_gradients, l2_norm
 from coolbits.models.build import build_model
 from coolbits.models.devices import choose_device
 from coolbits.models.presets import preset
@@ -34,7 +35,7 @@ from coolbits.study.recipes import training as recipes
 from coolbits.study.recipes.evaluation import Curvature, Loss
 from coolbits.study.recipes.methods import AWQ, GPTQ, HQQ, RTN, Grid, Int8, Method
 from coolbits.study.recipes.ptq import Quantized
-from coolbits.training.gradient import accumulate_gradient, l2_norm, summed_loss
+from coolbits.training.gradient import accumulate_gradient, summed_loss
 from coolbits.training.state_measures import Observed, measure
 
 HERE, THERE = torch.device("cpu"), torch.device("meta")
@@ -164,14 +165,14 @@ def train(name: str, device: torch.device) -> list[Tensor]:
     for _ in range(2):
         optimizer.zero_grad()
         mean = accumulate_gradient(loss, tokens(4).to(device), 3)
-        norm = nn.utils.clip_grad_norm_(list(model.parameters()), 1.0)
+        norm = clip_gradients(list(model.parameters()), 1.0)
         optimizer.step(0.01)
     optimizer.load_state_tensors({key: tensor.cpu() for key, tensor in optimizer.state_tensors().items()})
     matrix = "gpt_neox.layers.0.mlp.dense_h_to_4h.weight"
     for state, stored in optimizer.states_of(matrix).items():
         observed = Observed(stored, stored, stored, "float32", state != "exp_avg_sq", 256)
         measure(observed, 5 if observed.signed else None)
-    found = [mean, norm, l2_norm(list(model.parameters())), *model.parameters()]
+    found = [mean, norm, l2_norm(model.parameters()), *model.parameters()]
     return [tensor.detach().cpu() for tensor in found]
 
 

@@ -19,9 +19,16 @@ def test_overrides_win() -> None:
     assert preset("micro-neox", 512, 128, num_hidden_layers=2).config["num_hidden_layers"] == 2
 
 
+def test_an_override_of_one_argument_of_the_rotation_leaves_the_others() -> None:
+    """The library's own share of a head is a quarter, that of the GPT shapes the whole."""
+    rope = preset("gpt-162m", 50_257, 1024, rope_parameters={"rope_theta": 5e5}).config["rope_parameters"]
+    assert rope == {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 1.0}
+
+
 def test_an_override_leaves_the_preset_as_it_was() -> None:
-    preset("micro-neox", 512, 128, hidden_size=8)
-    assert preset("micro-neox", 512, 128).config["hidden_size"] == 64
+    before = preset("micro-neox", 512, 128)
+    preset("micro-neox", 512, 128, hidden_size=8, rope_parameters={"rope_theta": 5e5})
+    assert preset("micro-neox", 512, 128) == before
 
 
 def test_pythia_rotates_a_quarter_of_each_head_and_runs_attention_and_mlp_in_parallel() -> None:

@@ -68,9 +68,10 @@ def test_heads_are_refused_that_the_library_could_not_rotate(name: str, sizes: d
         check_fits(model, 96, 32)
 
 
-def test_heads_too_narrow_to_know_where_they_are_are_refused() -> None:
-    with pytest.raises(CoolbitsError, match="rotates 0 inputs of a head, in pairs; allowed are 2 to 1: change"):
-        check_fits(preset("micro-neox", 96, 32, hidden_size=2), 96, 32)
+@pytest.mark.parametrize(("width", "rope"), [(1, {}), (2, {"rope_parameters": None})], ids=["preset", "library"])
+def test_heads_too_narrow_to_know_where_they_are_are_refused(width: int, rope: dict[str, None]) -> None:
+    with pytest.raises(CoolbitsError, match=f"rotates 0 inputs of a head, in pairs; allowed are 2 to {width}: change"):
+        check_fits(preset("micro-neox", 96, 32, hidden_size=2 * width, **rope), 96, 32)
 
 
 @pytest.mark.parametrize(("vocabulary", "length", "name"), [(97, 32, "vocab_size"), (96, 33, "n_positions")])

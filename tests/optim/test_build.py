@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
 
 from coolbits.models.build import build_model
 from coolbits.models.presets import preset
@@ -65,6 +65,17 @@ def test_adamc_corrects_the_matrices_alone() -> None:
     rules = rules_by_role(model, build_optimizer(model, recipes.AdamC(), 1e-3))
     assert rules["matrix"] == {Adam(0.9, 0.95, 1e-8, 0.1, corrected_by=1e-3)}
     assert rules["embedding"] == rules["head"] == {Adam(0.9, 0.95, 1e-8, 0.1)}
+
+
+def test_adamc_corrects_the_kernels_of_a_classifier_whose_outputs_are_normalized_too() -> None:
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
+    model = ResNetForImageClassification(ResNetConfig(**sizes))
+    rules = rules_by_role(model, build_optimizer(model, recipes.AdamC(), 1e-3))
+    assert rules == {
+        "kernel": {Adam(0.9, 0.95, 1e-8, 0.1, corrected_by=1e-3)},
+        "head": {Adam(0.9, 0.95, 1e-8, 0.1)},
+        "vector": {Adam(0.9, 0.95, 1e-8, 0.0)},
+    }
 
 
 def test_sgd_takes_everything() -> None:

@@ -48,6 +48,16 @@ def test_the_commands_make_just_this_figure(explained):
     ]
 
 
+@pytest.mark.parametrize("dirty", [False, True])
+def test_the_commit_to_check_out_is_the_figures_own_if_it_was_made_from_one(lab, dirty):
+    for kind in ("corpus", "figure"):
+        made = {"commit": "d" * 40, "dirty": dirty and kind == "figure"}
+        lab.rewrite(lab.one(kind) / "record.json", lambda record, git=made: record["environment"].update(git=git))
+    lineage = trace(lab.root, [FIGURE])
+    *checkout, _ = explain(lineage.artifacts[FIGURE], lineage).commands
+    assert checkout == ([] if dirty else [f"git checkout {'d' * 40}"])
+
+
 def test_the_recipe_is_said_by_run_and_what_is_common_once(explained):
     checkpoints = explained.recipes["checkpoint"]
     assert [label for label, _ in checkpoints.groups] == ["trunk"]

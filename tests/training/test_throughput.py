@@ -44,6 +44,12 @@ def test_a_pause_is_not_counted(clock: list[float]) -> None:
     assert pace.note == "2.0M tokens/s"
 
 
+def test_a_pace_just_below_a_million_is_a_million() -> None:
+    pace = Throughput(batch_tokens=1, log_steps=1)
+    pace.tokens_per_second = 999_600.0
+    assert pace.note == "1.0M tokens/s"
+
+
 def test_a_logged_update_before_which_nothing_was_counted_has_no_pace(clock: list[float]) -> None:
     row = Throughput(batch_tokens=1000, log_steps=1).after(1)
     assert row is not None

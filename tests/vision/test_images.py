@@ -93,6 +93,21 @@ def test_labels_that_do_not_fit_the_images_are_refused(idx_folder, tmp_path):
         made(idx_folder.recipe, idx_folder.locations, tmp_path, "again")
 
 
+def test_a_stray_label_makes_no_classes(idx_folder, tmp_path):
+    idx_folder.write("train-labels-idx1-ubyte", np.append(np.arange(39) % 3, 200))
+    sentence = r"train-labels-idx1-ubyte\.gz: no image has the label 3, but there are some with 200"
+    with pytest.raises(CoolbitsError, match=sentence):
+        made(idx_folder.recipe, idx_folder.locations, tmp_path)
+    idx_folder.write("train-labels-idx1-ubyte", 1 + np.arange(40) % 2)
+    assert made(idx_folder.recipe, idx_folder.locations, tmp_path, "from one")[0]["classes"] == 3
+
+
+def test_images_without_pixels_are_refused(idx_folder, tmp_path):
+    idx_folder.write("train-images-idx3-ubyte", np.zeros((40, 0, 6)))
+    with pytest.raises(CoolbitsError, match=r"images\.source: images of \(1, 0, 6\) in train have no pixels"):
+        made(idx_folder.recipe, idx_folder.locations, tmp_path)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_folder_of_pictures_becomes_squares_in_its_order(picture_folder, tmp_path, threads):
     out = tmp_path / "out"
@@ -136,8 +151,9 @@ def test_a_picture_that_cannot_be_read_is_named(picture_folder, tmp_path):
         (lambda root: (root / "train").rename(root / "gone"), "train: no such folder"),
         (lambda root: [path.unlink() for path in (root / "val/cat").glob("*.png")], "val/cat: no picture"),
         (lambda root: (root / "val/cat").rename(root / "val/bird"), "the class 'bird' is not among those of train"),
+        (lambda root: (root / "val/cat").rename(root / "val" / os.fsdecode(b"caf\xe9")), "must be valid UTF-8"),
     ],
-    ids=["no folder", "empty class", "unknown class"],
+    ids=["no folder", "empty class", "unknown class", "a class in Latin-1"],
 )
 def test_a_folder_without_its_parts_is_refused(picture_folder, tmp_path, change, sentence):
     change(picture_folder)

@@ -27,15 +27,6 @@ def test_a_second_run_says_that_there_is_nothing_to_do(project):
     assert "Nothing to be done" in project.snakemake()
 
 
-def test_another_folder_gives_the_same_checkpoints(finished, fresh):
-    wanted = fresh.plan().of_kind("checkpoint")[-1]
-    said = fresh.snakemake(f"results/checkpoint/{wanted.name}/manifest.json")
-    assert fresh.made_and_kept(said)["checkpoint"] == (4, 0)
-    made, first = fresh.manifests(), finished.manifests()
-    assert {name.partition("/")[0] for name in made} == {"corpus", "tokenizer", "shards", "checkpoint"}
-    assert {name: path.read_bytes() for name, path in made.items()} == {name: first[name].read_bytes() for name in made}
-
-
 def test_a_figure_is_a_vector_and_a_picture_that_name_what_they_are_drawn_from(finished):
     folder = finished.results / "figure" / "tiny" / "tokens"
     lineage = read_manifest(folder).summary["lineage"]
@@ -78,17 +69,6 @@ def test_progress_says_how_far_the_study_is(finished):
     )
     assert [int(done) for done, *_ in lines] == list(range(1, 15))
     assert all(left for _, share, left in lines if int(share) > 3)  # of less there is no estimate
-
-
-def test_a_bad_study_is_refused_in_one_sentence_before_anything_is_written(fresh):
-    study = fresh.study()
-    study["averages"]["lawa"]["run"] = "trunks"
-    fresh.write_study(study)
-    done = fresh.run("snakemake", "--cores", "2")
-    assert done.returncode == 2
-    assert "config.yaml: averages.lawa.run: no run 'trunks'; runs are trunk" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not fresh.results.exists()
 
 
 def test_a_second_study_beside_it_makes_only_what_it_does_not_share(project):

@@ -36,7 +36,6 @@ def test_a_rule_quotes_all_that_it_hands_to_a_shell(path):
             lambda study: changed(study, "study", "../up"),
             "study: '../up' is no name; use at most 60 lower-case letters, ",
         ),
-        (lambda study: changed(study, "claims", ["x"]), "claims: no claim 'x'; there are decay-raises-error, "),
         (lambda study: "a: &a [b]\nc: *a\n", "not readable as YAML: line 2: aliases (*name) are not allowed\n"),
     ],
 )

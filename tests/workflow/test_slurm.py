@@ -82,6 +82,8 @@ def test_a_warned_training_saves_its_state_and_stops(project):
     target = Path(task.output[-1]).relative_to(project.folder)
     log = project.folder / Path(task.log).relative_to(project.folder)
     log.unlink()
+    (corpus,) = project.results.glob("corpus/*/manifest.json")
+    os.utime(corpus, (ahead := time.time() + 60, ahead))  # by a clock that is not this node's
     # As the plugin's job step calls it.
     remote = ("--cores", "1", "--mode", "remote", "--force", "--nolock", "--no-hooks", "--ignore-incomplete")
     job = project.start("snakemake", *remote, "--allowed-rules", task.name, "--", str(target))
@@ -95,3 +97,4 @@ def test_a_warned_training_saves_its_state_and_stops(project):
     assert "its state is saved, run again to go on" in log.read_text()
     assert list((project.results / "work/checkpoint").glob("*/states/step_*"))
     assert not psutil.pid_exists(job.pid)
+    assert corpus.stat().st_mtime == pytest.approx(ahead)

@@ -21,7 +21,9 @@ with refusing():
     flow = Workflow.read(
         chosen_study(workflow.overwrite_configfiles, workflow.config_settings.config)
     )
-    flow.settle()
+    # The times of what others make just now are put in order where the run was started, not by each job of a cluster.
+    if not workflow.remote_exec:
+        flow.settle()
 
 # Bars of several jobs would overwrite each other on one terminal.
 shell.prefix("export COOLBITS_PLAIN_PROGRESS=1; ")

@@ -93,7 +93,7 @@ def check_alike(members: Sequence[Path]) -> None:
 
 def _config(member: Path) -> dict[str, Any]:
     with reading(member / CONFIG):
-        config = json.loads((member / CONFIG).read_text())
+        config = json.loads((member / CONFIG).read_bytes())
         if not isinstance(config, dict):
             raise CoolbitsError(f"{member / CONFIG}: holds {json_kind(config)}; keys and values are expected")
         return {key: value for key, value in config.items() if key not in _NOTES}

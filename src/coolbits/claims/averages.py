@@ -1,10 +1,12 @@
 """Claims about averages of weights: LAWA against cooldowns, soups against their ingredients (paper A, section 5)."""
 
+import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import paired
+from coolbits.claims.contrasts import independent, paired
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
+from coolbits.resampling import by_unit
 from coolbits.rows import averages, ends
 
 
@@ -21,18 +23,19 @@ def averaging_lowers_error(evidence: Evidence) -> Effect | None:
 
 
 def soup_beats_ingredients(evidence: Evidence) -> Effect | None:
-    """Lowest error among a soup's ingredients less that of the soup."""
+    """Lowest error among a soup's ingredients less that of the soup; soups that share seeds are one unit."""
     rows = evidence.rows
     checkpoints = rows[rows.source == "checkpoint"]
-    found = []
-    for _, soup in averages(rows, "soup").groupby("evidence"):
+    found, seeds = [], []
+    for _, soup in averages(rows, "soup").groupby("trajectory"):
         members = soup.members.iloc[0].split()
         last = checkpoints[checkpoints.trajectory.isin(members) & (checkpoints.step == soup.step.iloc[0])]
         # A checkpoint that two runs of the study share has a row for each.
         ingredients = last.drop_duplicates("trajectory")
         if len(ingredients) == len(members):
             found.append(evidence.of(ingredients, "error").min(axis=0) - evidence.of(soup, "error")[0])
-    return Effect({f"soup {place}": values for place, values in enumerate(found)}, len(found)) if found else None
+            seeds.append([str(seed) for seed in ingredients.seed])
+    return Effect(by_unit(independent(seeds), np.stack(found)), len(found)) if found else None
 
 
 def _lawa_and_ends(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,6 +1,7 @@
 """Contrasts between rows that several claims take: pairs, trends, comparisons at equal loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
-from coolbits.settings import HORIZON, SETTING
+from coolbits.settings import HORIZON, SEEDS, SETTING, TUNED, of_best_settings
 
 _GRID = 32
 
@@ -89,6 +90,31 @@ def completed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.outcome == "complete"]
 
 
+def at_best(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the ends at the variant's best setting, all of them if every run diverged."""
+    best = of_best_settings(rows)
+    return best if len(best) else rows
+
+
+def with_lost(effect: Effect | None, on_trial: pd.DataFrame, peers: pd.DataFrame) -> Effect | None:
+    """Return `effect`, and how many of the runs `on_trial`, and of the `peers` that they are compared with, diverged.
+
+    If every run on trial did, the effect has no units. What two entries of the study share counts once.
+    """
+    tried, beside = (rows.drop_duplicates("trajectory").outcome == "diverged" for rows in (on_trial, peers))
+    if effect is None and (tried.empty or not tried.all()):
+        return None
+    return replace(effect or Effect({}, 0), diverged=int(tried.sum()), runs=len(tried), lost_peers=int(beside.sum()))
+
+
+def without_lost_twins(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `second` without those at a setting, seed and order of the data at which `first` diverged."""
+    same = [name for name in (*TUNED, *SEEDS) if name in first and name in second]
+    lost = first.loc[first.outcome == "diverged", same].drop_duplicates()
+    beside = second.merge(lost, on=same, how="left", indicator="twin")
+    return beside[beside.twin == "left_only"]
+
+
 def while_constant(run: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a run between its warmup and its decay."""
     return run[run.phase == "stable"]
@@ -102,15 +128,28 @@ def mean_weights(x: Floats, grid: Floats) -> Floats:
 
 
 def most_varied(rows: pd.DataFrame, alike: list[str], varied: str) -> pd.DataFrame:
-    """Return the rows of the group, equal in `alike`, with most values of `varied`; empty if no group has two.
+    """Return the rows of the group, equal in `alike`, with most values of `varied`, of several the one with most runs.
 
-    A null in `alike` equals a null.
+    Runs that diverged count only where no group has two values without them. No rows if none has two with them. A null
+    in `alike` equals a null.
     """
-    counts = rows.groupby(alike, dropna=False)[varied].nunique()
-    if counts.empty or counts.max() < 2:
+    finished = rows.assign(finished=rows[varied].where(rows.outcome == "complete"))
+    groups = finished.groupby(alike, dropna=False)
+    counts = groups.agg(tried=(varied, "nunique"), values=("finished", "nunique"), runs=("finished", "count"))
+    ranked = counts[counts.tried > 1].sort_values(["values", "runs"], ascending=False, kind="stable")
+    if ranked.empty:
         return rows.iloc[:0]
-    most = counts.index[[int(counts.argmax())]].to_frame(index=False)
+    most = ranked.index[:1].to_frame(index=False)
     return rows.merge(most.astype(rows[alike].dtypes), on=alike)
+
+
+def independent(sets: Sequence[Collection[str]]) -> list[str]:
+    """Return a label for each set: the same for those that share a member, with each other or by way of others."""
+    unions: list[set[str]] = []
+    for own in map(set, sets):
+        shared = [union for union in unions if union & own]
+        unions = [*(union for union in unions if not union & own), own.union(*shared)]
+    return [" ".join(sorted(union)) for own in sets for union in unions if union.issuperset(own)]
 
 
 def over_seeds(

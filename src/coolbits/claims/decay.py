@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import mean_weights, most_varied, over_seeds, paired, slope
+from coolbits.claims.contrasts import mean_weights, most_varied, over_orders, over_seeds, paired, slope
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
@@ -37,16 +37,17 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
     trunk = trunk[trunk.phase == "stable"]
 
     def excess(trunk: pd.DataFrame) -> Floats | None:
-        seed = trunk.seed.iloc[0]
-        own, after = start[start.seed == seed], end[end.seed == seed]
+        same = (start.seed == trunk.seed.iloc[0]) & (start.data_seed == trunk.data_seed.iloc[0])
+        own = start[same]
         if own.empty or trunk.tokens.nunique() < 3:
             return None
+        after = end.loc[own.index]
         doublings = np.log2(after.tokens.to_numpy(float) / own.tokens.to_numpy(float))
         drift = slope(evidence.of(trunk, "error"), _log2(trunk.tokens)) * doublings.mean()
         rise = (evidence.of(after, "error") - evidence.of(own, "error")).mean(axis=0)
         return rise - 2 * np.abs(drift)
 
-    return over_seeds(trunk, excess, start)
+    return over_seeds(trunk, over_orders(excess), start)
 
 
 def decay_not_tokens(evidence: Evidence) -> Effect | None:
@@ -64,7 +65,7 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
         growth = slope(errors, tokens) * np.ptp(tokens)
         return (errors - evidence.of(start.loc[end.index], "error")).mean(axis=0) - np.abs(growth)
 
-    return over_seeds(end, excess, end)
+    return over_seeds(end, over_orders(excess), end)
 
 
 def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
@@ -74,13 +75,12 @@ def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
     kinds = [of_main_decay(of_main_run(kind)) for _, kind in rows.groupby(["seed", "schedule"])]
     rows = pd.concat(kinds or [rows])
 
+    def growth(rows: pd.DataFrame) -> Floats | None:
+        return slope(evidence.of(rows, "error"), _log2(rows.tokens)) if rows.tokens.nunique() > 1 else None
+
     def difference(rows: pd.DataFrame) -> Floats | None:
-        growth = {}
-        for schedule, group in rows.groupby("schedule"):
-            if group.tokens.nunique() < 2:
-                return None
-            growth[schedule] = slope(evidence.of(group, "error"), _log2(group.tokens))
-        return growth["cosine"] - growth["wsd"] if len(growth) == 2 else None
+        wsd, cosine = (over_orders(growth)(rows[rows.schedule == schedule]) for schedule in ("wsd", "cosine"))
+        return None if wsd is None or cosine is None else cosine - wsd
 
     return over_seeds(rows, difference, rows)
 

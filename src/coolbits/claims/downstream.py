@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from coolbits.claims.evidence import FULL, Evidence
-from coolbits.rows import ends, full_precision
+from coolbits.rows import ends, full_precision, is_accuracy
 from coolbits.settings import HORIZON
 
 _MODEL = ["trajectory", "step"]
-_ASKED = ("evaluation", "task")
+_ASKED = ("measure", "task")
 _COMPARED = ["model", "optimizer", *HORIZON]
 
 
@@ -37,7 +37,8 @@ def of_tasks(table: pd.DataFrame, losses: pd.DataFrame) -> Evidence:
     complete = (scored.outcome == "complete") & scored.accuracy.notna() & scored.base_loss.notna()
     rows = scored[complete].reset_index(drop=True)
     values = {"full": 100 * (1 - rows[["accuracy"]].to_numpy(dtype="float64"))}
-    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, scored[scored.outcome == "diverged"])
+    lost = scored[scored.outcome == "diverged"]
+    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, lost, broken=_without_numbers(finals))
 
 
 def _accuracies(rows: pd.DataFrame, finished: pd.DataFrame) -> pd.DataFrame:
@@ -50,10 +51,16 @@ def _accuracies(rows: pd.DataFrame, finished: pd.DataFrame) -> pd.DataFrame:
     asked = [name for name in _ASKED if name in rows]
     scored = rows[rows.value.notna()].drop(columns=[*HORIZON], errors="ignore")
     known = scored.merge(finished[[*_MODEL, *HORIZON]], on=_MODEL)
-    accuracies = known[known.metric.str.startswith("acc").fillna(False).astype(bool) | (known.metric == "exact_match")]
-    # In the order of the alphabet `acc` comes before `acc_norm`.
+    accuracies = known[known.metric.map(is_accuracy).astype(bool)]
+    # In the order of the alphabet, `acc` first, as figures have it.
     one = accuracies.sort_values("metric", kind="stable").drop_duplicates([*_MODEL, *asked])
     one = one.assign(end=one.groupby(_MODEL).ngroup())
     keys = (_COMPARED, [*_COMPARED, *asked])
     models, askers = (one.groupby(by, dropna=False).end.transform("nunique") for by in keys)
     return one[models == askers].groupby(_MODEL, as_index=False).agg(accuracy=("value", "mean"))
+
+
+def _without_numbers(rows: pd.DataFrame) -> int:
+    """Return how many models were asked tasks and have no finite score."""
+    known = rows[rows.outcome == "complete"].groupby(_MODEL).value.count()
+    return int((known == 0).sum())

@@ -18,6 +18,7 @@ from coolbits.rows import ends, full_precision, of_each_model, of_quantizer, run
 from coolbits.settings import HORIZON, main_rows
 
 FULL = "none"
+BROKEN = "broken"
 _OF_QUANTIZED = ("error", "quantized")
 
 
@@ -27,9 +28,9 @@ class Evidence:
 
     `values[column]` has shape [rows, 1 + samples]: the estimate, then a value for each resample of the documents.
     Columns: `error` (relative quantization error, %), `full` and `quantized` (losses, nats per token).
-    `rows` counts from 0 in step with the values; diverged rows have none and are in `lost`. `broken` counts the models
-    that have none because a loss is not finite. `asked` collects the rows whose quantized models were looked at, see
-    `measured`.
+    `rows` counts from 0 in step with the values; rows that have none are in `lost`: diverged ones, and those of which a
+    loss is not finite, with the outcome BROKEN, whose full-precision loss has a say in which settings are best. Their
+    models are counted by `broken`. `asked` collects the rows whose quantized models were looked at, see `measured`.
     """
 
     rows: pd.DataFrame
@@ -42,6 +43,10 @@ class Evidence:
     def alike(self) -> tuple[str, ...]:
         """Columns in which ends must agree for optimizers to be compared: what is not tuned."""
         return ("model", *HORIZON)
+
+    def units(self, chosen: pd.DataFrame) -> tuple[list[str], str]:
+        """Return the unit of each of the rows `chosen`, its seed, and what a reader must know of them, if anything."""
+        return [str(seed) for seed in chosen.seed], ""
 
     def of(self, chosen: pd.DataFrame, column: str) -> Floats:
         """Return the values of `chosen`, rows selected from this evidence: [chosen, 1 + samples]."""
@@ -62,7 +67,7 @@ class Evidence:
 
     @cached_property
     def outcomes(self) -> pd.DataFrame:
-        """The ends of all runs, those too that diverged and have no number."""
+        """The ends of all runs, those too that have no number."""
         return ends(pd.concat([self.rows, self.lost])) if len(self.lost) else self.ends
 
     @cached_property
@@ -96,7 +101,7 @@ def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples
     every = full_precision(table) if quantizer == FULL else of_quantizer(table, quantizer)
     whole = every[every.outcome == "complete"]
     finite = np.isfinite(whole.relative_error.astype("float64"))
-    rows, broken = whole[finite].reset_index(drop=True), len(of_each_model(whole[~finite]))
+    rows, broken = whole[finite].reset_index(drop=True), whole[~finite].assign(outcome=BROKEN)
     lists = documents.set_index("row")
     missing = rows.position[~rows.position.isin(lists.index)]
     if len(missing):
@@ -104,8 +109,8 @@ def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples
     lists = lists.loc[rows.position]
     tokens, nats, base = (_drawn(lists[name], samples, seed) for name in ("tokens", "nats", "base_nats"))
     values = {"full": base / tokens, "quantized": nats / tokens, "error": 100 * (nats / base - 1)}
-    lost = every[every.outcome == "diverged"]
-    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, lost, broken=broken)
+    lost = pd.concat([every[every.outcome == "diverged"], broken])
+    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, lost, broken=len(of_each_model(broken)))
 
 
 def _drawn(lists: pd.Series, samples: int, seed: int) -> Floats:

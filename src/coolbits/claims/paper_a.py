@@ -99,7 +99,8 @@ PAPER_A = {
     "soup-beats-ingredients": Claim(
         "A model soup has a smaller quantization error than each of its ingredients.",
         "paper A, section 3, Figure 2",
-        "Lowest error among a soup's ingredients less the soup's error; mean over soups.",
+        "Lowest error among a soup's ingredients less the soup's error; mean over soups, of which those that share "
+        "a seed are one unit.",
         "The soup's error was lower than that of its best ingredient by {effect}.",
         "soups, with all their ingredients evaluated",
         averages.soup_beats_ingredients,

@@ -1,5 +1,6 @@
 """Claims about the peak learning rate, the weight decay and the optimizer (paper A, sections 4 and 5; Muon: none)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from coolbits.claims.contrasts import (
     all_but,
     along_runs,
+    at_best,
     at_equal_loss,
     completed,
     most_varied,
@@ -17,12 +19,14 @@ from coolbits.claims.contrasts import (
     slope,
     while_constant,
     with_equal_losses,
+    with_lost,
+    without_lost_twins,
 )
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.states import LOSS_MARGIN
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
-from coolbits.settings import FULL_STATES, HORIZON, by_seed, of_best_settings
+from coolbits.settings import FULL_STATES, HORIZON, by_seed
 
 WELL_TRAINED = 1.05  # a rate counts if its final loss is at most this times the best rate's
 ADAMC_MARGIN = 10.0  # percent of AdamW's error
@@ -59,40 +63,47 @@ def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
 def larger_weight_decay_lowers_error(evidence: Evidence) -> Effect | None:
     """Final error with the smallest less that with the largest weight decay."""
     rows = most_varied(evidence.ends, all_but("weight_decay"), "weight_decay")
-    return _compare(evidence, rows, "weight_decay", rows.weight_decay.max(), rows.weight_decay.min())
+    largest, smallest = (rows[rows.weight_decay == end] for end in (rows.weight_decay.max(), rows.weight_decay.min()))
+    return paired(evidence, *by_seed(largest, smallest), "error")
 
 
 def adamc_equals_adamw(evidence: Evidence) -> Effect | None:
     """Final error under AdamC relative to that under AdamW, less 1, in percent."""
-    rows = evidence.ends
-    rows = rows[rows.optimizer.isin(["adamw", "adamc"])]
-    rows = most_varied(rows, all_but("optimizer"), "optimizer")
-    first, second = _matched(rows, "optimizer", "adamw", "adamc")
-    if first.empty:
-        return None
-    ratio = 100 * (evidence.of(second, "error") / evidence.of(first, "error") - 1)
-    return Effect(by_unit(first.seed, ratio), len(first), ADAMC_MARGIN)
+    rows = evidence.outcomes
+    rows = most_varied(rows[rows.optimizer.isin(["adamw", "adamc"])], all_but("optimizer"), "optimizer")
+
+    def ratio(adamw: pd.DataFrame, adamc: pd.DataFrame) -> Effect | None:
+        if adamw.empty:
+            return None
+        values = 100 * (evidence.of(adamc, "error") / evidence.of(adamw, "error") - 1)
+        return Effect(by_unit(adamw.seed, values), len(adamw), ADAMC_MARGIN)
+
+    return _beside_adamw(rows, "adamc", ratio)
 
 
 def muon_vs_adamw(evidence: Evidence) -> Effect | None:
     """Final error under Muon less that under AdamW, each at its best peak rate."""
-    return _compare(evidence, _best(evidence), "optimizer", "adamw", "muon")
+    return _beside_adamw(_muon_and_adamw(evidence), "muon", lambda adamw, muon: paired(evidence, adamw, muon, "error"))
 
 
 def muon_vs_adamw_at_equal_loss_after_cooldown(evidence: Evidence) -> Effect | None:
     """The same of pairs whose final losses are within the margin of parity of each other."""
-    pairs = _matched(_best(evidence), "optimizer", "adamw", "muon")
-    return paired(evidence, *with_equal_losses(evidence, *pairs, LOSS_MARGIN), "error")
+
+    def difference(adamw: pd.DataFrame, muon: pd.DataFrame) -> Effect | None:
+        return paired(evidence, *with_equal_losses(evidence, adamw, muon, LOSS_MARGIN), "error")
+
+    return _beside_adamw(_muon_and_adamw(evidence), "muon", difference)
 
 
 def muon_vs_adamw_at_equal_loss_at_constant_rate(evidence: Evidence) -> Effect | None:
     """Error under Muon less that under AdamW at equal loss along runs before the decay, each at its best peak rate."""
-    pairs = _matched(_best(evidence), "optimizer", "adamw", "muon")
 
     def difference(adamw: pd.DataFrame, muon: pd.DataFrame) -> Floats | None:
         return at_equal_loss(evidence, while_constant(adamw), while_constant(muon))
 
-    return along_runs(evidence, *pairs, difference)
+    return _beside_adamw(
+        _muon_and_adamw(evidence), "muon", lambda adamw, muon: along_runs(evidence, adamw, muon, difference)
+    )
 
 
 def _rates(evidence: Evidence) -> pd.DataFrame:
@@ -103,21 +114,21 @@ def _rates(evidence: Evidence) -> pd.DataFrame:
     return trained.drop_duplicates(["seed", "data_seed", "peak_lr"])
 
 
-def _best(evidence: Evidence) -> pd.DataFrame:
-    """Return ends under AdamW and Muon, 32-bit states, alike but for what is tuned, each at the rate of lowest loss.
-
-    Runs that diverged have a say in which rate that is.
-    """
-    rows, alike = evidence.outcomes, ["model", *HORIZON]
+def _muon_and_adamw(evidence: Evidence) -> pd.DataFrame:
+    """Return the ends under AdamW and Muon, 32-bit states, alike but for what is tuned, those too that diverged."""
+    rows = evidence.outcomes
     rows = rows[rows.optimizer.isin(["adamw", "muon"]) & (rows.states == FULL_STATES)]
-    compared = most_varied(completed(rows), alike, "optimizer")
-    return completed(of_best_settings(rows.merge(compared[alike].drop_duplicates(), on=alike)))
+    return most_varied(rows, ["model", *HORIZON], "optimizer")
 
 
-def _matched(rows: pd.DataFrame, column: str, first: object, second: object) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows with either value of `column`, paired by seed."""
-    return by_seed(rows[rows[column] == first], rows[rows[column] == second])
+def _beside_adamw(
+    rows: pd.DataFrame, optimizer: str, contrast: Callable[[pd.DataFrame, pd.DataFrame], Effect | None]
+) -> Effect | None:
+    """Return `contrast` of the ends in `rows` under AdamW and `optimizer`, each at its best setting, paired by seed.
 
-
-def _compare(evidence: Evidence, rows: pd.DataFrame, column: str, first: object, second: object) -> Effect | None:
-    return paired(evidence, *_matched(rows, column, first, second), "error")
+    Runs that diverged have a say in which setting that is, and are counted.
+    """
+    adamw, other = (rows[rows.optimizer == name] for name in ("adamw", optimizer))
+    peers, tried = at_best(adamw), at_best(other)
+    effect = contrast(*by_seed(completed(peers), completed(tried)))
+    return with_lost(effect, without_lost_twins(adamw, tried), peers)

@@ -1,6 +1,6 @@
 """The stage of claims: from the tables to verdicts, as JSON, as a table and as a page to read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,12 +21,14 @@ from coolbits.claims.page import page
 from coolbits.claims.registry import claim
 from coolbits.claims.trainings import of_answers, of_images
 from coolbits.claims.verdict import UNTESTED, Effect, Judgement, judge, rule
-from coolbits.rows import quantizers
+from coolbits.rows import by_measure, quantizers
 from coolbits.study.recipes.results import Claims, Evident
 
 TABLES: tuple[str, ...] = get_args(Evident)
-Evidences = Mapping[str, Mapping[str, Evidence]]  # by table, then by quantizer
+Several = Mapping[str, Evidence]  # by measure of losses, elsewhere one
+Evidences = Mapping[str, Mapping[str, Several]]  # by table, then by quantizer
 _OF_TABLE = {"vision": of_images, "finetuning": of_answers, "memory": of_analysis, "theory": of_analysis}
+_NUMBERS = {"loss": "loss", "tasks": "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Finding:
 
     Without rows effect and interval are None, and where every one of the `runs` on trial `diverged`; the interval also
     where the seeds do not decide one. Of the quantized `models` behind it `fallen` had a module that fell back to
-    another method.
+    another method. `measure` is the evaluation that took the losses, if it was judged on such.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Finding:
     statistic: str
     rule: str
     quantizer: str
+    measure: str
     effect: float | None
     low: float | None
     high: float | None
@@ -96,14 +99,14 @@ def build_claims(recipe: Claims, tables: Mapping[str, Path], study: str, out: Pa
 
 
 def _gathered(recipe: Claims, tables: Mapping[str, Path]) -> Evidences:
-    evidence: dict[str, Mapping[str, Evidence]] = {}
+    evidence: dict[str, Mapping[str, Several]] = {}
     if "loss" in tables:
         evidence["loss"] = _of_losses(recipe, tables["loss"])
     if "tasks" in tables and "loss" in tables:
-        evidence["tasks"] = {FULL: of_tasks(_read(tables["tasks"]), _read(tables["loss"]))}
+        evidence["tasks"] = {FULL: {"": of_tasks(_read(tables["tasks"]), _read(tables["loss"]))}}
     for name, of_table in _OF_TABLE.items():
         if name in tables:
-            evidence[name] = {FULL: of_table(_read(tables[name]))}
+            evidence[name] = {FULL: {"": of_table(_read(tables[name]))}}
     return evidence
 
 
@@ -111,38 +114,42 @@ def _read(table: Path) -> pd.DataFrame:
     return pd.read_parquet(table / "table.parquet")
 
 
-def _of_losses(recipe: Claims, loss: Path) -> dict[str, Evidence]:
-    """Return the evidence of the loss table by quantizer, of full precision where a claim asks for it."""
+def _of_losses(recipe: Claims, loss: Path) -> dict[str, Several]:
+    """Return the evidence of the loss table by quantizer and measure, of full precision where a claim asks for it."""
     table, documents = _read(loss), pd.read_parquet(loss / "documents.parquet")
     names = quantizers(table)
     full = [claim(name).full_precision for name in recipe.claims if claim(name).table == "loss"]
     if not names and not all(full):
         raise CoolbitsError("claims: the study's loss table has no quantized model; add `quantizers` to the study")
     names += [FULL] if any(full) else []
-    return {name: gather(table, documents, name, recipe.samples, recipe.seed) for name in names}
+    return {
+        name: {
+            measure: gather(rows, documents, name, recipe.samples, recipe.seed)
+            for measure, rows in by_measure(table[table.quantizer == name]).items()
+        }
+        for name in names
+    }
 
 
 def _findings(name: str, evidence: Evidences, recipe: Claims) -> list[Finding]:
     chosen = claim(name)
     found = [
-        _finding(name, chosen, quantizer, of_quantizer, recipe)
-        for quantizer, of_quantizer in evidence.get(chosen.table, {}).items()
-        if _concerns(chosen, quantizer, of_quantizer)
+        _finding(name, chosen, quantizer, several, recipe)
+        for quantizer, several in evidence.get(chosen.table, {}).items()
+        if _concerns(chosen, quantizer, several)
     ]
-    return found or [_finding(name, chosen, FULL, None, recipe)]
+    return found or [_finding(name, chosen, FULL, {}, recipe)]
 
 
-def _concerns(chosen: Claim, quantizer: str, evidence: Evidence) -> bool:
+def _concerns(chosen: Claim, quantizer: str, several: Several) -> bool:
     if chosen.full_precision or quantizer == FULL:
         return chosen.full_precision and quantizer == FULL
-    return bool((evidence.rows.bits <= chosen.most_bits).all())
+    return all((evidence.rows.bits <= chosen.most_bits).all() for evidence in several.values())
 
 
-def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None, recipe: Claims) -> Finding:
+def _finding(name: str, chosen: Claim, quantizer: str, several: Several, recipe: Claims) -> Finding:
     """Judge one claim on the rows of one quantizer; without rows that it can use, say which it needs."""
-    effect, behind = None, pd.DataFrame()
-    if evidence is not None and len(evidence.rows):
-        effect, behind = measured(chosen.measure, evidence)
+    measure, effect, behind = _tested(chosen, several)
     judgement = judge(effect, chosen.form, recipe.confidence) if effect else None
     return Finding(
         id=name,
@@ -151,6 +158,7 @@ def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None
         statistic=chosen.statistic,
         rule=rule(chosen.form, recipe.confidence, chosen.margin, resampled=chosen.table == "loss"),
         quantizer=quantizer,
+        measure=measure,
         effect=judgement.effect if judgement else None,
         low=judgement.low if judgement else None,
         high=judgement.high if judgement else None,
@@ -164,23 +172,39 @@ def _finding(name: str, chosen: Claim, quantizer: str, evidence: Evidence | None
         fallen=int((behind.fallbacks > 0).sum()) if effect and len(behind) else 0,
         resampled=judgement.resampled if judgement else "nothing",
         verdict=judgement.verdict if judgement else UNTESTED,
-        reading=_reading(chosen, effect, judgement, evidence.broken if evidence else 0),
+        reading=" ".join(_reading(chosen, effect, judgement, measure, several)),
     )
 
 
-def _reading(chosen: Claim, effect: Effect | None, judgement: Judgement | None, broken: int) -> str:
-    """Say in words what was found; `broken` models of the table are left out, as they have no finite loss."""
-    left_out = [f"Models of the table left out, as their loss is not finite: {broken}."] if broken else []
+def _tested(chosen: Claim, several: Several) -> tuple[str, Effect | None, pd.DataFrame]:
+    """Return the first measure of which the claim has rows, its effect there, and the quantized models behind it."""
+    for measure, evidence in several.items():
+        effect, behind = measured(chosen.measure, evidence) if len(evidence.rows) else (None, pd.DataFrame())
+        if effect:
+            return measure, effect, behind
+    return next(iter(several), ""), None, pd.DataFrame()
+
+
+def _reading(
+    chosen: Claim, effect: Effect | None, judgement: Judgement | None, measure: str, several: Several
+) -> Iterator[str]:
+    """Yield sentences that say what was found, on which of several measures, and what had no part in it."""
     if effect is None or judgement is None:
-        return " ".join([f"The study has no rows to test it on; needed: {chosen.needs}.", *left_out])
-    sentences = []
-    if judgement.effect is not None:
-        known = judgement.low is not None and judgement.high is not None
-        interval = f"interval {judgement.low:+.3g} to {judgement.high:+.3g}" if known else "no interval"
-        interval = "exact" if chosen.form == "exact" else interval
-        sentences.append(chosen.reading.format(effect=f"{judgement.effect:+.3g} {chosen.unit} ({interval})"))
-    if effect.diverged or judgement.effect is None:
-        sentences.append(f"Of {effect.runs} runs on trial {effect.diverged} diverged.")
-    if effect.lost_peers:
-        sentences.append(f"Of the runs that they are compared with {effect.lost_peers} diverged.")
-    return " ".join(sentences + left_out)
+        yield f"The study has no rows to test it on; needed: {chosen.needs}."
+    else:
+        if judgement.effect is not None:
+            known = judgement.low is not None and judgement.high is not None
+            interval = f"interval {judgement.low:+.3g} to {judgement.high:+.3g}" if known else "no interval"
+            interval = "exact" if chosen.form == "exact" else interval
+            yield chosen.reading.format(effect=f"{judgement.effect:+.3g} {chosen.unit} ({interval})")
+        if effect.diverged or judgement.effect is None:
+            yield f"Of {effect.runs} runs on trial {effect.diverged} diverged."
+        if effect.lost_peers:
+            yield f"Of the runs that they are compared with {effect.lost_peers} diverged."
+        if effect.caveat:
+            yield effect.caveat
+        if len(several) > 1:
+            others = ", ".join(name for name in several if name != measure)
+            yield f"Losses are those of the evaluation {measure}; those of {others} do not compare with them."
+    if several and (broken := several[measure].broken):
+        yield f"Models of the table left out, as their {_NUMBERS[chosen.table]} is not finite: {broken}."

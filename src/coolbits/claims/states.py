@@ -9,22 +9,24 @@ Fine-tunings are compared in the same way by their loss on answers, image classi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import pandas as pd
 
 from coolbits.claims.contrasts import (
     along_runs,
+    at_best,
     at_equal_loss,
     completed,
     paired,
     while_constant,
     with_equal_losses,
+    with_lost,
+    without_lost_twins,
 )
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
-from coolbits.settings import TUNED, best_settings, by_seed, of_best_settings
+from coolbits.settings import TUNED, best_settings, by_seed
 
 # Version 1 of paper B calls 8-bit Muon, 1 to 2 % worse on its small models, a gap; version 3 calls 0.002 nats, less
 # than 0.1 %, parity. One percent lies between, and is what a few seeds of a small model can tell from none.
@@ -130,19 +132,19 @@ def _contrast_losses(
     """
     pairs, tried, peers = [], [], []
     for first, second in _contests(evidence.outcomes, evidence.alike, reference, tested):
-        best, peer = _at_best(second), _at_best(first)
+        best, peer = at_best(second), at_best(first)
         pairs.append(by_seed(completed(peer), completed(best)))
-        tried.append(_without_lost_twins(first, second if every_setting else best))
+        tried.append(without_lost_twins(first, second if every_setting else best))
         peers.append(peer)
     if not tried:
         return None
     one, other = _each_pair_once(*(pd.concat(rows) for rows in zip(*pairs, strict=True)))
-    on_trial, beside = (pd.concat(rows).drop_duplicates("trajectory") for rows in (tried, peers))
-    diverged, lost = (int((rows.outcome == "diverged").sum()) for rows in (on_trial, beside))
-    if one.empty and (diverged < len(on_trial) or on_trial.empty):
-        return None
-    values = contrast(evidence.of(one, "full"), evidence.of(other, "full"))
-    return Effect(by_unit(one.seed, values), len(one), margin, diverged, len(on_trial), lost)
+    effect = None
+    if len(one):
+        units, caveat = evidence.units(one)
+        values = contrast(evidence.of(one, "full"), evidence.of(other, "full"))
+        effect = Effect(by_unit(units, values), len(one), margin, caveat=caveat)
+    return with_lost(effect, pd.concat(tried), pd.concat(peers))
 
 
 def _each_pair_once(one: pd.DataFrame, other: pd.DataFrame) -> Pair:
@@ -170,35 +172,18 @@ def _contrast_errors(
 ) -> Effect | None:
     """Return `contrast` of ends of both variants at the best setting of `reference`, paired by seed.
 
-    It knows how many runs of `tested` at that setting diverged; if all did, it has no units.
+    It knows how many runs at that setting diverged; if all of `tested` did, it has no units.
     """
     none = evidence.outcomes.iloc[:0]
-    pairs, tried = [(none, none)], [none]
+    pairs, tried, peers = [(none, none)], [none], [none]
     for contest in _contests(evidence.outcomes, evidence.alike, reference, tested):
         best = best_settings(contest[0])[list(TUNED)]
         first, second = (rows.merge(best, on=list(TUNED)) for rows in contest)
         pairs.append(by_seed(completed(first), completed(second)))
-        tried.append(_without_lost_twins(first, second))
+        tried.append(without_lost_twins(first, second))
+        peers.append(first)
     effect = contrast(*(pd.concat(rows) for rows in zip(*pairs, strict=True)))
-    on_trial = pd.concat(tried).drop_duplicates("trajectory")
-    diverged = int((on_trial.outcome == "diverged").sum())
-    if effect is None and (diverged < len(on_trial) or on_trial.empty):
-        return None
-    return replace(effect or Effect({}, 0), diverged=diverged, runs=len(on_trial))
-
-
-def _at_best(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the ends at the variant's best setting, all of them if every run diverged."""
-    best = of_best_settings(rows)
-    return best if len(best) else rows
-
-
-def _without_lost_twins(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `second` without those at a setting and seed at which `first` diverged."""
-    same = [*TUNED, "seed"]
-    lost = first.loc[first.outcome == "diverged", same].drop_duplicates()
-    beside = second.merge(lost, on=same, how="left", indicator="twin")
-    return beside[beside.twin == "left_only"]
+    return with_lost(effect, pd.concat(tried), pd.concat(peers))
 
 
 def _percent(first: Floats, second: Floats) -> Floats:

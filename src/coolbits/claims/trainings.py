@@ -6,6 +6,9 @@ its score, lower is better, so that the best of the settings tried is found as i
 Trainings are compared within one entry of the study file; one that two entries share is an end of each. An entry may be
 a grid over what no column tells (an augmentation, a set of conversations): the n-th training of one variant, setting
 and seed is compared with the n-th of another, which is the same point of the grid.
+
+Orders of the conversations are repeats within a start, as those of the data are within a seed. Where all trainings are
+of one start, as of a model of the hub, there is nothing else that repeats: units are the orders, and the page says so.
 """
 
 from collections.abc import Sequence
@@ -15,12 +18,17 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from coolbits.claims.contrasts import independent
 from coolbits.claims.evidence import Evidence
 from coolbits.settings import TUNED, VARIANT
 
 _IMAGES = ("run", "images", "model", "schedule", "epochs", "batch_images")
 _ANSWERS = ("run", "model", "tokens", "schedule")
 _POINT = "point"
+_ONE_START = (
+    "All of them start from models of one seed: units are orders of the conversations, and the interval does not speak "
+    "of other starts."
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,18 @@ class Trainings(Evidence):
         """All trainings, those too that diverged and have no number."""
         return pd.concat([self.rows, self.lost], ignore_index=True)
 
+    def units(self, chosen: pd.DataFrame) -> tuple[list[str], str]:
+        """Return the seed of each training; of fine-tunings the start, those of one seed being one, if there are two.
+
+        A model of the hub is one start, whatever the seed of the order.
+        """
+        if "start" not in chosen:
+            return super().units(chosen)
+        starts = independent([(start, seed) for start, seed in zip(chosen.start, chosen.start_seed, strict=True)])
+        if len(set(starts)) > 1:
+            return starts, ""
+        return [str(order) for order in chosen.data_seed], _ONE_START if chosen.data_seed.nunique() > 1 else ""
+
 
 def of_images(table: pd.DataFrame) -> Trainings:
     """Return the classifiers of a vision table, scored by their share of errors on held-out images at the end, in %."""
@@ -50,13 +70,14 @@ def of_images(table: pd.DataFrame) -> Trainings:
 def of_answers(table: pd.DataFrame) -> Trainings:
     """Return the fine-tunings of their table, scored by the loss on held-out answers at the end, in nats per token.
 
-    A unit is a seed of the start and a seed of the order of the conversations. Models whose start had diverged already
-    are on no trial.
+    Those are compared that have a seed of the start and one of the order of the conversations in common. Models whose
+    start had diverged already are on no trial.
     """
     started = table.groupby("trajectory").loss.transform("count") > 0
     kept = table[started]
     scores = kept[kept["last"]].drop_duplicates("trajectory").set_index("trajectory").loss
-    return _trainings(kept.assign(seed=kept.seed.astype("str") + "/" + kept.data_seed.astype("str")), scores, _ANSWERS)
+    seeds = kept.seed.astype("str")
+    return _trainings(kept.assign(start_seed=seeds, seed=seeds + "/" + kept.data_seed.astype("str")), scores, _ANSWERS)
 
 
 def _trainings(table: pd.DataFrame, scores: pd.Series, same: Sequence[str]) -> Trainings:

@@ -35,7 +35,8 @@ class Effect:
     `n` counts the comparisons behind it; `margin` is the largest difference that counts as none, of an instability the
     largest that a stable run may have, of an exact number the largest distance from what is claimed. Of the `runs` on
     trial `diverged` did, and have no part in the numbers; if all did, there are no units. Of the runs that they are
-    compared with, at the best setting of those, `lost_peers` diverged.
+    compared with, at the best setting of those, `lost_peers` diverged. `caveat` is a sentence on what units are, where
+    they are no seeds.
     """
 
     units: Mapping[str, Floats]
@@ -44,6 +45,7 @@ class Effect:
     diverged: int = 0
     runs: int = 0
     lost_peers: int = 0
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _decision(form: Form, confidence: float, margin: str) -> str:
     if form == "equivalence":
         return (
             f"Supported if {interval} lies within {margin} of zero, contradicted if it lies wholly outside or a run on "
-            "trial diverged where the one with 32-bit states did not, otherwise not decided."
+            "trial diverged where the one it is compared with did not, otherwise not decided."
         )
     if form == "instability":
         return (

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data import Split
+from coolbits.data.formats import raise_if_the_disks
 
 _ROWS_AT_ONCE = 256
 
@@ -53,7 +54,8 @@ def _batches(directory: Path, split: Split, columns: list[str]) -> Iterator[pa.R
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[*columns, "split"]):
                     yield batch.filter(pc.equal(batch["split"], split)).select(columns)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
+            raise_if_the_disks(error)
             raise CoolbitsError(f"{path}: not a readable piece of a corpus ({str(error).splitlines()[0]})") from None
 
 

@@ -4,7 +4,8 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from coolbits.artifacts.files import json_kind
 _ROWS_AT_ONCE = 256
 # A page of a parquet file holds less than 2 GiB, and the text may share it with shorter ones.
 _MOST_BYTES = (1 << 31) - (1 << 26)
+_PACKED_BYTES = 1 << 16
 
 
 class Row(NamedTuple):
@@ -79,19 +81,75 @@ def _read_text(path: Path, field: str) -> Iterator[Row]:
     yield Row(str(path), {field: _decode(content, path, 1)}, len(content))
 
 
-def _read_json_lines(unpack: Callable[[IO[bytes]], IO[bytes]]) -> Callable[[Path, str], Iterator[Row]]:
+def _read_json_lines(unpack: Callable[[BufferedReader], Iterable[bytes]]) -> Callable[[Path, str], Iterator[Row]]:
     def read(path: Path, _: str) -> Iterator[Row]:
         number = 0
         try:
-            with path.open("rb") as packed, unpack(packed) as lines:
-                for number, line in enumerate(lines, start=1):
+            with path.open("rb") as packed:
+                for number, line in enumerate(unpack(packed), start=1):
                     if line.strip():
                         where = f"{path}, line {number}"
                         yield Row(where, _json_object(_decode(line, path, number), where), packed.tell())
-        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+            raise_if_the_disks(error)
             raise CoolbitsError(f"{path}: the packed data is damaged after line {number} ({error})") from None
 
     return read
+
+
+def raise_if_the_disks(error: Exception) -> None:
+    """Raise an error again if it has a number: it is the disk's, and says nothing of what was to be read."""
+    if getattr(error, "errno", None) is not None:
+        raise error
+
+
+def _packed(unpack: Callable[[IO[bytes]], Iterable[bytes]]) -> Callable[[Path, str], Iterator[Row]]:
+    def lines(packed: BufferedReader) -> Iterable[bytes]:
+        if not packed.peek(1):  # which some readers take for a file without lines
+            raise EOFError("it is empty")
+        return unpack(packed)
+
+    return _read_json_lines(lines)
+
+
+def _gzip_lines(packed: IO[bytes]) -> Iterable[bytes]:
+    return gzip.GzipFile(fileobj=packed)
+
+
+def unpack_zstd(packed: IO[bytes]) -> BufferedReader:
+    """Return the content of frames of Zstandard that follow each other, as a stream."""
+    return BufferedReader(pa.CompressedInputStream(packed, "zstd"), _PACKED_BYTES)
+
+
+def _xz_lines(packed: IO[bytes]) -> Iterator[bytes]:
+    begun: list[bytes] = []
+    for piece in _xz_pieces(packed):
+        *ended, last = piece.split(b"\n")
+        for line in ended:
+            yield b"".join([*begun, line])
+            begun = []
+        begun.append(last)
+    yield b"".join(begun)
+
+
+def _xz_pieces(packed: IO[bytes]) -> Iterator[bytes]:
+    """Yield the content of streams that follow each other, with zeros between and behind them, as the format allows.
+
+    Python's own reader takes all that is no stream for the end: damage, and whole streams behind zeros.
+    """
+    raw = b""
+    while True:
+        stream = lzma.LZMADecompressor()
+        while not stream.eof:
+            if stream.needs_input and not (raw := raw or packed.read(_PACKED_BYTES)):
+                raise EOFError("it ends within a stream")
+            yield stream.decompress(raw, _PACKED_BYTES)
+            raw = b""
+        raw = stream.unused_data.lstrip(b"\0")
+        while not raw:
+            if not (more := packed.read(_PACKED_BYTES)):
+                return
+            raw = more.lstrip(b"\0")
 
 
 def _json_object(text: str, where: str) -> dict[str, Any]:
@@ -118,7 +176,8 @@ def _read_parquet(path: Path, field: str) -> Iterator[Row]:
                     where = f"{path}, row {number}"
                     yield Row(where, {field: _python_value(cell, where, field)}, size * number // rows)
                 before += batch.num_rows
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise_if_the_disks(error)
         raise CoolbitsError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from None
 
 
@@ -132,7 +191,9 @@ def _python_value(cell: Any, where: str, field: str) -> Any:
 _READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
     ".txt": _read_text,
     ".jsonl": _read_json_lines(lambda stream: stream),
-    ".jsonl.gz": _read_json_lines(gzip.open),  # type: ignore[arg-type]
-    ".jsonl.xz": _read_json_lines(lzma.open),
+    ".jsonl.gz": _packed(_gzip_lines),
+    ".jsonl.xz": _packed(_xz_lines),
+    ".jsonl.zst": _packed(unpack_zstd),
+    ".json.gz": _packed(_gzip_lines),
     ".parquet": _read_parquet,
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.data.formats import Row
+from coolbits.data.formats import Row, unpack_zstd
 from coolbits.models.hub import as_commit
 from coolbits.study.recipes.data import HubSource, HubTokenizer
 
@@ -35,12 +35,16 @@ def open_dataset(source: HubSource) -> Opened:
     """
     # Two seconds of imports that only this source needs.
     import datasets
+    from fsspec.compression import compr, register_compression  # type: ignore[import-untyped]
 
+    if "zstd" not in compr:  # else only the package zstandard teaches it
+        register_compression("zstd", lambda packed, **_: unpack_zstd(packed), "zst")
     files = {source.split: list(source.files)} if source.files else None
     try:
         builder = datasets.load_dataset_builder(source.id, source.config, revision=source.revision, data_files=files)
         dataset = builder.as_streaming_dataset(source.split)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+    # Its card and its files are read here, each by a library with exceptions of its own.
+    except Exception as error:
         raise CoolbitsError(_why_no_dataset(source, error)) from error
     # The library resolves a revision once, reads all files at that commit, and calls the builder's hash after it.
     commit = as_commit(builder.hash)

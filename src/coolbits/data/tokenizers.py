@@ -79,7 +79,7 @@ def build_tokenizer(recipe: Tokenizer, corpus: Path | None, location: Path | Non
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """Open a tokenizer directory, without the network.
+    """Open a tokenizer directory, without the network; code that it may hold is never run.
 
     Raises:
         CoolbitsError: if it holds no fast tokenizer that can be opened.
@@ -87,7 +87,8 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     if not (directory / "tokenizer_config.json").is_file() and not (directory / "tokenizer.json").is_file():
         raise CoolbitsError(f"{directory}: there is no tokenizer.json or tokenizer_config.json")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        # Unless it is told not to, the library asks whoever sits at the terminal whether it may run code.
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     # The library raises bare `Exception` for a malformed tokenizer.json.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]

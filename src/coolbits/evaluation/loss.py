@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data.shards import TokenStream
-from coolbits.models.blocks import learned_positions
+from coolbits.models.blocks import most_positions
 from coolbits.study.recipes.evaluation import Loss
 
 _TOKENS_AT_ONCE = 1 << 22
@@ -70,16 +70,15 @@ def window_starts(tokens: int, windows: int, sequence_length: int) -> NDArray[np
 
 
 def demand_positions(model: nn.Module, sequence_length: int) -> None:
-    """Refuse windows longer than the positions that a model has learned; rotations and slopes go on for ever.
+    """Refuse windows longer than the positions that a model has; rotations go on for ever.
 
     Raises:
         CoolbitsError: if there are too few.
     """
-    positions = learned_positions(model)
+    positions = most_positions(model)
     if positions is not None and sequence_length > positions:
         raise CoolbitsError(
-            f"measure.sequence_length: found {sequence_length}, but the model has learned {positions} positions; "
-            "no more are possible"
+            f"measure.sequence_length: found {sequence_length}, but the model has no more than {positions} positions"
         )
 
 

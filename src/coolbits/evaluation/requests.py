@@ -15,8 +15,9 @@ _GENERATED = 256  # tokens, where a task does not say: those of lm-eval's models
 
 
 def context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the tokens of the context that lm-eval gives a model of this config."""
-    return resolve_max_length(config, tokenizer, default=DEFAULT_MAX_LENGTH)
+    """Return the tokens of the context that a model of this config is given: lm-eval's, which does not know MPT's."""
+    own: int | None = getattr(config, "max_seq_len", None)
+    return own or resolve_max_length(config, tokenizer, default=DEFAULT_MAX_LENGTH)
 
 
 def room_for_question(task: str, options: dict[str, Any], context: int) -> int:
@@ -60,6 +61,11 @@ class Counting(HFLM):
         self.cut: Counter[str] = Counter()
         self._names: list[str] = []
         self._lengths: list[int] = []
+
+    @property
+    def max_length(self) -> int:
+        """The tokens of the model's context."""
+        return context_length(self.config, self.tokenizer)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Answer as lm-eval does, and count."""

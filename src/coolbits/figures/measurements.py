@@ -3,7 +3,8 @@
 Each function returns a frame whose column `row` counts the rows of the recipe from 0.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.resampling import Floats, percentiles, resampled_means
+from coolbits.rows import is_accuracy
 from coolbits.study.recipes.results import Table
 
 _LOSS_COLUMNS = (
@@ -26,6 +28,8 @@ _TASK_COLUMNS = (
     *("task", "metric", "value", "base_value", "value_low", "value_high"),
     *("relative_drop", "relative_drop_low", "relative_drop_high", "samples", "requests", "cut_requests"),
 )
+# What is no mean of the samples, from their mean: lm-eval keeps the log-likelihood of each as its perplexity.
+_AGGREGATES: Mapping[str, Callable[[Floats], Floats]] = {"perplexity": lambda means: np.exp(-means)}
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Measurement:
     """A row's artifact: its place, the base's place, what its manifest says.
 
     `outcome` and `diverged_step` are as known by now; if later than the artifact was made, `summary` is empty.
+    `measure` is, of an evaluation, what was measured, as canonical JSON.
     """
 
     place: Path
@@ -41,6 +46,7 @@ class Measurement:
     fallbacks: int
     outcome: str
     diverged_step: int | None
+    measure: str = ""
 
 
 def losses(measured: Sequence[Measurement], recipe: Table) -> tuple[pd.DataFrame, pa.Table]:
@@ -76,24 +82,28 @@ def tasks(measured: Sequence[Measurement], recipe: Table) -> pd.DataFrame:
     `cut_requests` of the `requests` of a task were longer than the model's context, and lost their beginning.
 
     Raises:
-        CoolbitsError: if rows were not scored on the same samples of a task, or their requests were not counted.
+        CoolbitsError: if one measure was taken on other samples of a task, or its requests were not counted.
     """
     cache: dict[Path, pd.DataFrame] = {}
-    outcomes = _outcomes(measured).assign(fallbacks=_integers([item.fallbacks for item in measured]))
+    outcomes = _outcomes(measured).assign(
+        fallbacks=_integers([item.fallbacks for item in measured]), taken=[item.measure for item in measured]
+    )
     pairs = []
     for row, item in enumerate(measured):
         if item.outcome == "complete":
             own = _samples(item.place, cache)
             base = own if item.base is None else _samples(item.base, cache)
             _demand_same(own.index.equals(base.index), item, "samples")
-            pairs.append(own.assign(base=base["value"], row=row).reset_index())
+            pairs.append(own.assign(base=base["value"], row=row, taken=item.measure).reset_index())
     if not pairs:
-        return outcomes.reindex(columns=[*outcomes, *_TASK_COLUMNS])
-    groups = pd.concat(pairs, ignore_index=True).groupby(["task", "metric"], sort=True)
-    columns = [_task_columns(str(task), str(metric), group, recipe) for (task, metric), group in groups]
+        return outcomes.drop(columns="taken").reindex(columns=[*outcomes.columns.drop("taken"), *_TASK_COLUMNS])
+    groups = pd.concat(pairs, ignore_index=True).groupby(["taken", "task", "metric"], sort=True)
+    columns = [_task_columns(str(task), str(metric), group, recipe) for (_, task, metric), group in groups]
     found = pd.concat(columns).merge(_requests(measured), on=["row", "task"], how="left").merge(outcomes, on="row")
-    lost = outcomes[outcomes.outcome == "diverged"].merge(found[["task", "metric"]].drop_duplicates(), how="cross")
-    return pd.concat([found, lost], ignore_index=True).sort_values("row", kind="stable")
+    asked = found[["taken", "task", "metric"]].drop_duplicates()
+    lost = outcomes[outcomes.outcome == "diverged"].merge(asked, on="taken", how="left")
+    every = pd.concat([found, lost], ignore_index=True).drop(columns="taken")
+    return every.sort_values("row", kind="stable")
 
 
 def metrics(measured: Sequence[Measurement]) -> pd.DataFrame:
@@ -157,11 +167,13 @@ def _task_columns(task: str, metric: str, group: pd.DataFrame, recipe: Table) ->
     own, base = (group.pivot(index="row", columns="sample", values=name) for name in ("value", "base"))
     if len(group) < own.size:  # a value may be NaN, and its sample is there all the same
         raise CoolbitsError(f"task {task}: the rows of the table were scored on different samples; score all alike")
-    value, base_value = (frame.to_numpy(np.float64).mean(axis=1) for frame in (own, base))
+    aggregate = _AGGREGATES.get(metric.partition(",")[0], lambda means: means)
+    value, base_value = (aggregate(frame.to_numpy(np.float64).mean(axis=1)) for frame in (own, base))
     drawn, base_drawn = (
-        resampled_means(frame.to_numpy(np.float64), recipe.bootstrap_samples, recipe.seed) for frame in (own, base)
+        aggregate(resampled_means(frame.to_numpy(np.float64), recipe.bootstrap_samples, recipe.seed))
+        for frame in (own, base)
     )
-    accuracy = metric.startswith("acc") or metric == "exact_match"
+    accuracy = is_accuracy(metric)
     low, high = percentiles(drawn, recipe.confidence)
     drop_low, drop_high = percentiles(_drop(drawn, base_drawn, accuracy), recipe.confidence)
     columns = {"row": own.index, "task": task, "metric": metric, "value": value, "base_value": base_value}
@@ -210,8 +222,25 @@ def _samples(place: Path, cache: dict[Path, pd.DataFrame]) -> pd.DataFrame:
         names = ["task", "metric", "sample", "value"]
         table = _read(place / "samples.parquet", names).select(names)
         samples = table.to_pandas().set_index(names[:3]).sort_index()
-        cache[place] = samples.assign(value=np.nan) if read_manifest(place).summary.get("non_finite") else samples
+        broken = samples.index.get_level_values("task").isin(_broken_tasks(place))
+        cache[place] = samples.assign(value=samples["value"].mask(broken))
     return cache[place]
+
+
+def _broken_tasks(place: Path) -> set[str]:
+    """Return the tasks with an answer among scores that are not finite, which are null in the lines of the samples."""
+    if not read_manifest(place).summary.get("non_finite"):
+        return set()
+    path = place / "samples.jsonl"
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return {line["task"] for line in map(json.loads, lines) if _has_null(line["resps"])}
+    except FileNotFoundError:
+        raise _missing(path) from None
+
+
+def _has_null(value: Any) -> bool:
+    return any(map(_has_null, value)) if isinstance(value, list) else value is None
 
 
 def _demand_same(same: bool, item: Measurement, what: str) -> None:
@@ -223,8 +252,12 @@ def _read(path: Path, names: list[str]) -> pa.Table:
     try:
         table = pq.read_table(path, use_threads=False)
     except FileNotFoundError:
-        raise CoolbitsError(f"{path}: no such file; its evaluation is complete and should have written it") from None
+        raise _missing(path) from None
     absent = [name for name in names if name not in table.column_names]
     if absent or not len(table):
         raise CoolbitsError(f"{path}: {'no column ' + ', '.join(absent) if absent else 'no rows'}; score it again")
     return table
+
+
+def _missing(path: Path) -> CoolbitsError:
+    return CoolbitsError(f"{path}: no such file; its evaluation is complete and should have written it")

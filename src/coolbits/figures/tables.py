@@ -4,13 +4,13 @@ A table holds what its recipe lists and nothing else: a missing artifact, column
 A diverged model is a result: its row says so and has NaN where a number would be. So does the row of a model that was
 kept as complete, of a trajectory that had diverged by then, as a later checkpoint behind the table says. Column
 `measurement` counts the rows of the recipe from 0: of tasks, of logged steps and of other finer things there are
-several a measurement.
+several a measurement. Column `measure` names the first evaluation of the table that measures what the row's does.
 
 Beside `table.parquet` a loss table has `documents.parquet`: for each row (column `row`) the tokens, the nats and the
 full-precision model's nats of every held-out document, so that a claim can pair any two rows document by document.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from coolbits.artifacts.each import make_each
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.hashing import canonical_json
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
@@ -63,6 +64,8 @@ def build_table(recipe: Table, directories: Mapping[str, Path], root: Path, out:
     ancestry = Ancestry(root)
     divergences = ancestry.divergences(directories.values())
     measured = [_measurement(row, directories, ancestry, divergences) for row in recipe.rows]
+    if "evaluation" in descriptors:
+        descriptors["measure"] = _measures(descriptors.evaluation, measured)
     match recipe.content:
         case "loss":
             values, documents = losses(measured, recipe)
@@ -115,6 +118,12 @@ def describe(recipe: Table) -> pd.DataFrame:
     return table.astype({name: kind for name, kind in types.items() if name in table})
 
 
+def _measures(evaluations: Iterable[str], measured: Sequence[Measurement]) -> list[str]:
+    """Return for each row the first evaluation that takes its measure: what several take alike compares."""
+    first: dict[str, str] = {}
+    return [first.setdefault(item.measure, name) for name, item in zip(evaluations, measured, strict=True)]
+
+
 def _measurement(
     row: Row, directories: Mapping[str, Path], ancestry: Ancestry, divergences: Mapping[str, int]
 ) -> Measurement:
@@ -135,4 +144,5 @@ def _measurement(
         fallbacks=int(fallbacks),
         outcome="diverged" if diverged or known_later else "complete",
         diverged_step=since,
+        measure=canonical_json(own.recipe.get("measure")),
     )

@@ -112,7 +112,7 @@ def read_examples(directory: Path, split: Split) -> Examples:
         table = pq.read_table(path, columns=["tokens", "learned"]).combine_chunks()
     except FileNotFoundError:
         raise CoolbitsError(f"{path}: no such file; conversations have one for each split") from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # a damaged page is the latter
         reason = " ".join(str(error).split())
         raise CoolbitsError(f"{path}: not readable as conversations ({reason})") from None
     tokens, learned = (table.column(name).combine_chunks() for name in ("tokens", "learned"))

@@ -102,7 +102,7 @@ class States:
             for parameter, given in zip(training.model.parameters(), saved.parameters(), strict=True):
                 parameter.copy_(given)
         training.optimizer.load_state_tensors(load_file(directory / _OPTIMIZER))
-        training.memory = Memory.from_json(json.loads((directory / _MEMORY).read_text()))
+        training.memory = Memory.from_json(json.loads((directory / _MEMORY).read_bytes()))
 
     def clear(self) -> None:
         """Remove all states, half-written ones included."""

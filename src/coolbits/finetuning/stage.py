@@ -19,7 +19,7 @@ from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
 from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
 from coolbits.loops.locks import alone_in
-from coolbits.models.blocks import learned_positions
+from coolbits.models.blocks import most_positions
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_model
 from coolbits.models.hub import commit_of, download_model
@@ -60,7 +60,7 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
     """Return the fine-tuning of `recipe` before its first update, from the Hugging Face directory `start`.
 
     Raises:
-        CoolbitsError: if the model cannot be read, has not as many parameters as the recipe says, or has learned
+        CoolbitsError: if the model cannot be read, has not as many parameters as the recipe says, or has
             fewer positions than the longest conversation has tokens.
     """
     device = choose_device(execution.device)
@@ -73,10 +73,10 @@ def start_finetuning(recipe: Finetuned, start: Path, conversations: Path, execut
         said = recipe.hub.parameters
         raise CoolbitsError(f"start.hub.parameters: {recipe.hub.id} has {found}, the study says {said}")
     train, validation = read_examples(conversations, "train"), read_examples(conversations, "validation")
-    longest, positions = max(train.longest, validation.longest), learned_positions(model)
+    longest, positions = max(train.longest, validation.longest), most_positions(model)
     if positions is not None and longest > positions:
         raise CoolbitsError(
-            f"{start}: the model has learned {positions} positions, and there are conversations of {longest} tokens; "
+            f"{start}: the model has no more than {positions} positions, conversations have up to {longest} tokens; "
             f"`sequence_length` of the fine-tuning must be {positions} or less"
         )
     nn.Module.requires_grad_(model, True)
@@ -106,7 +106,7 @@ def _build(states: States, execution: Execution, heard: Heard, out: Path) -> dic
 def _downloaded(hub: HubModel, work: Path) -> Path:
     """Return the directory of a hub's model, of the commit that this training began from if it began before."""
     kept = work / _COMMIT
-    begun = kept.read_text() if kept.is_file() else None
+    begun = kept.read_text(encoding="utf-8") if kept.is_file() else None
     start = download_model(hub.id, begun or hub.revision)
     if begun is None and (commit := commit_of(start)):
         write_text(kept, commit)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from coolbits.data.batches import NO_BATCHES, roll_digest
 from coolbits.finetuning.examples import Examples
 from coolbits.finetuning.loss import accumulate_gradient, validate
 from coolbits.loops.divergence import LossHistory, diverged_since
+from coolbits.loops.norms import clip_gradients, l2_norm
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
 from coolbits.products import bfloat16_products
@@ -84,7 +84,7 @@ class Finetuning:
         self.optimizer.zero_grad()
         with self._products():
             loss = accumulate_gradient(self.model, batch, recipe.precision, self.micro_batch).item()
-        grad_norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).item()
+        grad_norm = clip_gradients(parameters, recipe.clip_norm).item()
         lr = learning_rate(recipe.schedule, recipe.peak_lr, memory.step)
         number = memory.step + 1
         memory.tokens += int(batch.attended.sum())
@@ -95,15 +95,20 @@ class Finetuning:
             self.optimizer.step(lr)
             memory.step = number
         if number % recipe.log_steps == 0 or number == recipe.steps or not self._goes_on():
-            weight_norm = nn.utils.get_total_norm([parameter.detach() for parameter in parameters]).item()
             row = {"step": number, "tokens": memory.tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+            weight_norm = l2_norm(parameters).item()
             memory.metrics.append(row | {"weight_norm": weight_norm, "data_digest": memory.data_digest})
 
     def _validate(self) -> None:
-        """Take the validation loss; one that is no number says that training diverged."""
+        """Take the validation loss; one that is no number says that training diverged.
+
+        That of the start is the loss to which others are compared: the one of the first batch hangs on a few answers.
+        """
         rows = self.micro_batch or self.recipe.batch_examples
         with self._products():
             scores = validate(self.model, self.validation, self.recipe.precision, rows)
         self.memory.validation.append({"step": self.memory.step} | scores)
+        if self.memory.step == 0:
+            self.memory.history = LossHistory(first=scores["loss"])
         if not math.isfinite(scores["loss"]):
             self.memory.diverged_step = self.memory.step

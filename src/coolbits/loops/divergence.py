@@ -7,12 +7,16 @@ from typing import Any, Self
 
 from coolbits.study.recipes.training import Divergence
 
+# Of the first loss: what is below is nearly nothing, and many times as much may be one example that is not learned.
+_LEARNED = 0.1
+
 
 @dataclass(frozen=True)
 class LossHistory:
     """What the rule of divergence looks at.
 
-    That is the loss of the first update, those of the last few, and the lowest mean of `relapse_steps` losses so far.
+    That is the loss at the start, of the first update where no other is given, those of the last few updates, and the
+    lowest mean of `relapse_steps` losses so far.
     """
 
     first: float | None = None
@@ -42,14 +46,15 @@ def diverged_since(rule: Divergence, history: LossHistory, grad_norm: float, ste
 
     It diverged with that one if its loss or its gradient is not finite. Or if the mean of the last
     `window_steps` losses exceeds `loss_factor` times the first one, or that of the last `relapse_steps` so many times
-    the lowest it ever was: since the first of them that is above that limit. Windows that are not yet full decide
-    nothing: one high loss is a spike.
+    the lowest it ever was, or a tenth of the first loss if that is more: since the first of them that is above that
+    limit. Windows that are not yet full decide nothing: one high loss is a spike.
     """
     if not history.recent or history.first is None:
         return None
     if not math.isfinite(history.recent[-1]) or not math.isfinite(grad_norm):
         return step
-    for steps, level in ((rule.window_steps, history.first), (rule.relapse_steps, history.lowest)):
+    best = max(history.lowest, _LEARNED * history.first)
+    for steps, level in ((rule.window_steps, history.first), (rule.relapse_steps, best)):
         limit, window = rule.loss_factor * level, history.recent[-steps:]
         if math.inf > _mean(window, steps) > limit:
             return step - steps + next(place for place, loss in enumerate(window, start=1) if loss > limit)

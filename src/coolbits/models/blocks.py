@@ -1,7 +1,7 @@
 """Where things are in a Hugging Face causal language model: decoder blocks and the linear layers inside them."""
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import MptConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -36,9 +36,15 @@ def longest_sequence(model: PreTrainedModel) -> int | None:
     return getattr(model.config, "max_position_embeddings", getattr(model.config, "max_seq_len", None))
 
 
-def learned_positions(model: nn.Module) -> int | None:
-    """Return how many positions a model has an embedding for; None if it has none: rotations and slopes never end."""
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+def most_positions(model: nn.Module) -> int | None:
+    """Return how many positions a model has embeddings for; None if it has none: rotations and slopes never end.
+
+    So do MPT's slopes, which the library takes from a table that ends.
+    """
+    config = getattr(model, "config", None)
+    if isinstance(config, MptConfig):
+        return int(config.max_seq_len)
+    positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return None
     tokens = model.get_input_embeddings()  # type: ignore[operator]

@@ -92,7 +92,7 @@ def preset(name: str, vocabulary_size: int, sequence_length: int, **overrides: A
     """Return the recipe of the model `name` for a tokenizer and a context length.
 
     `overrides` are arguments of the Hugging Face config and win over everything, `vocab_size` included (Pythia pads its
-    vocabulary to 50,304).
+    vocabulary to 50,304); of `rope_parameters` those that are given do.
 
     Raises:
         CoolbitsError: if there is no preset of that name; the message lists those there are.
@@ -102,4 +102,9 @@ def preset(name: str, vocabulary_size: int, sequence_length: int, **overrides: A
     architecture, config = PRESETS[name]
     context = GPT2_NAMES["max_position_embeddings"] if architecture == "gpt2" else "max_position_embeddings"
     sizes = {"vocab_size": vocabulary_size, context: sequence_length}
-    return Model(architecture=architecture, config=config | sizes | overrides)
+    nested = {
+        key: config[key] | value
+        for key, value in overrides.items()
+        if isinstance(value, dict) and isinstance(config.get(key), dict)
+    }
+    return Model(architecture=architecture, config=config | sizes | overrides | nested)

@@ -74,7 +74,7 @@ def read_quantized(directory: Path) -> QuantizedModel:
         CoolbitsError: if a file is missing.
     """
     layers = {name: layer.layer() for name, layer in read_packed(directory).items()}
-    activations = json.loads((directory / LAYOUT).read_text())["activations"]
+    activations = json.loads((directory / LAYOUT).read_bytes())["activations"]
     return QuantizedModel(layers, read_replaced(directory), restore_rounding(activations) if activations else None)
 
 
@@ -87,7 +87,7 @@ def read_packed(directory: Path) -> dict[str, PackedLayer]:
     for name in (CODES, LAYOUT):
         if not (directory / name).is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a quantized artifact holds {CODES} and {LAYOUT}")
-    layouts = json.loads((directory / LAYOUT).read_text())["layers"]
+    layouts = json.loads((directory / LAYOUT).read_bytes())["layers"]
     parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in layouts}
     with safe_open(directory / CODES, framework="pt") as stored:
         for key in stored.keys():  # noqa: SIM118 - the file is no mapping

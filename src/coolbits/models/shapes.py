@@ -86,7 +86,8 @@ def check_fits(model: Model, vocabulary_size: int, sequence_length: int) -> None
             )
     if model.architecture != "gpt2":
         rope = model.config.get("rope_parameters")
-        share = rope.get("partial_rotary_factor", 1.0) if isinstance(rope, dict) else 1.0
+        default = 0.25 if model.architecture == "gpt_neox" else 1.0
+        share = rope.get("partial_rotary_factor", default) if isinstance(rope, dict) else default
         rotated = int(shape.head_width * share) if isinstance(share, int | float) else 0
         rotated += rotated % 2
         if model.config.get("head_dim") is not None and rotated > shape.head_width:

@@ -19,6 +19,8 @@ from coolbits.study.recipes import training as recipes
 Precision = Literal["bfloat16", "float32"]
 
 _NEVER_NEGATIVE = {"exp_avg_sq"}
+# Whose outputs a norm rescales.
+_NORMALIZED: frozenset[Role] = frozenset({"matrix", "kernel"})
 
 
 def build_optimizer(
@@ -30,10 +32,11 @@ def build_optimizer(
 ) -> Optimizer:
     """Return the optimizer of `recipe` for all parameters of `model`; move the model to its device first.
 
-    Matrices, embeddings and head are decayed; biases and norms are not. AdamC corrects the decay of the matrices inside
-    the blocks, whose outputs a norm rescales (Defazio 2025); embeddings and head decay as under AdamW. (The code of
-    arXiv 2510.06213 corrects those two as well, against that paper's argument.) `precision` is that of Newton-Schulz'
-    matrix products: pass the trajectory's. Without `compiled` PyTorch updates 8-bit states on a CPU, to the same bits.
+    Matrices, kernels, embeddings and head are decayed; biases and norms are not. AdamC corrects the decay of kernels
+    and of matrices inside the blocks, whose outputs a norm rescales (Defazio 2025); embeddings and head decay as under
+    AdamW. (The code of arXiv 2510.06213 corrects those two as well, against that paper's argument.) `precision` is that
+    of Newton-Schulz' matrix products: pass the trajectory's. Without `compiled` PyTorch updates 8-bit states on a CPU,
+    to the same bits.
 
     A state with fewer elements than its `Storage.smallest` is stored as float32, and its label says so.
 
@@ -74,7 +77,7 @@ def _rule(
         case recipes.AdamW():
             return Adam(recipe.beta1, recipe.beta2, recipe.eps, decay)
         case recipes.AdamC():
-            return Adam(recipe.beta1, recipe.beta2, recipe.eps, decay, peak_lr if role == "matrix" else None)
+            return Adam(recipe.beta1, recipe.beta2, recipe.eps, decay, peak_lr if role in _NORMALIZED else None)
         case recipes.SGD():
             return SGD(recipe.momentum, recipe.nesterov, decay)
         case recipes.Muon() if role == "matrix":

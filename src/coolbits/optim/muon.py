@@ -19,9 +19,10 @@ _BATCH_ELEMENTS = 1 << 25
 
 
 def update_scale(scale: Scale, outputs: int, inputs: int) -> float:
-    """Return the factor of an orthogonalized update: its root mean square then does not depend on the shape.
+    """Return the factor of an orthogonalized update, whose singular values are near 1.
 
-    `match_rms_adamw`: 0.2 * sqrt(max(outputs, inputs)), about the RMS of AdamW's updates (Liu et al. 2025, Moonlight).
+    `match_rms_adamw`: 0.2 * sqrt(max(outputs, inputs)). The root mean square of an update is then 0.2 whatever its
+    shape, about that of AdamW's (Liu et al. 2025, Moonlight).
     `spectral`: sqrt(outputs / inputs), the spectral norm that keeps feature learning alike across widths (dion).
     """
     match scale:

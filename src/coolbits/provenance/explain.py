@@ -66,7 +66,7 @@ def explain(top: Artifact, lineage: Lineage) -> Explanation:
         versions=_versions(made),
         threads=sorted({record.environment.threads or "any" for record in recorded}),
         started=(started[0], started[-1]),
-        commands=_commands(top, made),
+        commands=_commands(top),
     )
 
 
@@ -156,8 +156,8 @@ def _versions(made: Iterable[Artifact]) -> dict[str, list[str]]:
     return {name: sorted(found) for name, found in versions.items()}
 
 
-def _commands(top: Artifact, made: Iterable[Artifact]) -> list[str]:
+def _commands(top: Artifact) -> list[str]:
     """Return what to type to make the artifact again, in a clone of the project."""
-    commits = [commit for commit in _commits(made) if " " not in commit and commit != "unknown"]
-    checkout = [f"git checkout {commits[-1]}"] if commits else []
+    git = top.record.environment.git if top.record else None
+    checkout = [f"git checkout {git.commit}"] if git and not git.dirty else []
     return [*checkout, f"snakemake --cores all results/{top.label}/{MANIFEST} --configfile STUDY.yaml"]

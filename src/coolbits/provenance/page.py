@@ -6,7 +6,7 @@ from coolbits.provenance.explain import Explanation
 from coolbits.provenance.layout import INDENT, paragraph, table
 from coolbits.provenance.recipes import Contrast, say
 from coolbits.provenance.trained import say_trained
-from coolbits.study.units import si
+from coolbits.study.units import si_bytes
 
 
 def page(explained: Explanation) -> str:
@@ -21,12 +21,13 @@ def _lines(explained: Explanation) -> Iterator[str]:
     yield "WHAT IT TOOK"
     count, size = (sum(getattr(share, name) for share in explained.shares.values()) for name in ("artifacts", "bytes"))
     yield from paragraph(
-        f"{count:,} artifacts, {si(size)}B; {say_trained(explained.trained) or 'nothing trained'}; {_hours(explained)}"
+        f"{count:,} artifacts, {si_bytes(size)}; {say_trained(explained.trained) or 'nothing trained'}; "
+        f"{_hours(explained)}"
     )
     yield table(
         ("kind", "artifacts", "bytes", "minutes"),
         [
-            (kind, f"{share.artifacts:,}", f"{si(share.bytes)}B", f"{share.seconds / 60:.1f}")
+            (kind, f"{share.artifacts:,}", si_bytes(share.bytes), f"{share.seconds / 60:.1f}")
             for kind, share in explained.shares.items()
         ],
     )

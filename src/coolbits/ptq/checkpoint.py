@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.progress import Progress
 from coolbits.models.activations import OutlierRounding, Rounding, TokenRounding
-from coolbits.models.blocks import decoder_blocks, decoder_linears
+from coolbits.models.blocks import decoder_blocks, decoder_linears, longest_sequence
 from coolbits.models.files import load_model, save_model
 from coolbits.models.head import is_tied
 from coolbits.models.quantized import apply_quantized, write_packed
@@ -224,7 +224,8 @@ def _write_model(model: Path, out: Path) -> None:
     with TemporaryDirectory() as folder:
         copy_tokenizer(model, Path(folder))
         save_model(quantized, Path(folder), out / DEQUANTIZED)
-    probe = torch.arange(_PROBE_TOKENS)[None] % quantized.config.vocab_size
+    length = min(_PROBE_TOKENS, longest_sequence(quantized) or _PROBE_TOKENS)
+    probe = torch.arange(length)[None] % quantized.config.vocab_size
     with torch.inference_mode():
         expected = quantized(input_ids=probe).logits
         del quantized

@@ -68,7 +68,7 @@ def quantize_standalone(order: Order) -> Outcome:
     directory = find_model(order)
     keep_little_freed_memory()
     loaded = load_model(directory, dtype=None, trust_remote_code=order.trust_remote_code)
-    check(recipe, loaded, order)
+    check(recipe, loaded, directory, order)
     calibration, made = _quantize(recipe, order, loaded, directory)
     replaced, own_code = _replaced_weights(recipe, loaded), is_own_code(loaded)
     del loaded

@@ -1,5 +1,6 @@
 """Calibration where there is no study: from the packaged corpus, a file, a dataset of the hub, or no text at all."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,10 @@ from coolbits.ptq.tokens import TOKENS, Tokens, read_tokens
 from coolbits.study.recipes.calibration import Calibration, Documents, RandomTokens, Windows
 from coolbits.study.recipes.data import EmbeddedSource, FileSource, HubSource
 from coolbits.study.recipes.methods import CALIBRATED, Method
+from coolbits.study.units import si_bytes
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_TOKEN_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -92,23 +95,15 @@ def calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | No
         CoolbitsError: if the source cannot be read or is too small, a length asked for is beyond the model's, or there
             is no tokenizer.
     """
-    calibrated = _calibrate(wish, own, tokenizer, positions)
-    longest = calibrated.tokens.tokens.shape[1]
-    if positions is not None and longest > positions:
-        raise CoolbitsError(
-            f"--sequence-length: sequences of {longest} tokens, but the model has {positions} positions"
-        )
-    return calibrated
-
-
-def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | None) -> Calibrated:
     if wish.source is not None and (Path(wish.source) / TOKENS).is_file():
         if more := wish.options[1:]:
             raise CoolbitsError(
                 f"{more[0]}: {wish.source} holds tokens that were drawn before, all of which calibrate; leave it out"
             )
         before = Path(wish.source)
-        return Calibrated(read_tokens(before), wish.source, None, documents=read_documents(before))
+        tokens = read_tokens(before)
+        _demand_positions(tokens.tokens.shape[1], positions)
+        return Calibrated(tokens, wish.source, None, documents=read_documents(before))
     match recipe := _recipe(wish, own, positions):
         case RandomTokens():
             return Calibrated(draw_tokens(load_tokenizer(tokenizer), recipe), "random", recipe)
@@ -125,10 +120,11 @@ def _calibrate(wish: Wish, own: Calibration, tokenizer: Path, positions: int | N
 
 
 def _recipe(wish: Wish, own: Calibration, positions: int | None) -> Calibration:
-    numbers = {
-        "sequences": wish.sequences or own.sequences,
-        "sequence_length": wish.sequence_length or min(own.sequence_length, positions or own.sequence_length),
-    }
+    sequences = wish.sequences or own.sequences
+    sequence_length = wish.sequence_length or min(own.sequence_length, positions or own.sequence_length)
+    _demand_positions(sequence_length, positions)
+    _demand_memory(sequences, 1 if isinstance(own, Documents) else sequence_length)  # documents may be short
+    numbers = {"sequences": sequences, "sequence_length": sequence_length}
     if wish.source is None and isinstance(own, Documents):
         if wish.seed is not None:
             raise CoolbitsError("--seed: the recipe takes the first documents of its source, which no seed changes")
@@ -137,6 +133,23 @@ def _recipe(wish: Wish, own: Calibration, positions: int | None) -> Calibration:
     if wish.source == "random" or (wish.source is None and isinstance(own, RandomTokens)):
         return RandomTokens(kind="random", seed=seed, **numbers)
     return Windows(seed=seed, **numbers)
+
+
+def _demand_positions(longest: int, positions: int | None) -> None:
+    if positions is not None and longest > positions:
+        raise CoolbitsError(
+            f"--sequence-length: sequences of {longest} tokens, but the model has {positions} positions"
+        )
+
+
+def _demand_memory(sequences: int, tokens: int) -> None:
+    """Refuse more sequences, of so many tokens at least, than this machine could hold if it held nothing else."""
+    needed, there = _TOKEN_BYTES * sequences * tokens, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise CoolbitsError(
+            f"--sequences: {sequences} sequences take {si_bytes(needed)} of memory or more, and this machine has "
+            f"{si_bytes(there)}; take fewer"
+        )
 
 
 def _find_text(given: str) -> Text:

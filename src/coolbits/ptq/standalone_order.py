@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import json_kind
 from coolbits.models.files import reading
 from coolbits.models.hub import download_model
 from coolbits.models.own_code import is_own_code
@@ -20,6 +21,7 @@ from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.passes import check_layers, check_reach
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.standalone_calibration import HUB_ID, Wish
+from coolbits.ptq.target import is_text
 from coolbits.study.execution import Execution
 from coolbits.study.load import load_quantizer
 from coolbits.study.mistakes import sentence
@@ -84,10 +86,12 @@ def find_model(order: Order) -> Path:
 
     Raises:
         CoolbitsError: if there is no such directory, and the hub has no such model or cannot be reached; if a revision
-            of a directory is asked for; or if the model is quantized already.
+            of a directory is asked for; if the model is quantized already; or if no record could say where it lies.
     """
     directory = _directory(order)
-    if _config(directory).get("quantization_config") is not None:
+    if not is_text(place := directory.resolve()):
+        raise CoolbitsError(f"--model {order.model}: lies in {place}, which is not valid UTF-8; rename that")
+    if _read_json(directory / "config.json").get("quantization_config") is not None:
         raise CoolbitsError(f"--model {order.model}: quantized already, as its config.json says")
     return directory
 
@@ -109,12 +113,13 @@ def _directory(order: Order) -> Path:
         raise CoolbitsError(f"--model {order.model}: no such folder; as a hub id, {error}") from None
 
 
-def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
+def check(recipe: Quantized, model: PreTrainedModel, directory: Path, order: Order) -> None:
     """Refuse, before any work, what would fail after it.
 
     Raises:
         CoolbitsError: if decoder blocks hold weights that are in no linear layer, groups do not fit, the export cannot
-            hold the result, or what is to be saved or exported is opened by code of its own.
+            hold the result, or what is to be saved or exported is opened by code of its own, or has a tokenizer whose
+            settings cannot be read.
     """
     check_reach(model, f"--model {order.model}")
     linears = quantized_linears(model, recipe.head, f"--model {order.model}")
@@ -125,6 +130,8 @@ def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
             f"{option}: {order.model} is opened by Python code of its own, and only models of the library's classes "
             "are saved and exported; leave the option out, or --trust-remote-code if the library knows the model, too"
         )
+    if recipe.save_model or order.export:
+        _read_json(directory / "tokenizer_config.json")
     if order.export is not None:
         form = find_format(order.export)
         check_modules(linears, form, f"--model {order.model}", rounding_of(recipe) is not None)
@@ -132,8 +139,10 @@ def check(recipe: Quantized, model: PreTrainedModel, order: Order) -> None:
         check_foreseen(recipe, shapes, form)
 
 
-def _config(model: Path) -> dict[str, Any]:
-    path = model / "config.json"
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return what a file holds, nothing if it is not there."""
     with reading(path):
-        config: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    return config if isinstance(config, dict) else {}  # whoever opens the model says what is wrong with it
+        content = json.loads(path.read_bytes()) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise CoolbitsError(f"{path}: holds {json_kind(content)}; keys and values are expected")
+    return content

@@ -1,19 +1,39 @@
 """The place of a new folder, seen to before the work that fills it."""
 
+import errno
 import os
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
+
+_BESIDE = "00000000.new"  # as `creating` names what it fills
+
+
+def is_text(path: Path) -> bool:
+    """Whether a name is UTF-8, as what libraries open and what records hold must be; others are surrogates here."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_target(out: Path) -> None:
     """Refuse a place where no new folder can be made; nothing is touched there.
 
     Raises:
-        CoolbitsError: if something is at `out`, or nothing may be written where it belongs.
+        CoolbitsError: if something is at `out`, its name is not UTF-8 or leaves no room for that of the folder that is
+            filled first, or nothing may be written where it belongs.
     """
     if os.path.lexists(out):
         raise CoolbitsError(f"{out}: exists already; choose another --out")
+    if not is_text(out):
+        raise CoolbitsError(f"--out {out}: not valid UTF-8, which libraries take names for; choose another --out")
+    try:
+        os.lstat(out.with_name(f".{out.name}.{_BESIDE}"))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise CoolbitsError(f"--out {out}: too long a name; choose another --out") from None
     folder = next(filter(os.path.lexists, out.parents))
     if folder.is_file():
         raise CoolbitsError(f"--out {out}: {folder}: a file is where a folder should be")

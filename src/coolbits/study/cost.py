@@ -1,23 +1,29 @@
 """What a study costs before it is paid: tokens, FLOPs, hours, what sharing saves, disk."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from coolbits.artifacts.node import Node
 from coolbits.models.counts import flops_per_token, parameter_counts
-from coolbits.study.durations import asks_for_gpu, busy_cores, classifier_flops, first_step, job_seconds
-from coolbits.study.finetuning import tuning_flops
+from coolbits.study.durations import (
+    asks_for_gpu,
+    busy_cores,
+    classifier_flops,
+    first_step,
+    job_seconds,
+    text_bytes,
+    tuning_flops,
+    tuning_tokens,
+)
 from coolbits.study.plan import KINDS, Plan
-from coolbits.study.recipes.finetuning import Conversations, Finetuned
 from coolbits.study.recipes.ptq import Quantized
-from coolbits.study.recipes.training import Model, Trajectory
+from coolbits.study.recipes.training import Muon, Trajectory
 from coolbits.study.standing import Key, key_of, standing, stands
 from coolbits.study.vision import vision_bytes
 
-_BYTES_PER_WEIGHT = 4
-_STATES = {"adamw": 2, "adamc": 2, "sgd": 1, "muon": 1}
+_FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Cost:
 
     `tokens` and `flops` are trained with trunks shared, fine-tunings included; the `naive` ones are what separate runs
     would train. `image_flops` are those of `flops` that train image classifiers, which have no tokens. `bytes` is the
-    disk that all models and sets of images take together. `gpu_hours` is 0 where no accelerator is asked for.
+    disk that text, models and sets of images take together. `gpu_hours` is 0 where no accelerator is asked for.
     """
 
     nodes: int
@@ -60,10 +66,9 @@ def study_cost(plan: Plan, kept: Collection[Key]) -> Cost:
             naive_tokens += end * track.recipe.batch_tokens
             naive_flops += end * track.recipe.batch_tokens * _flops(track.recipe)
     tokens = {name: (end - first_step(recipe)) * recipe.batch_tokens for name, (recipe, end) in ends.items()}
-    known = {node.name: node for node in plan.nodes}
-    tuned = {node.name: _tuning_tokens(node, known) for node in plan.of_kind("finetuned")}
+    tuned = {node.name: tuning_tokens(node, plan) for node in plan.of_kind("finetuned")}
     images = sum(classifier_flops(node, plan) for node in plan.of_kind("classifier"))
-    unshared = images + sum(tuning_flops(node, known) for node in plan.of_kind("finetuned"))
+    unshared = images + sum(tuning_flops(node, plan) for node in plan.of_kind("finetuned"))
     flops = unshared + sum(tokens[name] * _flops(recipe) for name, (recipe, _) in ends.items())
     return Cost(
         nodes=len(plan.nodes),
@@ -76,7 +81,7 @@ def study_cost(plan: Plan, kept: Collection[Key]) -> Cost:
         flops=flops,
         image_flops=images,
         naive_flops=naive_flops + unshared,
-        bytes=_model_bytes(plan.nodes),
+        bytes=sum(_disk_bytes(node, plan) for node in plan.nodes),
         **_hours(plan),
     )
 
@@ -108,49 +113,44 @@ def _hours(plan: Plan) -> dict[str, float]:
     return {"core_hours": cores / 3600, "gpu_hours": gpus / 3600, "longest_job_hours": longest / 3600}
 
 
-def _tuning_tokens(finetuned: Node, known: dict[str, Node]) -> int:
-    """Return the tokens of a fine-tuning, conversations taken to fill half of their length, as `tuning_flops` does."""
-    recipe = Finetuned.read(finetuned.recipe)
-    length = Conversations.read(known[finetuned.parents["conversations"].name].recipe).sequence_length
-    return recipe.steps * recipe.batch_examples * length // 2
-
-
 def _flops(recipe: Trajectory) -> float:
     return flops_per_token(recipe.model, recipe.sequence_length)
 
 
-def _model_bytes(nodes: Iterable[Node]) -> int:
-    """Estimate the disk of models and images, parents first: weights, optimizer states, codes; the rest is small."""
-    weights: dict[tuple[str, str], int] = {}
-    images: dict[str, Node] = {}
-    total = 0
-    for node in nodes:
-        if node.kind == "checkpoint":
-            recipe = node.recipe["trajectory"]
-            count = parameter_counts(Model.read(recipe["model"])).total
-            total += count * _BYTES_PER_WEIGHT * (1 + _STATES[recipe["optimizer"]["kind"]])
-        elif node.kind == "average":
-            count = weights[key_of(node.parents["member.0"])]
-            total += count * _BYTES_PER_WEIGHT
-        elif node.kind == "quantized":
-            count = weights[key_of(node.parents["model"])]
-            saved = _BYTES_PER_WEIGHT if node.recipe["save_model"] else 0
-            total += count * Quantized.read(node.recipe).method.bits // 8 + count * saved
-        elif node.kind == "pretrained":
-            count = node.recipe["parameters"]
-            total += count * (_BYTES_PER_WEIGHT if node.recipe["dtype"] == "float32" else 2)
-        elif node.kind == "finetuned":
-            hub = node.recipe["hub"]
-            count = hub["parameters"] if hub else weights[key_of(node.parents["start"])]
-            total += count * _BYTES_PER_WEIGHT
-        elif node.kind in ("images", "classifier"):
-            images[node.name] = node
-            total += vision_bytes(node, images)
-            continue
-        else:
-            continue
-        weights[key_of(node)] = count
-    return total
+def _disk_bytes(node: Node, plan: Plan) -> int:
+    """Estimate the disk of text, a model or images: weights, optimizer states, codes; the rest is small."""
+    weights = plan.weights.get(key_of(node), 0)
+    match node.kind:
+        case "corpus" | "shards":
+            # Compressed, text takes half; so it does in tokens of two bytes, which stand for some four of text each.
+            return round(text_bytes(node, plan) / 2)
+        case "checkpoint":
+            return _FLOAT32 * weights + _state_bytes(Trajectory.read(node.recipe["trajectory"]))
+        case "average" | "finetuned":
+            return _FLOAT32 * weights
+        case "quantized":
+            saved = _FLOAT32 if node.recipe["save_model"] else 0
+            return weights * Quantized.read(node.recipe).method.bits // 8 + weights * saved
+        case "pretrained":
+            return weights * (_FLOAT32 if node.recipe["dtype"] == "float32" else 2)
+        case "images" | "classifier":
+            return vision_bytes(node, {images.name: images for images in plan.of_kind("images")})
+        case _:
+            return 0
+
+
+def _state_bytes(recipe: Trajectory) -> int:
+    """Return the bytes of an optimizer's states, those of norms and biases taken to be too small for 8-bit codes."""
+    counts = parameter_counts(recipe.model)
+    tables, muon = counts.embedding + counts.head, isinstance(recipe.optimizer, Muon)
+    total = 0.0
+    for name, storage in recipe.optimizer.states:
+        # Muon's own state is of the matrices, AdamW's two are of all else.
+        large = tables if muon and name != "momentum" else counts.matrices + (0 if muon else tables)
+        small = 0 if muon and name == "momentum" else counts.vectors
+        stored = _FLOAT32 if storage.codec == "float32" else 1 + _FLOAT32 / storage.block_size
+        total += large * stored + small * _FLOAT32
+    return round(total)
 
 
 def plan_report(plan: Plan, root: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from coolbits.study.recipes.base import HubId, Recipe
 
 # A token is stored in 32 bits at most.
 MOST_ENTRIES = 1 << 32
-SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst", ".json.gz", ".parquet")
 
 
 class EmbeddedCorpus(Recipe):

@@ -30,18 +30,25 @@ def check_drawable(study: Study, results: Iterable[Node]) -> None:
     """Refuse figures for which a study plans no rows; `results` are its tables, among others.
 
     Raises:
-        CoolbitsError: naming the figure and what the study lacks.
+        CoolbitsError: naming the figure and what the study lacks, or its option that asks for too much.
     """
     recipes = {node.name.rpartition("/")[2]: node.recipe for node in results if node.kind == "table"}
     for name, choice in study.figures.items():
         table, *_ = FIGURES[choice.figure]
         if wants := _WANTS.get(choice.figure):
-            for found, what in wants(_planned(recipes[table]), choice.options):
-                if not len(found):
-                    raise CoolbitsError(
-                        f"figures.{name}: {choice.figure} needs {what}, and the study's table {table!r} will have "
-                        "none; add it to runs, averages, quantizers or evaluations, or leave the figure out"
-                    )
+            try:
+                _check(choice.figure, table, wants(_planned(recipes[table]), choice.options))
+            except CoolbitsError as error:
+                raise CoolbitsError(f"figures.{name}{error}") from None
+
+
+def _check(figure: str, table: str, wanted: Wanted) -> None:
+    for found, what in wanted:
+        if not len(found):
+            raise CoolbitsError(
+                f": {figure} needs {what}, and the study's table {table!r} will have none; add it to runs, averages, "
+                "quantizers or evaluations, or leave the figure out"
+            )
 
 
 def _planned(recipe: dict[str, Any]) -> pd.DataFrame:
@@ -56,7 +63,8 @@ def _quantized(wants: _Wants, most: int = 1) -> _Wants:
     def wanted(table: pd.DataFrame, options: Options) -> Wanted:
         asked = _names(options.get("quantizers") or quantizers(table)[:most])
         yield asked, "a quantized model"
-        yield range(most + 1 - len(asked)), f"a choice of at most {most} of the {len(asked)} quantizers in its options"
+        if len(asked) > most:
+            raise CoolbitsError(f".options.quantizers: {len(asked)} of them, but the figure shows at most {most}")
         for name in asked:
             own = table[table.quantizer == name]
             yield own, f"a model quantized by {name!r}"

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
-from coolbits.models.counts import flops_per_token, parameter_counts
-from coolbits.study.finetuning import tuning_flops, weights_of
+from coolbits.evaluation.task_names import expand_tasks
+from coolbits.models.counts import flops_per_token
 from coolbits.study.measure_cost import forward_tokens
 from coolbits.study.plan import Plan
 from coolbits.study.recipes.averaging import Average
 from coolbits.study.recipes.calibration import CalibrationSet, Documents
 from coolbits.study.recipes.data import Corpus, EmbeddedSource, HubSource, TokenizerRecipe, TrainedTokenizer
 from coolbits.study.recipes.evaluation import Evaluation, Tasks
-from coolbits.study.recipes.finetuning import Conversations
+from coolbits.study.recipes.finetuning import Conversations, Finetuned
 from coolbits.study.recipes.methods import CALIBRATED
 from coolbits.study.recipes.ptq import Quantized
-from coolbits.study.recipes.training import Cooldown, Model, Trajectory
+from coolbits.study.recipes.training import Cooldown, Trajectory
 from coolbits.study.vision import pictures_to_decode, training_flops
 
 # The kinds whose stages compute where `execution.device` says; all others have no use for an accelerator.
@@ -42,14 +42,16 @@ _FLOPS_PER_SECOND = {"auto": 5e10, "cpu": 5e10, "cuda": 1e14}
 # Bytes of text a second and core, measured on the embedded corpus; the network is seldom slower than the first.
 _CORPUS_SPEED, _TRAINING_SPEED, _TOKENIZING_SPEED = 5e6, 2e6, 1e6
 _EMBEDDED_BYTES, _DOCUMENT_BYTES, _TOKEN_BYTES = 26e6, 5e3, 4.5
-_UNPACKED = {".gz": 4, ".xz": 4, ".parquet": 2}  # bytes of text in a byte of such a file
+_UNPACKED = {".gz": 4, ".xz": 4, ".zst": 4, ".parquet": 2}  # bytes of text in a byte of such a file
 _UNKNOWN_BYTES = 150e9  # of a corpus that nobody has counted: gathering it may take a day
 _DOCUMENT_SECONDS = _DOCUMENT_BYTES / _CORPUS_SPEED
 _DOWNLOAD_SPEED, _DISK_SPEED = 2e7, 1.5e8  # bytes a second; an average is read, added up, hashed and written
 _QUANTIZE_SECONDS = 0.7
 _CALIBRATION_PASSES = 4  # what a calibrated method computes, in runs of the model over the tokens that it is shown
 _TASK_SECONDS = 4.0
-_TASK_QUESTIONS, _QUESTION_TOKENS = 2000, 200  # of a whole task; of a question with all of its choices
+_TASK_QUESTIONS, _QUESTION_TOKENS = 2000, 200  # of a whole task; of a question with all of its choices, and of a shot
+_SUBJECTS = {"mmlu": 57}  # tasks of 246 questions, and as many a limit allows each
+_QUESTIONS = {"mmlu": 14_042, "hellaswag": 10_042}  # of tasks with far more
 _PICTURE_SECONDS = 0.01
 _CONVOLUTIONS_SLOWER = 2.0  # than matrix products, which the speeds above are of
 _FLOAT32 = 4
@@ -72,16 +74,14 @@ def job_seconds(job: Job, plan: Plan, made: Collection[str] = ()) -> float:
         case "classifier":
             return seconds + _CONVOLUTIONS_SLOWER * sum(classifier_flops(node, plan) for node in nodes) / speed
         case "finetuned":
-            known = {node.name: node for node in plan.nodes}
-            return seconds + sum(tuning_flops(node, known) for node in nodes) / speed
+            return seconds + sum(tuning_flops(node, plan) for node in nodes) / speed
         case "average":
             return seconds + sum(_average_bytes(node, plan) for node in nodes) / _DISK_SPEED
         case "quantized":
-            read = _CALIBRATION_PASSES * sum(_calibration_tokens(node) for node in nodes)
-            return seconds + _QUANTIZE_SECONDS * len(nodes) + 2 * _largest_model(plan) * read / speed
+            read = sum(plan.weights[node.kind, node.name] * calibration_tokens(node) for node in nodes)
+            return seconds + _QUANTIZE_SECONDS * len(nodes) + 2 * _CALIBRATION_PASSES * read / speed
         case "evaluation":
-            largest = _largest_model(plan)
-            return seconds + sum(_evaluation_seconds(node, largest, speed) for node in nodes)
+            return seconds + sum(_evaluation_seconds(node, plan.weights[node.kind, node.name], speed) for node in nodes)
         case _:
             return seconds + sum(_data_seconds(node, plan) for node in nodes)
 
@@ -107,6 +107,28 @@ def classifier_flops(node: Node, plan: Plan) -> float:
     return training_flops(node, plan.known[ref.kind, ref.name])
 
 
+def calibration_tokens(quantized: Node) -> int:
+    """Return the tokens that a quantizer shows to its model; 0 where it looks at weights alone."""
+    method = Quantized.read(quantized.recipe).method
+    shown = method.calibration if isinstance(method, CALIBRATED) else None
+    return shown.sequences * shown.sequence_length if shown else 0
+
+
+def tuning_tokens(finetuned: Node, plan: Plan) -> int:
+    """Return the tokens of a fine-tuning, conversations taken to fill half of their length."""
+    recipe, ref = Finetuned.read(finetuned.recipe), finetuned.parents["conversations"]
+    length = Conversations.read(plan.known[ref.kind, ref.name].recipe).sequence_length
+    return recipe.steps * recipe.batch_examples * length // 2
+
+
+def tuning_flops(finetuned: Node, plan: Plan) -> float:
+    """Estimate the floating-point operations of a fine-tuning, a validation taken to cost a tenth of the training."""
+    recipe = Finetuned.read(finetuned.recipe)
+    validations = 1 + -(-recipe.steps // recipe.validate_steps)
+    weights = plan.weights[finetuned.kind, finetuned.name]
+    return 6 * weights * tuning_tokens(finetuned, plan) * (1 + validations / 10)
+
+
 def _training_flops(job: Job, made: Collection[str]) -> float:
     """Add up the training from the newest checkpoint that is there to the last, for each trajectory of the job."""
     trajectories: dict[str, list[Node]] = {}
@@ -125,14 +147,14 @@ def _data_seconds(node: Node, plan: Plan) -> float:
     """Estimate the seconds of what is made of text, or only fetched."""
     match node.kind:
         case "corpus":
-            return _text_bytes(node, plan) / _CORPUS_SPEED
+            return text_bytes(node, plan) / _CORPUS_SPEED
         case "tokenizer":
             recipe = TokenizerRecipe.read(node.recipe).tokenizer
             if not isinstance(recipe, TrainedTokenizer):
                 return 0.0
-            return min(recipe.training_bytes, _corpus_bytes(node, plan)) / _TRAINING_SPEED
+            return min(recipe.training_bytes, text_bytes(node, plan)) / _TRAINING_SPEED
         case "shards":
-            return _corpus_bytes(node, plan) / _TOKENIZING_SPEED / busy_cores(node.kind, plan)
+            return text_bytes(node, plan) / _TOKENIZING_SPEED / busy_cores(node.kind, plan)
         case "calibration":
             shown = CalibrationSet.read(node.recipe).calibration
             return _DOCUMENT_SECONDS * shown.sequences if isinstance(shown, Documents) else 0.0
@@ -144,13 +166,13 @@ def _data_seconds(node: Node, plan: Plan) -> float:
             return 0.0
 
 
-def _corpus_bytes(node: Node, plan: Plan) -> float:
-    ref = node.parents["corpus"]
-    return _text_bytes(plan.known[ref.kind, ref.name], plan)
+def text_bytes(node: Node, plan: Plan) -> float:
+    """Estimate the text of a corpus, or of that behind a node.
 
-
-def _text_bytes(corpus: Node, plan: Plan) -> float:
-    """Estimate the text of a corpus; one of the hub that is taken whole is at least as long as the longest run."""
+    One of the hub that is taken whole is at least as long as the longest run.
+    """
+    ref = node.parents.get("corpus")
+    corpus = plan.known[ref.kind, ref.name] if ref else node
     match Corpus.read(corpus.recipe).source:
         case EmbeddedSource():
             return _EMBEDDED_BYTES
@@ -166,28 +188,19 @@ def _text_bytes(corpus: Node, plan: Plan) -> float:
 
 def _average_bytes(node: Node, plan: Plan) -> float:
     """Return the bytes that pass the disk: every member, and the average."""
-    ref = node.parents["member.0"]
-    model = Model.read(plan.known[ref.kind, ref.name].recipe["trajectory"]["model"])
-    return float(_FLOAT32 * parameter_counts(model).total * (Average.read(node.recipe).members + 1))
+    return float(_FLOAT32 * plan.weights[node.kind, node.name] * (Average.read(node.recipe).members + 1))
 
 
-def _evaluation_seconds(node: Node, largest: int, speed: float) -> float:
+def _evaluation_seconds(node: Node, weights: int, speed: float) -> float:
     measure = Evaluation.read(node.recipe).measure
     if not isinstance(measure, Tasks):
-        return 2 * largest * forward_tokens(measure) / speed
-    read = len(measure.tasks) * (measure.limit or _TASK_QUESTIONS) * _QUESTION_TOKENS
-    return _TASK_SECONDS * len(measure.tasks) + 2 * largest * read / speed
+        return 2 * weights * forward_tokens(measure) / speed
+    tasks = expand_tasks(measure.tasks)
+    read = sum(_questions(task, measure.limit) for task in tasks) * (1 + measure.shots) * _QUESTION_TOKENS
+    return _TASK_SECONDS * len(tasks) + 2 * weights * read / speed
 
 
-def _largest_model(plan: Plan) -> int:
-    """Return the weights of the largest model of text."""
-    starts = {node.name: node for node in plan.of_kind("checkpoint")}
-    sizes = {int(track.columns["parameters"]) for track in plan.tracks}
-    sizes |= {weights_of(node, starts) for node in plan.of_kind("finetuned")}
-    return max(sizes | {int(node.recipe["parameters"]) for node in plan.of_kind("pretrained")})
-
-
-def _calibration_tokens(quantized: Node) -> int:
-    method = Quantized.read(quantized.recipe).method
-    shown = method.calibration if isinstance(method, CALIBRATED) else None
-    return shown.sequences * shown.sequence_length if shown else 0
+def _questions(task: str, limit: int | None) -> int:
+    """Return the questions of a task, about; a limit holds for each of its subjects."""
+    every = _QUESTIONS.get(task, _TASK_QUESTIONS)
+    return every if limit is None else min(every, limit * _SUBJECTS.get(task, 1))

@@ -7,10 +7,9 @@ from typing import Any
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.node import Node, Ref, make_node
-from coolbits.models.counts import parameter_counts
 from coolbits.models.shapes import shape_of
 from coolbits.optim.schedules import learning_rate
-from coolbits.study.data_choices import HubTokenizer
+from coolbits.study.data_choices import SUFFIXES, HubTokenizer
 from coolbits.study.finetuning_choices import (
     BuiltQuestionsChoice,
     FileConversationsChoice,
@@ -21,7 +20,7 @@ from coolbits.study.fits import check_length
 from coolbits.study.measurements import Point
 from coolbits.study.optimizer_names import optimizer_name, states_label
 from coolbits.study.recipes import finetuning as recipes
-from coolbits.study.recipes.training import Constant, Cosine, Linear, Model, Schedule
+from coolbits.study.recipes.training import Constant, Cosine, Linear, Schedule
 from coolbits.study.schema import Study
 from coolbits.study.sources import DataNodes, slug
 from coolbits.study.track import Track
@@ -70,27 +69,6 @@ def finetunings(study: Study, tracks: list[Track], data: DataNodes, folder: Path
     return replace(made, points=[*distinct.values()], scale=_scale(study, made.points))
 
 
-def weights_of(finetuned: Node, nodes: dict[str, Node]) -> int:
-    """Return the parameters of a fine-tuned model; `nodes` holds, by name, the checkpoints it may start from."""
-    recipe = recipes.Finetuned.read(finetuned.recipe)
-    if recipe.hub is not None:
-        return recipe.hub.parameters
-    start = nodes[finetuned.parents["start"].name]
-    return parameter_counts(Model.read(start.recipe["trajectory"]["model"])).total
-
-
-def tuning_flops(finetuned: Node, nodes: dict[str, Node]) -> float:
-    """Estimate the floating-point operations of a fine-tuning; `nodes` holds starts and conversations by name.
-
-    Conversations are taken to fill half of their length, and a validation to cost a tenth of the training.
-    """
-    recipe = recipes.Finetuned.read(finetuned.recipe)
-    conversations = recipes.Conversations.read(nodes[finetuned.parents["conversations"].name].recipe)
-    tokens = recipe.steps * recipe.batch_examples * conversations.sequence_length / 2
-    validations = 1 + -(-recipe.steps // recipe.validate_steps)
-    return 6 * weights_of(finetuned, nodes) * tokens * (1 + validations / 10)
-
-
 def _scale(study: Study, points: list[Point]) -> str:
     sizes = sorted({si(point.columns["parameters"]) for point in points})
     examples = sorted({choice.data.examples for choices in study.finetuning.values() for choice in choices})
@@ -112,10 +90,12 @@ def _conversations(
             source, label = recipes.BuiltQuestions(**fields), "questions"
             parents["corpus"] = data.corpus
         case FileConversationsChoice(paths=paths):
-            files = [(folder / path).resolve() for path in paths]
+            files = [(folder / path).absolute() for path in paths]  # a link's target may have another name
             for path in files:
                 if not path.is_file():
                     raise CoolbitsError(f"{where}.data.paths: {path} is no file")
+                if not path.name.endswith(SUFFIXES):
+                    raise CoolbitsError(f"{where}.data.paths: {path.name} ends in none of {', '.join(SUFFIXES)}")
             digests = tuple(file_digest(path) for path in files)
             locations |= {digest: [str(path)] for digest, path in zip(digests, files, strict=True)}
             named = {"names": tuple(path.name for path in files), "sha256": digests}

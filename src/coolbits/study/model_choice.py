@@ -15,7 +15,7 @@ def chosen_model(choice: ModelChoice, vocabulary_size: int, sequence_length: int
     """
     model = preset(choice.preset, vocabulary_size, sequence_length, **choice.config)
     check_fits(model, vocabulary_size, sequence_length)
-    sizes = {key for key, value in PRESETS[choice.preset].config.items() if isinstance(value, int)}
+    sizes = {key for key, value in PRESETS[choice.preset].config.items() if type(value) is int}
     if choice.config.keys() - sizes:
         # Seconds of imports, hence only for what is more than another size.
         from coolbits.models.build import outline_model

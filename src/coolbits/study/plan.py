@@ -21,6 +21,7 @@ from coolbits.study.sources import DataNodes, data_nodes
 from coolbits.study.track import Track
 from coolbits.study.trajectories import tracks
 from coolbits.study.vision import vision
+from coolbits.study.weights import model_weights
 
 KINDS = (
     "corpus",
@@ -71,6 +72,11 @@ class Plan:
     def known(self) -> dict[tuple[str, str], Node]:
         """The nodes by kind and name."""
         return {(node.kind, node.name): node for node in self.nodes}
+
+    @cached_property
+    def weights(self) -> dict[tuple[str, str], int]:
+        """The parameters of each model of text, and of the one behind what is made of it, by kind and name."""
+        return model_weights(self.nodes)
 
     def targets(self) -> list[Node]:
         """Return the nodes that no other needs: making these makes all."""

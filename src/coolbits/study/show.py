@@ -9,7 +9,7 @@ from coolbits.artifacts.progress import duration
 from coolbits.study.cost import Cost, study_cost
 from coolbits.study.plan import KINDS, Plan
 from coolbits.study.standing import standing, stands
-from coolbits.study.units import si
+from coolbits.study.units import si, si_bytes
 
 _UNBOUNDED = 10_000
 
@@ -31,7 +31,8 @@ def print_plan(plan: Plan, root: Path) -> None:
         count = len(plan.of_kind(kind))
         if count:
             made = sum(stands(node, kept) for node in plan.of_kind(kind))
-            totals.add_row(kind, f"{count} nodes in {len(plan.jobs(kind))} jobs, {made} exist")
+            jobs = len(plan.jobs(kind))
+            totals.add_row(kind, f"{count} node{'s' * (count > 1)} in {jobs} job{'s' * (jobs > 1)}, {made} exist")
     totals.add_row("to train", _training(cost))
     if plan.tracks:
         totals.add_row(
@@ -39,7 +40,7 @@ def print_plan(plan: Plan, root: Path) -> None:
             f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs",
         )
     totals.add_row("takes about", _hours(cost))
-    totals.add_row("disk of models and images", f"{si(cost.bytes).replace('B', 'G')}B")
+    totals.add_row("disk of text, models, images", si_bytes(cost.bytes))
     console.print(totals, soft_wrap=True)
 
 

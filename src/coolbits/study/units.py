@@ -60,10 +60,16 @@ def length_in_tokens(length: int | float, total: int) -> int:
 
 def si(count: float) -> str:
     """Say a count with an SI-like suffix: 12_000_000 -> `12M`, 288_640 -> `289k`."""
+    rounded = float(f"{count:.3g}")  # 999_999 is 1M
     for suffix, factor in reversed(_UNITS.items()):
-        if count >= factor:
-            return f"{count / factor:.3g}{suffix}"
-    return f"{count:.3g}"
+        if rounded >= factor:
+            return f"{rounded / factor:.3g}{suffix}"
+    return f"{rounded:.3g}"
+
+
+def si_bytes(count: float) -> str:
+    """Say a count of bytes: 14_200_000_000 -> `14.2GB`."""
+    return si(count).replace("B", "G") + "B"
 
 
 def three_digits(tokens: float) -> int:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -58,11 +58,6 @@ def accumulate_gradient(loss: SummedLoss, batch: Tensor, micro_batch_sequences: 
         share.backward()
         shares.append(share.detach())
     return torch.stack(shares).sum()
-
-
-def l2_norm(parameters: list[nn.Parameter]) -> Tensor:
-    """Return the L2 norm of all weights taken as one vector."""
-    return nn.utils.get_total_norm([parameter.detach() for parameter in parameters])
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:  # [sequences, length, vocabulary], [sequences, length]

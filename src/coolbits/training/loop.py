@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from coolbits.data.batches import Batches, roll_digest
 from coolbits.loops.divergence import diverged_since
+from coolbits.loops.norms import clip_gradients, l2_norm
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
 from coolbits.products import bfloat16_products
 from coolbits.study.recipes.training import Trajectory
-from coolbits.training.gradient import SummedLoss, accumulate_gradient, l2_norm
+from coolbits.training.gradient import SummedLoss, accumulate_gradient
 from coolbits.training.memory import Memory, Update, metrics_row
 from coolbits.training.telemetry import Observer
 
@@ -51,7 +52,7 @@ class Training:
             self.optimizer.zero_grad()
             with bfloat16_products(device.type, getattr(torch, recipe.precision)):
                 loss = accumulate_gradient(self.loss, torch.from_numpy(batch).to(device), self.micro_batch_sequences)
-            grad_norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            grad_norm = clip_gradients(parameters, recipe.clip_norm)
             lr = learning_rate(recipe.schedule, recipe.peak_lr, memory.step)
             number = memory.step + 1
             memory.data_digest = roll_digest(memory.data_digest, batch)
@@ -87,5 +88,5 @@ class Training:
         """Return the metrics of the last update that was judged, with the norm of the weights as they are now."""
         if self.memory.last is None:
             raise ValueError("no update was made yet")
-        weight_norm = l2_norm(list(self.model.parameters())).item()
+        weight_norm = l2_norm(self.model.parameters()).item()
         return metrics_row(self.memory.last, self.recipe.batch_tokens, weight_norm)

@@ -78,7 +78,7 @@ def read_training(training: Training, directory: Path) -> None:
     # The last row may be there only because the file ends with it.
     logged = [row for row in rows if row["step"] % training.recipe.log_steps == 0]
     paces: list[Any] = pd.read_parquet(directory / THROUGHPUT).to_dict("records")
-    training.memory = Memory.from_json(json.loads((directory / _MEMORY).read_text()), logged, paces)
+    training.memory = Memory.from_json(json.loads((directory / _MEMORY).read_bytes()), logged, paces)
     if training.recipe.telemetry is not None:
         _read_telemetry(training.observer, directory)
 

@@ -105,9 +105,7 @@ def start_training(recipe: Trajectory, shards: Path, execution: Execution) -> Tr
     widened = widens(device, getattr(torch, recipe.precision))
     compiled = execution.compile and can_compile(device) and not widened
     if widened:
-        _LOG.info(
-            "no bfloat16 products on this processor: they are made in float32 and rounded; nothing is compiled"
-        )
+        _LOG.info("no bfloat16 products on this processor: they are made in float32 and rounded; nothing is compiled")
     elif execution.compile and not compiled:
         _LOG.warning("not compiled, hence slower: there is no compiler, no header of Python, or, on a GPU, no Triton")
     loss = summed_loss(model, recipe.precision, compiled)

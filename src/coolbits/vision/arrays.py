@@ -49,12 +49,14 @@ def write_split(items: Iterator[Labelled], split: Split, out: Path) -> Written:
     """Write the images and labels of a split to `out`, one at a time.
 
     Raises:
-        CoolbitsError: if there is none, they differ in shape, or a label is no class number.
+        CoolbitsError: if there is none, they have no pixels or differ in shape, or a label is no class number.
     """
     first = next(items, None)
     if first is None:
         raise CoolbitsError(f"images.source: it holds no image in {split}")
     shape = first.pixels.shape
+    if not first.pixels.size:
+        raise CoolbitsError(f"images.source: images of {shape} in {split} have no pixels")
     labels: list[int] = []
     sums, squares = np.zeros((2, shape[0]), np.int64)
     with (out / f"{split}_images.npy").open("wb") as stream:
@@ -101,7 +103,7 @@ def open_images(directory: Path, split: Split) -> ImageSet:
         CoolbitsError: if a file is missing or is not what the index says.
     """
     try:
-        index = json.loads((directory / INDEX).read_text())
+        index = json.loads((directory / INDEX).read_bytes())
         pixels = np.load(directory / f"{split}_images.npy", mmap_mode="r")
         labels = np.load(directory / f"{split}_labels.npy")
         shape = tuple(index[name] for name in (f"{split}_images", "channels", "height", "width"))

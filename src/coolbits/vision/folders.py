@@ -14,7 +14,7 @@ def list_pictures(folder: Path) -> dict[str, list[Path]]:
     """Return the pictures of each class, a subfolder, both sorted by name; other and hidden files are passed over.
 
     Raises:
-        CoolbitsError: if the folder is missing, or a class or the folder holds none.
+        CoolbitsError: if the folder is missing, a class or the folder holds none, or the name of a class is no text.
     """
     if not folder.is_dir():
         raise CoolbitsError(f"{folder}: no such folder")
@@ -26,6 +26,12 @@ def list_pictures(folder: Path) -> dict[str, list[Path]]:
     if not classes:
         raise CoolbitsError(f"{folder}: no subfolders; pictures lie in one subfolder a class")
     for name, pictures in classes.items():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise CoolbitsError(
+                f"{folder / name}: the name of a class must be valid UTF-8; rename the folder"
+            ) from None
         if not pictures:
             raise CoolbitsError(
                 f"{folder / name}: no picture; known are files that end in {', '.join(sorted(_SUFFIXES))}"

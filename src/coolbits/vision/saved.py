@@ -54,7 +54,7 @@ def read_state(training: Training, directory: Path) -> None:
     """
     try:
         weights, states = load_file(directory / _WEIGHTS), load_file(directory / _OPTIMIZER)
-        state: dict[str, Any] = json.loads((directory / _MEMORY).read_text())
+        state: dict[str, Any] = json.loads((directory / _MEMORY).read_bytes())
         metrics, evaluations = (pd.read_parquet(directory / name) for name in (METRICS, EVALUATION))
         training.model.load_state_dict(weights)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:

@@ -87,7 +87,19 @@ def _idx(recipe: IdxFiles, locations: list[Path]) -> Source:
             raise CoolbitsError(f"{path}: no such file")
         if (found := file_digest(path)) != digest:
             raise CoolbitsError(f"{path}: its SHA-256 is {found}, but the recipe's `sha256` is {digest}")
-    return _arrays({"train": _read_pair(*locations[:2]), "test": _read_pair(*locations[2:])})
+    train, test = _read_pair(*locations[:2]), _read_pair(*locations[2:])
+    _demand_every_class(train[1], locations[1])
+    return _arrays({"train": train, "test": test})
+
+
+def _demand_every_class(labels: np.ndarray, path: Path) -> None:
+    """Refuse labels that leave a number out: of a stray one come as many classes. EMNIST's letters count from 1."""
+    found = set(labels.tolist())
+    if missing := sorted(set(range(1, max(found, default=0))) - found):
+        raise CoolbitsError(
+            f"{path}: no image has the label {missing[0]}, but there are some with {max(found)}; classes are numbered "
+            "without gaps, from 0 or 1"
+        )
 
 
 def _read_pair(images: Path, labels: Path) -> Arrays:

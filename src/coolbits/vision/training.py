@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from coolbits.loops.divergence import LossHistory, diverged_since
+from coolbits.loops.norms import clip_gradients
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
 from coolbits.products import bfloat16_products
@@ -68,7 +69,7 @@ class Training:
                 loss = self._loss(*batch)
                 loss.backward()
             clip = torch.inf if recipe.clip_norm is None else recipe.clip_norm
-            grad_norm = nn.utils.clip_grad_norm_(parameters, clip).item()
+            grad_norm = clip_gradients(parameters, clip).item()
             memory.history = memory.history.after(loss.item(), recipe.divergence)
             lr = learning_rate(schedule, recipe.peak_lr, memory.step)
             memory.diverged_step = diverged_since(recipe.divergence, memory.history, grad_norm, number)

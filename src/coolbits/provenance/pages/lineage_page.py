@@ -13,7 +13,7 @@ from coolbits.provenance.pages.facts import facts
 from coolbits.provenance.pages.graph import kinds_graph
 from coolbits.provenance.pages.html import Html, document, join, table, tag, values
 from coolbits.provenance.trained import say_trained
-from coolbits.study.units import si
+from coolbits.study.units import si_bytes
 
 SCRIPT, STYLE = "page.js", "page.css"
 # A report holds its pages as data: URLs, of which browsers open none above 2 MiB: a third more than the page itself.
@@ -132,7 +132,7 @@ def _story(top: Artifact, lineage: Lineage) -> Html:
 
 def _shares(told: Explanation) -> Html:
     rows = (
-        (kind, f"{share.artifacts:,}", f"{si(share.bytes)}B", f"{share.seconds:,.1f} s")
+        (kind, f"{share.artifacts:,}", si_bytes(share.bytes), f"{share.seconds:,.1f} s")
         for kind, share in told.shares.items()
     )
     return table(("Kind", "Artifacts", "Bytes", "Time"), rows)
@@ -145,6 +145,6 @@ def _versions(told: Explanation) -> list[tuple[str, str]]:
 def _unscripted(told: Sequence[Artifact], count: int) -> Html:
     """Return what a browser without scripts shows in place of what is clicked: all artifacts told of."""
     heading = f"{len(told):,} of {count:,} artifacts, behind what is drawn"
-    labels = ((artifact.label, si(artifact.bytes)) for artifact in told)
+    labels = ((artifact.label, si_bytes(artifact.bytes)) for artifact in told)
     names = (tag("li", f"{label}, {size}B", id=f"artifact/{label}") for label, size in labels)
     return tag("noscript", tag("h2", heading), tag("ul", *names, class_="small"))

@@ -16,7 +16,7 @@ class EmbeddedSource(Recipe):
 
 
 class FileSource(Recipe):
-    """Local text (.txt, one document a file), JSON lines (.jsonl, also .gz and .xz) or parquet files.
+    """Local text (.txt, one document a file), JSON lines (.jsonl, also .gz, .xz, .zst; .json.gz) or parquet files.
 
     Where they lie on this machine is in the job's `locations["files"]`, in the order of `names`.
     """

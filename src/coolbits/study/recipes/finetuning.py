@@ -18,7 +18,7 @@ class BuiltQuestions(Recipe):
 
 
 class FileConversations(Recipe):
-    """Local JSON lines (.jsonl, also .gz and .xz) or parquet with a key `messages`: a list of {role, content}.
+    """Local JSON lines or parquet, as a `FileSource`, with a key `messages`: a list of {role, content}.
 
     Where a file lies on this machine is in the job's `locations`, under its digest.
     """

@@ -161,7 +161,7 @@ class Divergence(Recipe):
         100,
         gt=0,
         description="also diverged when the loss averaged over so many steps exceeds `loss_factor` times the lowest "
-        "such average before",
+        "such average before, or a tenth of the first loss if that is more",
     )
 
 
