@@ -109,8 +109,8 @@ def lines(
         quantized = copy.deepcopy(model)
         layers = {module: result.layer for module, result in made.results.items()}
         apply_model(quantized, QuantizedModel(layers, made.replaced, rounding_of(recipe)))
-        error, low, high = (100 * part for part in relative_error(base, document_losses(quantized, validation, measure)))
-        shown = f"{error:.2f} ({low:.2f} to {high:.2f})"
+        error, low, high = relative_error(base, document_losses(quantized, validation, measure))
+        shown = f"{100 * error:.2f} ({100 * low:.2f} to {100 * high:.2f})"
         results = list(made.results.values())
         yield (name, *knobs(recipe), fell_back(results), proxy_ratio(results), shown)
 
