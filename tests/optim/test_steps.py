@@ -1,6 +1,7 @@
 """Updates with 8-bit states: PyTorch's against float64, the compiled ones against PyTorch's, bit for bit."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -313,8 +314,11 @@ class TestChoice:
     def test_without_some_instructions_the_bits_are_the_same(
         self, fresh: pytest.MonkeyPatch, tmp_path: Path, lacking: str
     ) -> None:
-        compiler = tmp_path / "compiler"
-        compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -mno-{lacking}\n')
+        real, compiler = os.environ.get("CXX", "g++"), tmp_path / "compiler"
+        macros = subprocess.check_output([real, "-march=native", "-dM", "-E", "-x", "c++", os.devnull], text=True)
+        if f"__{lacking.upper()}__" not in macros:
+            pytest.skip("this processor has none of these: the same code again")
+        compiler.write_text(f'#!/bin/sh\nexec {real} "$@" -mno-{lacking}\n')
         compiler.chmod(0o755)
         fresh.setenv("CXX", str(compiler))
         fresh.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
