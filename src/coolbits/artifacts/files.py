@@ -101,6 +101,15 @@ def places(path: Path) -> tuple[Path, Path]:
     return Path(*parts[:steps]).resolve().joinpath(*parts[steps:]), path.resolve()
 
 
+def is_text(path: Path) -> bool:
+    """Whether a name is UTF-8, as what libraries open and what records hold must be; others are surrogates here."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give an empty directory beside `target` that becomes `target`, whole, when the block ends without an error.
@@ -118,7 +127,7 @@ def replacing(target: Path) -> Iterator[Path]:
             yield staging
             sync_tree(staging)
         while not _moved(staging, target):
-            retired.append(_beside(target, "old"))
+            retired.append(beside(target, "old"))
             with suppress(FileNotFoundError):  # another process was faster
                 target.replace(retired[-1])
         sync_directory(target.parent)
@@ -160,7 +169,7 @@ def creating(target: Path) -> Iterator[Path]:
 def _staging(target: Path) -> Path:
     """Make an empty directory beside `target`, and what that lies in."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = _beside(target, "new")
+    staging = beside(target, "new")
     staging.mkdir()
     return staging
 
@@ -196,7 +205,8 @@ def _removed(staging: Path) -> CoolbitsError:
     return CoolbitsError(f"{staging}: removed by somebody while a job wrote to it; what it made is lost: run again")
 
 
-def _beside(target: Path, what: str) -> Path:
+def beside(target: Path, what: str) -> Path:
+    """Return a hidden name of its own beside `target`, for `what` is to become it, "new", or was it, "old"."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.{what}")
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import json_kind
+from coolbits.artifacts.files import is_text, json_kind
 from coolbits.models.files import reading
 from coolbits.models.hub import download_model
 from coolbits.models.own_code import is_own_code
@@ -21,7 +21,6 @@ from coolbits.ptq.head import quantized_linears
 from coolbits.ptq.passes import check_layers, check_reach
 from coolbits.ptq.presets import quantizer_preset
 from coolbits.ptq.standalone_calibration import HUB_ID, Wish
-from coolbits.ptq.target import is_text
 from coolbits.study.execution import Execution
 from coolbits.study.load import load_quantizer
 from coolbits.study.mistakes import sentence

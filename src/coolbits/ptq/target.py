@@ -5,17 +5,7 @@ import os
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
-
-_BESIDE = "00000000.new"  # as `creating` names what it fills
-
-
-def is_text(path: Path) -> bool:
-    """Whether a name is UTF-8, as what libraries open and what records hold must be; others are surrogates here."""
-    try:
-        path.as_posix().encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+from coolbits.artifacts.files import beside, is_text
 
 
 def check_target(out: Path) -> None:
@@ -30,7 +20,7 @@ def check_target(out: Path) -> None:
     if not is_text(out):
         raise CoolbitsError(f"--out {out}: not valid UTF-8, which libraries take names for; choose another --out")
     try:
-        os.lstat(out.with_name(f".{out.name}.{_BESIDE}"))
+        os.lstat(beside(out, "new"))  # what `creating` fills
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise CoolbitsError(f"--out {out}: too long a name; choose another --out") from None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import is_text
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -26,12 +27,8 @@ def list_pictures(folder: Path) -> dict[str, list[Path]]:
     if not classes:
         raise CoolbitsError(f"{folder}: no subfolders; pictures lie in one subfolder a class")
     for name, pictures in classes.items():
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise CoolbitsError(
-                f"{folder / name}: the name of a class must be valid UTF-8; rename the folder"
-            ) from None
+        if not is_text(Path(name)):
+            raise CoolbitsError(f"{folder / name}: the name of a class must be valid UTF-8; rename the folder")
         if not pictures:
             raise CoolbitsError(
                 f"{folder / name}: no picture; known are files that end in {', '.join(sorted(_SUFFIXES))}"
