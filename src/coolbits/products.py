@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _ATEN = torch.ops.aten
@@ -46,6 +47,11 @@ def bfloat16_products(device: str, dtype: torch.dtype) -> AbstractContextManager
     It does nothing where the device has such products, or where `dtype` is another one. Nothing is compiled in it.
     """
     return _Widened() if widens(device, dtype) else nullcontext()
+
+
+def products_of(model: nn.Module, precision: str) -> AbstractContextManager[object]:
+    """Return `bfloat16_products` for a model where it is, with the `precision` of a recipe."""
+    return bfloat16_products(next(model.parameters()).device.type, getattr(torch, precision))
 
 
 class _Widened(TorchDispatchMode):

@@ -79,14 +79,19 @@ def evaluate_tasks(model: nn.Module, suite: "Suite", out: Path) -> Summary:
 def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module], suites: Suites, out: Path) -> Summary:
     if diverged := _diverged(node, store):
         return diverged
+    with bfloat16_products(device, getattr(torch, _precision(node))):
+        return _measure(node, store, device, model, suites, out)
+
+
+def _measure(
+    node: Node, store: Store, device: str, model: Callable[[], nn.Module], suites: Suites, out: Path
+) -> Summary:
     measure = Evaluation.read(node.recipe).measure
     if isinstance(measure, Tasks):
-        with bfloat16_products(device, getattr(torch, measure.precision)):
-            return evaluate_tasks(model(), suites[_questions(node)], out)
+        return evaluate_tasks(model(), suites[_questions(node)], out)
     shards = node.parent_directory(store.root, "shards")
     if isinstance(measure, Loss):
-        with bfloat16_products(device, getattr(torch, measure.precision)):
-            return evaluate_loss(model(), shards, measure, out)
+        return evaluate_loss(model(), shards, measure, out)
     if isinstance(measure, Comparison) and (reason := _incomparable(measure, store.manifest(node, "quantized"))):
         raise CoolbitsError(f"{node.name}: {reason}")
     objective = objective_of(model(), open_stream(shards, "validation"), measure)

@@ -26,7 +26,8 @@ from coolbits.artifacts.store import Store
 from coolbits.figures.ancestry import Ancestry
 from coolbits.figures.curvature_table import curvatures, landscapes, predictions
 from coolbits.figures.finetuning_table import validations
-from coolbits.figures.measurements import Measurement, ledgers, losses, metrics, tasks
+from coolbits.figures.measurements import Measurement, ledgers, losses, metrics
+from coolbits.figures.tasks_table import tasks
 from coolbits.figures.telemetry_table import telemetry
 from coolbits.figures.vision_table import vision
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VISION_COLUMNS, Row, Table

@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import torch
 from transformers import PreTrainedModel
 
 from coolbits.data.batches import NO_BATCHES, roll_digest
@@ -16,7 +14,7 @@ from coolbits.loops.divergence import LossHistory, diverged_since
 from coolbits.loops.norms import clip_gradients, l2_norm
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
-from coolbits.products import bfloat16_products
+from coolbits.products import products_of
 from coolbits.study.recipes.finetuning import Finetuned
 
 Row = dict[str, Any]
@@ -71,9 +69,6 @@ class Finetuning:
         if self._goes_on():
             self._validate()
 
-    def _products(self) -> AbstractContextManager[object]:
-        return bfloat16_products(self.model.device.type, getattr(torch, self.recipe.precision))
-
     def _goes_on(self) -> bool:
         return self.memory.diverged_step is None
 
@@ -82,7 +77,7 @@ class Finetuning:
         recipe, memory, parameters = self.recipe, self.memory, list(self.model.parameters())
         batch = self.train.batch(memory.step, recipe.batch_examples, recipe.seed)
         self.optimizer.zero_grad()
-        with self._products():
+        with products_of(self.model, recipe.precision):
             loss = accumulate_gradient(self.model, batch, recipe.precision, self.micro_batch).item()
         grad_norm = clip_gradients(parameters, recipe.clip_norm).item()
         lr = learning_rate(recipe.schedule, recipe.peak_lr, memory.step)
@@ -105,7 +100,7 @@ class Finetuning:
         That of the start is the loss to which others are compared: the one of the first batch hangs on a few answers.
         """
         rows = self.micro_batch or self.recipe.batch_examples
-        with self._products():
+        with products_of(self.model, self.recipe.precision):
             scores = validate(self.model, self.validation, self.recipe.precision, rows)
         self.memory.validation.append({"step": self.memory.step} | scores)
         if self.memory.step == 0:

@@ -13,7 +13,7 @@ from coolbits.loops.divergence import diverged_since
 from coolbits.loops.norms import clip_gradients, l2_norm
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
-from coolbits.products import bfloat16_products
+from coolbits.products import products_of
 from coolbits.study.recipes.training import Trajectory
 from coolbits.training.gradient import SummedLoss, accumulate_gradient
 from coolbits.training.memory import Memory, Update, metrics_row
@@ -50,7 +50,7 @@ class Training:
         while memory.step < until and memory.diverged_step is None:
             batch = self.batches.batch(memory.step)  # [sequences, sequence_length + 1]
             self.optimizer.zero_grad()
-            with bfloat16_products(device.type, getattr(torch, recipe.precision)):
+            with products_of(self.model, recipe.precision):
                 loss = accumulate_gradient(self.loss, torch.from_numpy(batch).to(device), self.micro_batch_sequences)
             grad_norm = clip_gradients(parameters, recipe.clip_norm)
             lr = learning_rate(recipe.schedule, recipe.peak_lr, memory.step)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from coolbits.loops.divergence import LossHistory, diverged_since
 from coolbits.loops.norms import clip_gradients
 from coolbits.optim.optimizer import Optimizer
 from coolbits.optim.schedules import learning_rate
-from coolbits.products import bfloat16_products
+from coolbits.products import products_of
 from coolbits.study.recipes.training import Constant, Cosine, Linear, Schedule
 from coolbits.study.recipes.vision import Classifier
 from coolbits.vision.batches import ImageBatches
@@ -65,7 +64,7 @@ class Training:
         ends = {self.train.steps_in(epoch): epoch for epoch in range(1, recipe.epochs + 1)}
         for number, batch in enumerate(self.train.stream(memory.step, self.total_steps), start=memory.step + 1):
             self.optimizer.zero_grad()
-            with self._products():
+            with products_of(self.model, recipe.precision):
                 loss = self._loss(*batch)
                 loss.backward()
             clip = torch.inf if recipe.clip_norm is None else recipe.clip_norm
@@ -98,15 +97,12 @@ class Training:
         losses, hits = 0.0, 0
         for start in range(0, count, batch):
             images, labels = self.test.held_out(start, batch)
-            with self._products():
+            with products_of(self.model, self.recipe.precision):
                 logits = self._logits(images)  # [images, classes]
             losses += functional.cross_entropy(logits, labels, reduction="sum").item()
             hits += int((logits.argmax(1) == labels).sum())
         self.model.train()
         return {"loss": losses / count, "accuracy": hits / count}
-
-    def _products(self) -> AbstractContextManager[object]:
-        return bfloat16_products(self.model.device.type, getattr(torch, self.recipe.precision))
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self._logits(images), labels, label_smoothing=self.recipe.label_smoothing)
