@@ -218,7 +218,8 @@ def main() -> None:
     parser.add_argument("--gptqmodel", help="a Python that has it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", nargs="*", help="names of our side: gptq-natural, awq, recipes, ...")
+    names = [*(match.ours for match in CONTESTS), "recipes"]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="lines, by our side's name")
     parser.add_argument("--logs", type=Path, help="a folder for what the processes print")
     parser.add_argument("--out", type=Path, help="a file for the table, besides the terminal")
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -228,17 +229,15 @@ def main() -> None:
         return
     lines = ["| method | ours, s | peer | its time, s | peer / ours (range) |", "|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
-
-    def wanted(name: str) -> bool:
-        return not options.only or name in options.only
-
+    if options.logs:
+        options.logs.mkdir(parents=True, exist_ok=True)
     for match in CONTESTS:
         python = getattr(options, match.library)
-        if python and wanted(match.ours):
+        if python and match.ours in options.only:
             pair = Worker(match.ours, sys.executable, options), Worker(match.peer, python, options)
             lines.append(line(match.name, contest(*pair, options.rounds), match.library))
             print(lines[-1], flush=True)
-    if wanted("recipes"):
+    if "recipes" in options.only:
         pair = Worker("recipe", sys.executable, options), Worker("recipes", sys.executable, options)
         lines.append(line("GPTQ, one recipe", contest(*pair, options.rounds), f"ours, {len(SHARED)} recipes"))
         print(lines[-1], flush=True)
