@@ -402,6 +402,23 @@ def test_diverged_and_fallen_back_models_are_notes(empty, build):
     assert line.endswith(": diverged, at step 15")
 
 
+@pytest.mark.parametrize("kind", ["classifier", "finetuned"])
+def test_a_training_of_another_kind_that_diverged_is_a_note(empty, kind):
+    outcome = {"outcome": "diverged", "diverged_step": 1200}
+    lost, fine = empty.shared(kind, "a", {"seed": 0}, {}, summary=outcome), empty.shared(kind, "b", {"seed": 1}, {})
+    table = empty.named("table", "tiny/t", {}, {"0": lost.ref, "1": fine.ref}, files={"table.parquet": "0"})
+    said = [finding for finding in empty.findings(key=("table", table.name)) if finding.what == "outcome"]
+    assert [str(finding) for finding in said] == [f"note        {kind}/{lost.name}: diverged, at step 1,200"]
+
+
+def test_what_starts_from_a_diverged_model_is_no_divergence_of_its_own(empty):
+    outcome = {"outcome": "diverged", "diverged_step": 15}
+    start = empty.named("checkpoint", "track/step_0000020", {"step": 20}, {}, summary=outcome)
+    tuned = empty.shared("finetuned", "a", {"seed": 0}, {"start": start.ref}, summary=outcome)
+    said = [finding for finding in empty.findings(key=("finetuned", tuned.name)) if finding.what == "outcome"]
+    assert [str(finding) for finding in said] == ["note        checkpoint/track: diverged, at step 15"]
+
+
 def test_fallbacks_are_notes(empty, build):
     build(empty, fallbacks=2)
     assert empty.held() == []

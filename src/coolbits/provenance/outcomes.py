@@ -10,27 +10,34 @@ from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.manifest import Manifest
 from coolbits.provenance.findings import Finding
 from coolbits.provenance.lineage import Artifact, Lineage
+from coolbits.provenance.trained import TRAININGS, finished
 
 TABLE = "table.parquet"
 
 
 def check_outcomes(lineage: Lineage) -> Iterator[Finding]:
     """Yield what diverged or fell back, for information, and each table that has it otherwise than its artifacts."""
-    steps: dict[str, int] = {}
-    for artifact in lineage.of_kind("checkpoint"):
-        if artifact.manifest and artifact.manifest.diverged:
-            trajectory = artifact.label.rpartition("/")[0]
-            steps[trajectory] = min(artifact.manifest.summary.get("diverged_step", 0), steps.get(trajectory, 1 << 62))
-    if steps:
-        low, high = min(steps.values()), max(steps.values())
-        said = f"diverged, at step {low:,}" if low == high else f"diverged, at steps {low:,} to {high:,}"
-        yield Finding("outcome", tuple(steps), said, information=True)
+    for kind in TRAININGS:
+        if steps := _divergences(lineage, kind):
+            low, high = min(steps.values()), max(steps.values())
+            said = f"diverged, at step {low:,}" if low == high else f"diverged, at steps {low:,} to {high:,}"
+            yield Finding("outcome", tuple(steps), said, information=True)
     fallen = {artifact.label: count for artifact in lineage if (count := _fallbacks(artifact.manifest))}
     if fallen:
         said = f"{sum(fallen.values()):,} modules fell back to another method than the one asked for"
         yield Finding("outcome", tuple(fallen), said, information=True)
     for artifact in lineage.of_kind("table"):
         yield from _hidden(artifact, lineage)
+
+
+def _divergences(lineage: Lineage, kind: str) -> dict[str, int]:
+    """Return the steps at which trainings of a kind diverged, by label: of checkpoints that of their trajectory."""
+    steps: dict[str, int] = {}
+    for artifact in finished(lineage, kind):
+        if artifact.manifest and artifact.manifest.diverged:
+            label = artifact.label.rpartition("/")[0] if kind == "checkpoint" else artifact.label
+            steps[label] = min(artifact.manifest.summary.get("diverged_step", 0), steps.get(label, 1 << 62))
+    return steps
 
 
 def _fallbacks(manifest: Manifest | None) -> int:

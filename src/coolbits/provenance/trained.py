@@ -9,7 +9,7 @@ from coolbits.provenance.lineage import Artifact, Lineage
 from coolbits.provenance.recipes import Fields, flatten
 from coolbits.study.units import si
 
-_WORDS = {
+TRAININGS = {
     "checkpoint": ("pretrained", "tokens"),
     "finetuned": ("fine-tuned", "tokens"),
     "classifier": ("classifiers trained", "images"),
@@ -51,25 +51,25 @@ def trained(lineage: Lineage, along: Mapping[str, Fields]) -> dict[str, Trained]
     done: dict[str, list[tuple[int, int, Any]]] = defaultdict(list)
     for fields in along.values():
         done["checkpoint"].append((fields["steps"], fields["tokens"], fields.get("seed")))
-    for artifact in _finished(lineage, "finetuned"):
+    for artifact in finished(lineage, "finetuned"):
         steps, summary = _updates(artifact), artifact.manifest.summary if artifact.manifest else {}
         done["finetuned"].append((steps, summary.get("tokens", 0), _recipe(artifact).get("seed")))
-    for artifact in _finished(lineage, "classifier"):
+    for artifact in finished(lineage, "classifier"):
         steps, recipe = _updates(artifact), _recipe(artifact)
         done["classifier"].append((steps, steps * recipe.get("batch_images", 0), recipe.get("seed")))
-    return {kind: _together(_WORDS[kind][1], group) for kind, group in done.items()}
+    return {kind: _together(TRAININGS[kind][1], group) for kind, group in done.items()}
 
 
 def say_trained(found: Mapping[str, Trained]) -> str:
     """Say it in one line: `pretrained on 5.12k tokens in 20 updates, seeds 0; fine-tuned on ...`."""
     return "; ".join(
-        f"{_WORDS[kind][0]} on {si(group.seen)} {group.unit} in {group.updates:,} updates, "
+        f"{TRAININGS[kind][0]} on {si(group.seen)} {group.unit} in {group.updates:,} updates, "
         f"seeds {', '.join(map(str, group.seeds)) or 'unknown'}"
         for kind, group in found.items()
     )
 
 
-def _finished(lineage: Lineage, kind: str) -> Iterator[Artifact]:
+def finished(lineage: Lineage, kind: str) -> Iterator[Artifact]:
     """Yield the trainings of a kind that took place: from a start that diverged there is none."""
     for artifact in lineage.of_kind(kind):
         start = lineage.artifacts.get(artifact.parents.get("start", ("", "")))
