@@ -28,7 +28,7 @@ def quantizers(table: pd.DataFrame) -> list[str]:
 
 
 def of_quantizer(table: pd.DataFrame, quantizer: str) -> pd.DataFrame:
-    """Return the rows of one quantizer; of losses those of one measure, the one that has most of them.
+    """Return the rows of one quantizer, but of tasks those of one measure: the one that has most of them.
 
     Raises:
         CoolbitsError: if the table has none.
@@ -37,11 +37,11 @@ def of_quantizer(table: pd.DataFrame, quantizer: str) -> pd.DataFrame:
     if chosen.empty:
         known = ", ".join(quantizers(table)) or "none"
         raise CoolbitsError(f"quantizer {quantizer!r}: the study's table has no such rows; it has {known}")
-    return max(by_measure(chosen).values(), key=len) if "scored_tokens" in chosen else chosen
+    return chosen if "task" in chosen else max(by_measure(chosen).values(), key=len)
 
 
 def full_precision(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of models that were not quantized, by one measure of losses: the first of `by_measure`.
+    """Return the rows of models that were not quantized, by one measure: the first of `by_measure`.
 
     A model is scored beside every quantized form of it.
     """
@@ -50,16 +50,17 @@ def full_precision(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_measure(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rows of a loss table by their measure: first that of most final models, then of most tokens.
+    """Return the rows of a table by their measure: first that of most final models, then, of losses, of most tokens.
 
-    Losses on other documents, or in another precision, do not compare. A measure goes by the name of the first
+    Numbers from other documents, or in another precision, do not compare. A measure goes by the name of the first
     evaluation of the study that takes it.
     """
     if "measure" not in rows:
         return {"": rows}
     finals = rows.final.astype(bool) & ~rows.source.isin(["finetuned", "pretrained"])
-    scored = rows.assign(finals=finals).groupby("measure", sort=False)
-    sizes = scored.agg(finals=("finals", "sum"), tokens=("scored_tokens", "max"))
+    tokens = rows.scored_tokens if "scored_tokens" in rows else 0
+    measured = rows.assign(finals=finals, scored=tokens).groupby("measure", sort=False)
+    sizes = measured.agg(finals=("finals", "sum"), tokens=("scored", "max"))
     ranked = sizes.sort_values(["finals", "tokens"], ascending=False, kind="stable").index
     return {str(name): rows[rows.measure == name] for name in ranked}
 

@@ -4,6 +4,7 @@ And tables of image classifiers, of fine-tunings and of tasks, which have one nu
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,14 @@ def make_study(sign: float, seeds: int = 3, model_noise: float = 0.02, document_
 
 @pytest.fixture(scope="session")
 def study() -> Callable[..., Study]:
-    """Return `make_study`."""
-    return make_study
+    """Return `make_study`, which makes each study once; what it returns is free to change."""
+    made = cache(make_study)
+
+    def copied(*arguments: Any, **options: Any) -> Study:
+        table, documents = made(*arguments, **options)
+        return table.copy(), documents.copy()
+
+    return copied
 
 
 def make_classifiers(worse: Mapping[Variant, float] = WORSE_ACCURACY, seeds: int = 3, spread: float = 0.1) -> Frame:

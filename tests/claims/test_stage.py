@@ -138,7 +138,22 @@ def test_models_without_a_finite_loss_are_left_out_and_counted(
     entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
     said = "Models of the table left out, as their loss is not finite: 1."
     assert [said in entry["reading"] for entry in entries] == [True, False, True]
-    assert [entry["n"] for entry in entries[:2]] == [5, 6]
+    assert [(entry["n"], entry["uneven"]) for entry in entries[:2]] == [(4, 1), (6, 0)]
+    assert "Comparisons left out, since other units (seeds) have no like of them: 1." in entries[0]["reading"]
+
+
+def test_runs_that_diverged_are_said_where_none_is_on_trial(study: Callable[..., Study], tmp_path: Path) -> None:
+    table, documents = study(1.0, 2)
+    lost = table.trajectory == "rate-high-end-s1"
+    table.loc[lost, ["loss", "base_loss", "relative_error"]] = float("nan")
+    table.loc[lost, "outcome"] = "diverged"
+    table.to_parquet(tmp_path / "table.parquet")
+    documents[~documents.row.isin(table.index[lost])].to_parquet(tmp_path / "documents.parquet")
+    recipe = Claims(claims=("higher-rate-lowers-error", "decay-raises-error"), scale=SCALE, samples=50)
+    stage.build_claims(recipe, {"loss": tmp_path}, "micro", tmp_path)
+    entries = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    said = "Of the runs that would be compared 1 diverged and are left out."
+    assert [(entry["lost"], said in entry["reading"]) for entry in entries] == [(1, True), (0, False)]
 
 
 def test_of_two_measures_of_losses_one_is_judged_on_and_named(study: Callable[..., Study], tmp_path: Path) -> None:

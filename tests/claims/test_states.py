@@ -68,7 +68,8 @@ def _at_rate(study: Study, optimizer: str, states: str, rate: float) -> Study:
 
 
 def _evidence(study: Study, quantizer: str = FULL) -> Evidence:
-    return gather(*study, quantizer, 200, 0)
+    table, documents = study
+    return gather(table[table.quantizer == quantizer], documents, 200, 0)
 
 
 def _effect(name: str, study: Study) -> Effect | None:
@@ -263,6 +264,21 @@ def test_at_a_constant_rate_the_decay_does_not_count(variants: Study) -> None:
         ("muon-8l-error", "observed: higher"),
     ):
         assert _verdict(name, late) == verdict
+
+
+def test_seeds_are_compared_at_the_models_that_all_have(variants: Study) -> None:
+    """One seed trained a second model, on which Muon-8L is 5 % behind."""
+    table, documents = variants
+    second = table[table.seed == 0].copy()
+    copies = documents.set_index("row").loc[second.index].assign(row=np.arange(len(second)) + documents.row.max() + 1)
+    names = {name: "large-" + second[name] for name in ("model", "trajectory", "family")}
+    both = pd.concat([table, second.assign(**names).set_index(copies.row.to_numpy())]), pd.concat([documents, copies])
+    slower = _slower(both, "muon", "8L", 1.05, both[0].model != "variants")
+    for name in ("muon-8l-trains-as-well", "muon-8l-error", "muon-8l-error-at-constant-rate"):
+        effect, expected = _effect(name, slower), _effect(name, variants)
+        assert effect is not None and expected is not None
+        assert (effect.n, effect.uneven, expected.uneven) == (2, 1, 0)
+        assert judge(effect, "equivalence", 0.95) == judge(expected, "equivalence", 0.95)
 
 
 def test_an_optimizer_without_beta2_is_paired_too(variants: Study) -> None:

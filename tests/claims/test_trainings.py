@@ -146,6 +146,17 @@ def test_entries_of_the_study_are_not_mixed(name: str, table_of: Make) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_seeds_of_another_entry_are_units_too(name: str, table_of: Make) -> None:
+    """Such as an entry that repeats another's best rates with more seeds."""
+    table = table_of(name, 2.0)
+    more = table[table.seed > 0].assign(run="more", seed=table.seed + 5, trajectory="more-" + table.trajectory)
+    if "start" in more:
+        more["start"] = "more-" + more.start
+    effect = _effect(name, pd.concat([table, more], ignore_index=True))
+    assert effect is not None and (len(effect.units), effect.uneven) == (5, 0)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_32_bit_form_that_two_entries_share_is_the_peer_in_both(name: str, table_of: Make) -> None:
     table = table_of(name, 2.0)
     twin = table[~_low_bit(table)].assign(run="other")

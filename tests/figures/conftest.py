@@ -187,7 +187,8 @@ def tasks_table(seeds: int) -> pd.DataFrame:
             "relative_drop_low": drop - 0.02,
             "relative_drop_high": drop + 0.02,
         }
-        frames.append(losses.assign(**columns, samples=samples, requests=samples, cut_requests=0))
+        asked = losses.drop(columns=["scored_tokens", "documents"])
+        frames.append(asked.assign(**columns, samples=samples, requests=samples, cut_requests=0))
     table = pd.concat(frames, ignore_index=True)
     table.attrs = {"confidence": 0.95, "bootstrap_samples": 1000}
     return table

@@ -63,21 +63,20 @@ def _landscape(losses: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).astype(losses.dtypes.to_dict()).assign(**places)
 
 
-def _tables(losses: pd.DataFrame) -> Tables:
-    return {"curvature": _curvature(losses), "prediction": _prediction(losses), "landscape": _landscape(losses)}
+_MAKERS = {"curvature": _curvature, "prediction": _prediction, "landscape": _landscape}
 
 
 @pytest.fixture(scope="module")
 def own(make_tables: Callable[[int], Tables]) -> Tables:
     """Tables of the three measures, of a study with one seed."""
-    return _tables(make_tables(1)["loss"])
+    return {name: make(make_tables(1)["loss"]) for name, make in _MAKERS.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_is_drawn_as_wide_as_a_page_and_says_its_scale(
     name: str, make_tables: Callable[[int], Tables], tmp_path: Path
 ) -> None:
-    _tables(make_tables(3)["loss"])[name].to_parquet(tmp_path / "table.parquet")
+    _MAKERS[name](make_tables(3)["loss"]).to_parquet(tmp_path / "table.parquet")
     build_figure(Figure(figure=name, scale=SCALE), {name: tmp_path / "table.parquet"}, "0" * 64, tmp_path)
     with Image.open(tmp_path / f"{name}.png") as picture:
         assert picture.width == pytest.approx(DOUBLE * 300, abs=2)
@@ -124,6 +123,24 @@ def test_averages_have_a_curve_beside_the_trunks_and_no_part_in_its_spectrum(own
     assert "and averages of weights" in plot("curvature").caption(shown, {}, SCALE)
     alone = {"curvature": table[table.source == "checkpoint"]}
     assert "averages" not in plot("curvature").caption(alone, {}, SCALE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_two_measures_one_is_drawn_and_named(name: str, own: Tables) -> None:
+    """That of most models: here the other has ends alone, whose numbers are twice as large."""
+    table = own[name].assign(measure="wide")
+    ends = table[table.final.astype(bool) & (table.budget_tokens == 6_000_000)].assign(measure="narrow")
+    numbers = [
+        column for column in ("eigenvalue", "top_eigenvalue", "trace", "increase", "grid_loss") if column in ends
+    ]
+    ends = ends.assign(**{column: 2 * ends[column] for column in numbers})
+    both = {name: pd.concat([ends, table], ignore_index=True)}
+    with theme():
+        drawn = [_drawn(plot(name).draw(each, {})) for each in (both, {name: table})]
+    assert np.array_equal(*drawn)
+    said = " Measured by the evaluation wide; numbers of narrow do not compare with these."
+    captions = [plot(name).caption(each, {}, SCALE) for each in (both, {name: table})]
+    assert captions[0].replace(said, "") == captions[1] and said in captions[0]
 
 
 def test_a_prediction_is_drawn_once_a_model_whatever_its_modules(own: Tables) -> None:
@@ -253,6 +270,18 @@ def test_a_diverged_run_has_a_cross_in_the_colour_of_its_rate_above_the_curves(o
         assert height - panel.transData.transform((1e6, top))[1] > 2 * figure.dpi / 72
 
 
+def test_the_caption_of_curvature_counts_models_that_have_one(own: Tables) -> None:
+    table = own["curvature"].copy()
+    lost = (table.branch_tokens == 9_600_000).fillna(False)
+    table.loc[lost, ["rank", "eigenvalue", "trace", "trace_error", "top_eigenvalue"]] = np.nan
+    table.loc[lost, ["outcome", "diverged_step"]] = ["diverged", 2400]
+    counts = [
+        int(plot("curvature").caption({"curvature": rows}, {}, SCALE).partition(" n = ")[2].partition(" ")[0])
+        for rows in (own["curvature"], table[~lost | ~table.duplicated(["trajectory", "step"])])
+    ]
+    assert counts == [21, 19]
+
+
 def test_numbers_below_zero_are_in_their_panels(own: Tables) -> None:
     """A trace may be negative early on, and so may the curvature along an error: no logarithm shows them."""
     table = own["curvature"]
@@ -275,7 +304,7 @@ def test_both_axes_of_a_prediction_have_the_unit(own: Tables) -> None:
 @pytest.mark.parametrize("name", ["curvature", "prediction"])
 def test_captions_say_what_thin_lines_are(name: str, make_tables: Callable[[int], Tables], own: Tables) -> None:
     thin = "3 seeds; thick lines: means, thin ones: single seeds."
-    assert thin in plot(name).caption(_tables(make_tables(3)["loss"]), {}, SCALE)
+    assert thin in plot(name).caption({name: _MAKERS[name](make_tables(3)["loss"])}, {}, SCALE)
     assert "thin ones" not in plot(name).caption(own, {}, SCALE)
 
 

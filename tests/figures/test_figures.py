@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,7 +64,10 @@ def test_the_names_that_plans_know_are_the_figures_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_a_figure_and_its_caption_are_made_and_carry_their_lineage(name: str, tables: Tables, store: Store) -> None:
+def test_a_figure_and_its_caption_are_made_and_carry_their_lineage(
+    name: str, make_tables: Callable[[int], Tables], store: Store
+) -> None:
+    tables = make_tables(3)
     node = _figure_node(store, name, tables)
     assert stage.run(Job("figure", name, (node,)), store) == 1
     directory = node.directory(store.root)
@@ -78,9 +82,14 @@ def test_a_figure_and_its_caption_are_made_and_carry_their_lineage(name: str, ta
         assert picture.info["coolbits"] == lineage
         assert picture.width == pytest.approx(DOUBLE * 300, abs=2)
 
-    caption = (directory / "caption.txt").read_text()
+    assert (directory / "caption.txt").read_text() == plot(name).caption(tables, {}, SCALE) + "\n"
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_caption_ends_with_the_scale_and_says_what_intervals_are_of(name: str, tables: Tables) -> None:
+    caption = plot(name).caption(tables, {}, SCALE)
     seeds = tables["loss"].seed.nunique()
-    assert caption.strip().endswith(f"{SCALE}.")
+    assert caption.endswith(f"{SCALE}.")
     assert f"from {seeds} seed" in caption
     assert ("mean over 3 seeds" if seeds == 3 else "95 % bootstrap interval") in caption
 
@@ -293,6 +302,67 @@ def test_of_a_task_with_two_accuracies_the_plain_one_is_shown(make_tables: Calla
     assert plot("tasks").caption({"tasks": both}, {}, "") == plot("tasks").caption({"tasks": table}, {}, "")
 
 
+@pytest.mark.parametrize("name", ["tokens", "peak-rate", "schedules", "averages", "optimizers", "states"])
+def test_a_caption_names_the_measure_where_the_table_has_several(
+    name: str, make_tables: Callable[[int], Tables]
+) -> None:
+    """Losses at full precision are those of most tokens, quantized ones those of most models."""
+    tables = make_tables(1)
+    losses = tables["loss"].assign(measure="loss")
+    finals = losses[losses.final.astype(bool)].assign(measure="validation", scored_tokens=99_999, documents=480)
+    both = pd.concat([losses, finals], ignore_index=True)
+    drawn, other = ("validation", "loss") if name == "states" else ("loss", "validation")
+    text = plot(name).caption(tables | {"loss": both}, {}, SCALE)
+    assert f" Measured by the evaluation {drawn}; numbers of {other} do not compare with these." in text
+    assert f"scored on {480 if name == 'states' else 240} held-out documents." in text
+    assert plot(name).caption(tables | {"loss": losses}, {}, SCALE) == plot(name).caption(tables, {}, SCALE)
+
+
+def test_quantizers_with_a_measure_each_are_named_with_it(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    own = {"gptq-w4": "validation", "gptq-w3": "loss"}
+    losses = tables["loss"].assign(measure=tables["loss"].quantizer.map(own).fillna("loss"))
+    text = plot("tokens").caption(tables | {"loss": losses}, {}, SCALE)
+    assert "evaluations loss (3-bit GPTQ) and validation (4-bit GPTQ), which do not compare." in text
+
+
+def test_of_a_task_asked_in_two_ways_one_is_drawn_and_named(make_tables: Callable[[int], Tables]) -> None:
+    """That of most models, though the other comes first."""
+    table = make_tables(1)["tasks"].assign(measure="tasks")
+    cloze = table[(table.task == "coolbits_cloze") & table.final.astype(bool)]
+    few = cloze.assign(measure="few", samples=9, **{name: cloze[name] + 0.1 for name in ("value", "relative_drop")})
+    both = pd.concat([few, table], ignore_index=True)
+    both.attrs = table.attrs
+    drawn = []
+    for rows in (table, both):
+        with theme():
+            panels = plot("tasks").draw({"tasks": rows}, {}).axes
+        drawn.append([sorted(line.get_xdata()[0] for line in panel.lines) for panel in panels])
+    assert drawn[0] == drawn[1]
+    text = plot("tasks").caption({"tasks": both}, {}, SCALE)
+    assert "Of several evaluations of a task one is drawn: coolbits_cloze by tasks." in text
+    assert "several evaluations" not in plot("tasks").caption({"tasks": table}, {}, SCALE)
+
+
+def test_the_caption_of_tasks_says_which_accuracy_is_drawn(make_tables: Callable[[int], Tables]) -> None:
+    table = make_tables(1)["tasks"]
+    assert " Accuracy: acc. Samples: " in plot("tasks").caption({"tasks": table}, {}, SCALE)
+    exact = table.assign(metric=table.metric.mask(table.task == "coolbits_cloze", "exact_match,strict-match"))
+    said = "Accuracy: acc of blimp_agreement, coolbits_choice; exact_match,strict-match of coolbits_cloze. Samples"
+    assert said in plot("tasks").caption({"tasks": exact}, {}, SCALE).replace(
+        "coolbits_choice, blimp_agreement", "blimp_agreement, coolbits_choice"
+    )
+
+
+def test_what_is_written_beside_rows_can_be_read(make_tables: Callable[[int], Tables]) -> None:
+    """Not in a variant's colour, which may be pale, nor struck out by the line at 0."""
+    with theme():
+        relative, *_ = plot("states").draw(make_tables(1), {}).axes
+        assert {text.get_color() for text in relative.texts} == {mpl.rcParams["text.color"]}
+    lost = [text for text in relative.texts if "diverged" in text.get_text()]
+    assert lost and all(text.get_bbox_patch() is not None for text in lost)
+
+
 @pytest.mark.parametrize("name", ["tokens", "peak-rate", "schedules", "averages", "optimizers"])
 def test_a_quantizer_whose_losses_are_not_finite_leaves_its_panels_empty_and_both_say_so(
     name: str, make_tables: Callable[[int], Tables]
@@ -331,7 +401,7 @@ def test_at_equal_loss_a_run_is_pale_before_its_decay(make_tables: Callable[[int
         figure = plot("optimizers").draw(tables, {"quantizers": "gptq-w3"})
     own = tables["loss"].query("optimizer == 'muon' and states == '8L' and peak_lr == 0.01 and quantizer == 'gptq-w3'")
     marks = [line for line in figure.axes[2].lines if line.get_marker() == "^"]
-    muon = palette.optimizer_look("muon", ["muon"])
+    muon = palette.variant_look("Muon-8L", palette.optimizer_color("muon", []), "8L")
     for look, rows in ((palette.pale(muon), own[own.phase == "stable"]), (muon, own[own.phase == "decay"])):
         drawn = [x for line in marks if same_color(line.get_color(), look.color) for x in line.get_xdata()]
         assert sorted(set(drawn)) == pytest.approx(sorted(rows.base_loss)) and len(rows) > 1
@@ -368,7 +438,8 @@ def test_losses_are_relative_to_the_same_optimizer_in_32_bits(make_tables: Calla
 def test_a_bar_is_the_interval_on_which_the_claim_rests(shift: float | None, tables: Tables) -> None:
     both = tables if shift is None else _two_orders(tables, shift)
     losses = both["loss"]
-    evidence = gather(losses, both["documents"], FULL, samples=losses.attrs["bootstrap_samples"], seed=0)
+    full = losses[losses.quantizer == FULL]
+    evidence = gather(full, both["documents"], samples=losses.attrs["bootstrap_samples"], seed=0)
     with theme():
         relative, *_ = plot("states").draw(both, {}).axes
     variants = (("Muon-8L", "muon", "8L"), ("Muon-8L+AdamW-8D", "muon", "8L+8D"), ("AdamW-8D", "adamw", "8D"))

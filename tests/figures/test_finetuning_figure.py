@@ -96,8 +96,9 @@ def test_every_variant_is_drawn_at_its_best_rate(seeds: int) -> None:
     best = 2.4 + 3.6 * np.exp(-5) + 0.005 * (seeds - 1)
     assert finals == pytest.approx([best, best + 0.02, best - 0.05])
     caption = plot("finetuning").caption(tables, {}, SCALE)
-    assert "AdamW-32 0.003" in caption and f"n = {4 * seeds} fine-tunings, {seeds} seed" in caption
-    assert f"Crosses: {seeds} fine-tuning" in caption and caption.endswith(f"{SCALE}.")
+    assert "AdamW-32 at 0.003; AdamW-8D" in caption and f"n = {4 * seeds} fine-tunings, {seeds} seed" in caption
+    assert "AdamW-8L at 0.001, where it lasted longest; Muon-8L at 0.003)" in caption
+    assert f"Crosses, in b at the edge: {seeds} fine-tuning" in caption and caption.endswith(f"{SCALE}.")
     assert "AdamW-8L 2" not in caption
 
 
@@ -108,6 +109,29 @@ def test_fine_tunings_that_differ_in_beta2_are_other_settings() -> None:
     both = pd.concat([one.assign(beta2=0.95), worse], ignore_index=True)
     captions = [plot("finetuning").caption({"finetuning": table}, {}, SCALE) for table in (one, both)]
     assert captions[0] == captions[1]
+
+
+def test_a_variant_that_always_diverged_is_drawn_where_it_lasted_longest() -> None:
+    table = tuned(1)
+    longer = (table.peak_lr == 3e-3) & (table.outcome == "diverged")
+    later = table.assign(diverged_step=table.diverged_step.mask(longer, 29))
+    assert "AdamW-8L at 0.003, where" in plot("finetuning").caption({"finetuning": later}, {}, SCALE)
+
+
+def test_settings_are_compared_on_the_seeds_that_most_have() -> None:
+    """As in claims: a rate that ran with the better seed alone is not the best for that."""
+    table = tuned(2)
+    other = (table.states == "8D") & (table.peak_lr == 1e-3)
+    lower = table.assign(loss=table.loss.mask((table.states == "8D") & (table.seed == 1), table.loss + 1))
+    once = lower[~other | (lower.seed == 0)]
+    assert "AdamW-8D at 0.003;" in plot("finetuning").caption({"finetuning": once}, {}, SCALE)
+
+
+def test_orders_of_the_conversations_are_no_seeds() -> None:
+    table = tuned(2)
+    one = table.assign(data_seed=table.seed, seed=0)
+    caption = plot("finetuning").caption({"finetuning": one}, {}, SCALE)
+    assert "n = 8 fine-tunings, 1 seed in 2 orders of the conversations; thick" in caption
 
 
 def test_a_study_in_which_nothing_diverged_has_no_crosses() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -99,6 +100,35 @@ def test_a_quantizer_that_fell_back_is_hollow_in_both_panels(hollow_in: Callable
     assert [hollow_in(panel) for panel in figure.axes] == [1, 2]  # its loss, its two tasks
     assert figure.legends[0].get_texts()[-1].get_text() == "with a fallback"
     assert "the quantizer fell back to another method." in quantizers.caption(tables, {}, "tiny")
+
+
+def test_of_several_measures_each_model_has_one_mark_a_quantizer_and_a_task() -> None:
+    """Losses on other windows and tasks with other shots, of one model both, of another one alone."""
+    loss = pd.concat([losses("smol").assign(measure="short"), losses("smol", "other").assign(measure="long")])
+    short = loss.measure == "short"
+    loss = loss.assign(
+        scored_tokens=np.where(short, 9, 99),
+        documents=np.where(short, 6, 60),
+        relative_error=loss.relative_error + short,
+    )
+    asked = pd.concat([tasks("smol").assign(measure="few"), tasks("smol", "other").assign(measure="none")])
+    asked = asked.assign(relative_drop=asked.relative_drop + 0.5 * (asked.measure == "none"))
+    both, alone = {"loss": loss, "tasks": asked}, {"loss": losses("smol", "other"), "tasks": tasks("smol", "other")}
+    drawn = [[marks(panel) for panel in panels(tables)] for tables in (both, alone)]
+    assert drawn[0][:2] == drawn[1][:2]  # the measure of more tokens
+    assert [len(marked) for marked in drawn[0]] == [len(marked) for marked in drawn[1]]
+    text = quantizers.caption(both, {}, "tiny")
+    assert "on 60 held-out documents" in text and "paired. Measured by the evaluation long; numbers of short do" in text
+    assert "Of several evaluations of a task one is drawn: piqa by few and none, sciq by few and none." in text
+    assert "Accuracy: acc. Samples: piqa 200, sciq 200." in text
+
+
+def test_models_with_a_measure_each_are_named_with_it() -> None:
+    own = losses("smol", "other")
+    own = own.assign(measure=own.run, scored_tokens=9, documents=np.where(own.run == "smol", 6, 60))
+    text = quantizers.caption({"loss": own}, {}, "tiny")
+    assert "on 6 to 60 held-out documents" in text
+    assert "evaluations smol (smol) and other (other), which do not compare." in text
 
 
 def test_each_model_has_a_column() -> None:

@@ -60,6 +60,31 @@ def test_each_variant_is_drawn_at_its_best_rate(table):
     assert chosen.groupby(["optimizer", "states"]).peak_lr.nunique().max() == 1
 
 
+def test_a_variant_that_always_diverged_is_drawn_where_it_lasted_longest(table):
+    """And not at the rate of the highest accuracy on its way there."""
+    longer = (table.states == "8L") & (table.optimizer == "adamw") & (table.peak_lr == 0.1)
+    later = table.assign(diverged_step=table.diverged_step.mask(longer, LOST_AT + 3))
+    assert "AdamW-8L at 0.1, where it lasted longest" in vision.caption({"vision": later}, {}, "tiny")
+
+
+def test_a_rate_that_ran_once_is_not_the_best_for_that():
+    """Its seed is the better one at the other rate, too, where a second seed makes the mean worse."""
+    runs = ((0, 0.03, 0.99), (1, 0.03, 0.90), (0, 0.1, 0.97))
+    table = pd.concat([training("sgd", "32", *run) for run in runs], ignore_index=True)
+    assert set(vision._rows({"vision": table}, {}).peak_lr) == {0.03}
+
+
+def test_a_rate_at_which_a_run_diverged_is_scored_by_those_that_did_not():
+    """What a run reached before it diverged is no accuracy at the end."""
+    lost = training("adamw", "8L", 1, 0.03, 0.9)
+    lost = pd.concat([lost, training("adamw", "8L", 1, 0.1, 0.9)], ignore_index=True)
+    whole = pd.concat([training("adamw", "32", 0, rate, better) for rate, better in ((0.03, 0.97), (0.1, 0.96))])
+    early = (lost.peak_lr == 0.1) & (lost.split == "test")
+    lost = lost.assign(accuracy=lost.accuracy.mask(early, 0.999))
+    table = pd.concat([whole.assign(states="8L", trajectory="whole-" + whole.trajectory), lost], ignore_index=True)
+    assert set(vision._rows({"vision": table}, {}).peak_lr) == {0.03}
+
+
 def test_the_figure_shows_every_variant_and_where_one_diverged(table):
     with theme():
         figure = vision.draw({"vision": table}, {})
@@ -90,7 +115,9 @@ def test_the_caption_says_n_rates_and_what_diverged(table):
     said = vision.caption({"vision": table}, {}, "tiny: resnet-micro on digits")
     seeds = table.seed.nunique()
     assert "resnet-micro (309k parameters) on digits (1,438 images for training)" in said
-    assert "SGDM-8L 0.03" in said and "AdamW-32 0.03" in said
+    assert "SGDM-8L at 0.03" in said and "AdamW-32 at 0.03" in said
+    assert "AdamW-8L at 0.03, where it lasted longest; SGDM-32" in said
+    assert "Crosses, in c at the edge: diverged" in said
     assert f"n = {6 * seeds} runs from {seeds} seed" in said
     assert f"diverged (AdamW-8L{', 2 runs,' if seeds > 1 else ''} at step 37)" in said
     assert said.endswith("tiny: resnet-micro on digits.")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import independent, paired
+from coolbits.claims.contrasts import AT_ALL_BUDGETS, beside_lost, independent, paired
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import by_unit
@@ -12,14 +12,12 @@ from coolbits.rows import averages, ends
 
 def averaging_beats_decay_at_low_bits(evidence: Evidence) -> Effect | None:
     """Quantized loss at the end of each cooldown less that of LAWA on its trunk after no more tokens."""
-    average, end = _lawa_and_ends(evidence)
-    return paired(evidence, average, end, "quantized")
+    return _beside_cooldowns(evidence, "quantized")
 
 
 def averaging_lowers_error(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that of LAWA on its trunk after no more tokens."""
-    average, end = _lawa_and_ends(evidence)
-    return paired(evidence, average, end, "error")
+    return _beside_cooldowns(evidence, "error")
 
 
 def soup_beats_ingredients(evidence: Evidence) -> Effect | None:
@@ -36,6 +34,11 @@ def soup_beats_ingredients(evidence: Evidence) -> Effect | None:
             found.append(evidence.of(ingredients, "error").min(axis=0) - evidence.of(soup, "error")[0])
             seeds.append([str(seed) for seed in ingredients.seed])
     return Effect(by_unit(independent(seeds), np.stack(found)), len(found)) if found else None
+
+
+def _beside_cooldowns(evidence: Evidence, column: str) -> Effect | None:
+    average, end = _lawa_and_ends(evidence)
+    return beside_lost(paired(evidence, average, end, column), evidence, end, AT_ALL_BUDGETS)
 
 
 def _lawa_and_ends(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,17 +1,22 @@
 """Contrasts between rows that several claims take: pairs, trends, comparisons at equal loss."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
 from coolbits.settings import HORIZON, SEEDS, SETTING, TUNED, of_best_settings
 
+# What cooldowns of a trunk, and runs of one schedule, have in common at all budgets.
+AT_ALL_BUDGETS = (*SETTING, "run", "schedule", "decay_shape", "final_fraction")
 _GRID = 32
+
+Mask = NDArray[np.bool_]  # of comparisons
 
 
 def all_but(*names: str) -> list[str]:
@@ -20,11 +25,43 @@ def all_but(*names: str) -> list[str]:
 
 
 def paired(evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame, column: str) -> Effect | None:
-    """Return the effect `second - first` of rows paired in order, a unit a seed; None without rows."""
+    """Return the effect `second - first` of rows paired in order, a unit a seed; None without rows.
+
+    `second` are ends of runs, and all seeds are compared at the same of their horizons, see `even`.
+    """
     if first.empty:
         return None
-    values = evidence.of(second, column) - evidence.of(first, column)
-    return Effect(by_unit(first.seed, values), len(first))
+    one, other = even(evidence, first, second)
+    values = evidence.of(other, column) - evidence.of(one, column)
+    return Effect(by_unit(one.seed, values), len(one), uneven=len(first) - len(one))
+
+
+def even(
+    evidence: Evidence, first: pd.DataFrame, second: pd.DataFrame, least: int = 1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the pairs, in order, that have their like in every unit; `second` says at which model and horizon.
+
+    So each unit's mean, or slope over `least` horizons, is over the same ones.
+    """
+    kept = in_every_unit(evidence.units(second)[0], second[list(evidence.cells)], least)
+    return first[kept], second[kept]
+
+
+def in_every_unit(units: Iterable[object], cells: pd.DataFrame, least: int = 1) -> Mask:
+    """Return which comparisons make a full table of units and cells: of most units, then of most cells.
+
+    Args:
+        units: of each comparison
+        cells: columns in which it agrees with its like in other units
+        least: cells that a unit must have
+    """
+    table = pd.DataFrame({"unit": list(units), "cell": cells.groupby(list(cells), dropna=False).ngroup().to_numpy()})
+    having = {cell: frozenset(own) for cell, own in table.groupby("cell").unit}
+    common = dict.fromkeys(one & other for one in having.values() for other in having.values())
+    full = [(some, [cell for cell, own in having.items() if some <= own]) for some in common if some]
+    enough = [(some, shared) for some, shared in full if len(shared) >= least]
+    most, kept = max(enough, key=lambda choice: (len(choice[0]), len(choice[1])), default=(frozenset(), []))
+    return (table.unit.isin(most) & table.cell.isin(kept)).to_numpy()
 
 
 def along_runs(
@@ -35,15 +72,17 @@ def along_runs(
 ) -> Effect | None:
     """Return `measure` of whole runs that end in the rows of `first` and `second`, paired in order, a unit a seed.
 
-    Pairs of which there is no measure (None) are left out.
+    Pairs of which there is no measure (None) are left out, and those that are not `even`.
     """
     whole = dict(iter(evidence.runs.groupby("path")))
-    pairs = zip(first.seed, first.path, second.path, strict=True)
-    measured = [(seed, measure(whole[one], whole[other])) for seed, one, other in pairs]
-    found = [(seed, values) for seed, values in measured if values is not None]
+    measured = [measure(whole[one], whole[other]) for one, other in zip(first.path, second.path, strict=True)]
+    found = dict(enumerate(values for values in measured if values is not None))
     if not found:
         return None
-    return Effect(by_unit([seed for seed, _ in found], np.stack([values for _, values in found])), len(found))
+    known = second[[values is not None for values in measured]].reset_index(drop=True)
+    kept, _ = even(evidence, known, known)
+    values = np.stack([found[place] for place in kept.index])
+    return Effect(by_unit(kept.seed, values), len(kept), uneven=len(known) - len(kept))
 
 
 def slope(values: Floats, x: Floats) -> Floats:
@@ -107,6 +146,17 @@ def with_lost(effect: Effect | None, on_trial: pd.DataFrame, peers: pd.DataFrame
     return replace(effect or Effect({}, 0), diverged=int(tried.sum()), runs=len(tried), lost_peers=int(beside.sum()))
 
 
+def beside_lost(
+    effect: Effect | None, evidence: Evidence, compared: pd.DataFrame, alike: Sequence[str]
+) -> Effect | None:
+    """Return `effect`, and how many runs that are `alike` with the ends `compared` in these columns diverged."""
+    if effect is None:
+        return None
+    kinds = compared[list(alike)].drop_duplicates()
+    lost = evidence.outcomes.query("outcome == 'diverged'").merge(kinds, on=list(alike))
+    return replace(effect, lost=lost.trajectory.nunique())
+
+
 def without_lost_twins(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `second` without those at a setting, seed and order of the data at which `first` diverged."""
     same = [name for name in (*TUNED, *SEEDS) if name in first and name in second]
@@ -153,13 +203,16 @@ def independent(sets: Sequence[Collection[str]]) -> list[str]:
 
 
 def over_seeds(
-    rows: pd.DataFrame, measure: Callable[[pd.DataFrame], Floats | None], compared: pd.DataFrame
+    rows: pd.DataFrame, measure: Callable[[pd.DataFrame], Floats | None], compared: pd.DataFrame, uneven: int = 0
 ) -> Effect | None:
-    """Return `measure` of the rows of each seed, and how many were `compared`; seeds that lack rows are in neither."""
+    """Return `measure` of the rows of each seed, and how many were `compared`; seeds that lack rows are in neither.
+
+    `uneven` were left out before, see `even`.
+    """
     found = {seed: measure(group) for seed, group in rows.groupby("seed")}
     units = {seed: values for seed, values in found.items() if values is not None}
     n = int(compared.seed.isin(list(units)).sum())
-    return Effect({str(seed): values for seed, values in units.items()}, n) if units else None
+    return Effect({str(seed): values for seed, values in units.items()}, n, uneven=uneven) if units else None
 
 
 def over_orders(measure: Callable[[pd.DataFrame], Floats | None]) -> Callable[[pd.DataFrame], Floats | None]:

@@ -3,7 +3,18 @@
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import mean_weights, most_varied, over_orders, over_seeds, paired, slope
+from coolbits.claims.contrasts import (
+    AT_ALL_BUDGETS,
+    beside_lost,
+    even,
+    in_every_unit,
+    mean_weights,
+    most_varied,
+    over_orders,
+    over_seeds,
+    paired,
+    slope,
+)
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
@@ -13,7 +24,8 @@ from coolbits.settings import SETTING, of_main_decay, of_main_run
 
 def decay_raises_error(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that where it left the trunk."""
-    return paired(evidence, *_pairs(evidence), "error")
+    start, end = _pairs(evidence)
+    return _of_cooldowns(paired(evidence, start, end, "error"), evidence, end)
 
 
 def decay_raises_error_at_equal_tokens(evidence: Evidence) -> Effect | None:
@@ -32,7 +44,8 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
     The drift comes from the slope of the error in log tokens, fitted to the stable part of the trunk; an error that
     falls is no flatter than one that rises.
     """
-    start, end = _pairs(evidence)
+    every = _pairs(evidence)
+    start, end = even(evidence, *every)
     trunk = trunks(evidence.main)
     trunk = trunk[trunk.phase == "stable"]
 
@@ -47,7 +60,8 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
         rise = (evidence.of(after, "error") - evidence.of(own, "error")).mean(axis=0)
         return rise - 2 * np.abs(drift)
 
-    return over_seeds(trunk, over_orders(excess), start)
+    effect = over_seeds(trunk, over_orders(excess), start, uneven=len(every[0]) - len(start))
+    return _of_cooldowns(effect, evidence, end)
 
 
 def decay_not_tokens(evidence: Evidence) -> Effect | None:
@@ -56,7 +70,8 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
     The change comes from the slope of the error at the ends in log tokens, fitted to all budgets; an error that falls
     is no more the same than one that rises.
     """
-    start, end = _pairs(evidence)
+    every = _pairs(evidence)
+    start, end = even(evidence, *every, least=2)
 
     def excess(end: pd.DataFrame) -> Floats | None:
         if end.tokens.nunique() < 2:
@@ -65,15 +80,18 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
         growth = slope(errors, tokens) * np.ptp(tokens)
         return (errors - evidence.of(start.loc[end.index], "error")).mean(axis=0) - np.abs(growth)
 
-    return over_seeds(end, over_orders(excess), end)
+    effect = over_seeds(end, over_orders(excess), end, uneven=len(every[0]) - len(end))
+    return _of_cooldowns(effect, evidence, end)
 
 
 def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
     """Growth of the error at the end with each doubling of the budget: cosine less WSD."""
     rows = evidence.ends
     rows = most_varied(rows[rows.schedule.isin(["wsd", "cosine"])], list(SETTING), "schedule")
-    kinds = [of_main_decay(of_main_run(kind)) for _, kind in rows.groupby(["seed", "schedule"])]
-    rows = pd.concat(kinds or [rows])
+    kinds = [of_main_decay(of_main_run(kind)) for _, kind in rows.groupby("schedule")]
+    every = pd.concat(kinds or [rows])
+    shared = [kind[in_every_unit(kind.seed, kind[["budget_tokens"]], least=2)] for kind in kinds]
+    rows = pd.concat(shared or [rows])
 
     def growth(rows: pd.DataFrame) -> Floats | None:
         return slope(evidence.of(rows, "error"), _log2(rows.tokens)) if rows.tokens.nunique() > 1 else None
@@ -82,7 +100,12 @@ def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
         wsd, cosine = (over_orders(growth)(rows[rows.schedule == schedule]) for schedule in ("wsd", "cosine"))
         return None if wsd is None or cosine is None else cosine - wsd
 
-    return over_seeds(rows, difference, rows)
+    return _of_cooldowns(over_seeds(rows, difference, rows, uneven=len(every) - len(rows)), evidence, every)
+
+
+def _of_cooldowns(effect: Effect | None, evidence: Evidence, finished: pd.DataFrame) -> Effect | None:
+    """Return `effect`, and how many runs alike with the ends `finished` but for the budget diverged."""
+    return beside_lost(effect, evidence, finished, AT_ALL_BUDGETS)
 
 
 def _pairs(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -102,15 +125,20 @@ def _beside_trunk(evidence: Evidence, column: str, sign: float) -> Effect | None
     """
     rows = evidence.main
     trunk, finished = trunks(rows), ends(rows)
-    seeds, values = [], []
-    for _, end in finished[finished.schedule == "wsd"].groupby("path"):
-        stem = trunk[trunk.family == end.family.iloc[0]]
-        tokens, place = stem.tokens.to_numpy(dtype=np.float64), end.tokens.to_numpy(dtype=np.float64)
-        if len(stem) and tokens.min() <= place[0] <= tokens.max():
-            beside = mean_weights(tokens, place) @ evidence.of(stem, column)
-            values.append(sign * (evidence.of(end, column)[0] - beside))
-            seeds.append(end.seed.iloc[0])
-    return Effect(by_unit(seeds, np.stack(values)), len(values)) if values else None
+    reach = finished.join(trunk.groupby("family").tokens.agg(first="min", last="max"), on="family")
+    every = finished[(finished.schedule == "wsd") & reach.tokens.between(reach["first"], reach["last"])]
+    if every.empty:
+        return None
+    kept, _ = even(evidence, every, every)
+
+    def beside(family: str, tokens: float) -> Floats:
+        stem = trunk[trunk.family == family]
+        return mean_weights(stem.tokens.to_numpy(dtype=np.float64), np.array([tokens])) @ evidence.of(stem, column)
+
+    trunks_own = np.stack([beside(*pair) for pair in zip(kept.family, kept.tokens.astype(float), strict=True)])
+    values = sign * (evidence.of(kept, column) - trunks_own)
+    effect = Effect(by_unit(kept.seed, values), len(kept), uneven=len(every) - len(kept))
+    return _of_cooldowns(effect, evidence, every)
 
 
 def _log2(tokens: pd.Series) -> Floats:

@@ -14,7 +14,7 @@ import pandas as pd
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, resampled_means
-from coolbits.rows import ends, full_precision, of_each_model, of_quantizer, runs
+from coolbits.rows import ends, of_each_model, runs
 from coolbits.settings import HORIZON, main_rows
 
 FULL = "none"
@@ -43,6 +43,11 @@ class Evidence:
     def alike(self) -> tuple[str, ...]:
         """Columns in which ends must agree for optimizers to be compared: what is not tuned."""
         return ("model", *HORIZON)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Columns in which comparisons must agree for units that have them to be means over the same."""
+        return self.alike
 
     def units(self, chosen: pd.DataFrame) -> tuple[list[str], str]:
         """Return the unit of each of the rows `chosen`, its seed, and what a reader must know of them, if anything."""
@@ -84,33 +89,31 @@ def measured(measure: Callable[[Evidence], Effect | None], evidence: Evidence) -
     return effect, of_each_model(behind) if len(behind) else behind
 
 
-def gather(table: pd.DataFrame, documents: pd.DataFrame, quantizer: str, samples: int, seed: int) -> Evidence:
-    """Return the evidence of one quantizer, or of full precision, from a loss table and the nats of its documents.
+def gather(every: pd.DataFrame, documents: pd.DataFrame, samples: int, seed: int) -> Evidence:
+    """Return the evidence of one quantizer, or of full precision, from rows of a loss table and their documents.
 
     Args:
-        table: the loss table
-        documents: columns row (position in `table`), tokens, nats, base_nats (lists, one entry a document)
-        quantizer: a name of the table's column `quantizer`, or FULL for the models themselves
+        every: the rows of one quantizer, or of FULL, by one measure; their index is their place in the table
+        documents: columns row (place in the table), tokens, nats, base_nats (lists, one entry a document)
         samples: resamples of the documents
         seed: of the resamples
 
     Raises:
         CoolbitsError: if a row with a finite error has no documents.
     """
-    table = table.reset_index(names="position")
-    every = full_precision(table) if quantizer == FULL else of_quantizer(table, quantizer)
     whole = every[every.outcome == "complete"]
     finite = np.isfinite(whole.relative_error.astype("float64"))
-    rows, broken = whole[finite].reset_index(drop=True), whole[~finite].assign(outcome=BROKEN)
+    rows, broken = whole[finite], whole[~finite].assign(outcome=BROKEN)
     lists = documents.set_index("row")
-    missing = rows.position[~rows.position.isin(lists.index)]
+    missing = rows.index.difference(lists.index)
     if len(missing):
-        raise CoolbitsError(f"documents.parquet: no documents of row {missing.iloc[0]} of the table; make it again")
-    lists = lists.loc[rows.position]
+        raise CoolbitsError(f"documents.parquet: no documents of row {missing[0]} of the table; make it again")
+    lists = lists.loc[rows.index]
     tokens, nats, base = (_drawn(lists[name], samples, seed) for name in ("tokens", "nats", "base_nats"))
     values = {"full": base / tokens, "quantized": nats / tokens, "error": 100 * (nats / base - 1)}
     lost = pd.concat([every[every.outcome == "diverged"], broken])
-    return Evidence(rows.assign(evidence=np.arange(len(rows))), values, lost, broken=len(of_each_model(broken)))
+    rows = rows.reset_index(drop=True).assign(evidence=np.arange(len(rows)))
+    return Evidence(rows, values, lost, broken=len(of_each_model(broken)))
 
 
 def _drawn(lists: pd.Series, samples: int, seed: int) -> Floats:

@@ -33,8 +33,8 @@ def page(findings: Sequence[Mapping[str, Any]], study: str, scale: str, confiden
     sections = "\n".join(_section(list(group)) for _, group in groupby(findings, key=lambda entry: entry["id"]))
     introduction = (
         "Each claim is judged on the rows of this study alone, by a rule written beside it, on models paired by seed "
-        f"and by held-out document. Intervals are {100 * confidence:g} % each, not corrected for how many claims and "
-        "quantizers there are: of many without an effect some will be decided all the same. "
+        f"and, of losses, by held-out document. Intervals are {100 * confidence:g} % each, not corrected for how many "
+        "claims and quantizers there are: of many without an effect some will be decided all the same. "
         "A verdict holds at this scale; it neither confirms nor refutes what a paper found at another."
     )
     return f"""<!DOCTYPE html>

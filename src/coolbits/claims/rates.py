@@ -11,7 +11,9 @@ from coolbits.claims.contrasts import (
     along_runs,
     at_best,
     at_equal_loss,
+    beside_lost,
     completed,
+    in_every_unit,
     most_varied,
     over_orders,
     over_seeds,
@@ -34,19 +36,20 @@ ADAMC_MARGIN = 10.0  # percent of AdamW's error
 
 def higher_rate_lowers_error(evidence: Evidence) -> Effect | None:
     """Fall of the final error with each tenfold peak rate, among well-trained rates."""
-    rows = _rates(evidence)
+    every, rows = _rates(evidence)
 
     def fall(rows: pd.DataFrame) -> Floats | None:
         if rows.peak_lr.nunique() < 2:
             return None
         return -slope(evidence.of(rows, "error"), np.log10(rows.peak_lr.to_numpy(float)))
 
-    return over_seeds(rows, over_orders(fall), rows)
+    effect = over_seeds(rows, over_orders(fall), rows, uneven=len(every) - len(rows))
+    return beside_lost(effect, evidence, every, all_but("peak_lr"))
 
 
 def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
     """Error of the lower less that of the next higher peak rate at equal full-precision loss along whole runs."""
-    rows, whole = _rates(evidence), evidence.runs
+    (every, rows), whole = _rates(evidence), evidence.runs
 
     def fall(rows: pd.DataFrame) -> Floats | None:
         paths = rows.sort_values("peak_lr").path
@@ -57,14 +60,16 @@ def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
         matched = [values for values in found if values is not None]
         return np.mean(matched, axis=0) if matched else None
 
-    return over_seeds(rows, over_orders(fall), rows)
+    effect = over_seeds(rows, over_orders(fall), rows, uneven=len(every) - len(rows))
+    return beside_lost(effect, evidence, every, all_but("peak_lr"))
 
 
 def larger_weight_decay_lowers_error(evidence: Evidence) -> Effect | None:
     """Final error with the smallest less that with the largest weight decay."""
     rows = most_varied(evidence.ends, all_but("weight_decay"), "weight_decay")
     largest, smallest = (rows[rows.weight_decay == end] for end in (rows.weight_decay.max(), rows.weight_decay.min()))
-    return paired(evidence, *by_seed(largest, smallest), "error")
+    effect = paired(evidence, *by_seed(largest, smallest), "error")
+    return beside_lost(effect, evidence, rows, all_but("weight_decay"))
 
 
 def adamc_equals_adamw(evidence: Evidence) -> Effect | None:
@@ -106,12 +111,16 @@ def muon_vs_adamw_at_equal_loss_at_constant_rate(evidence: Evidence) -> Effect |
     )
 
 
-def _rates(evidence: Evidence) -> pd.DataFrame:
-    """Return ends of runs that differ in the peak rate alone, rates that trained badly left out."""
+def _rates(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return ends of runs that differ in the peak rate alone, rates that trained badly left out.
+
+    Second those of them at rates that all seeds have, two or more.
+    """
     rows = most_varied(evidence.ends, all_but("peak_lr"), "peak_lr")
     losses = rows.groupby("peak_lr").base_loss.mean()
     trained = rows[rows.peak_lr.isin(losses.index[losses <= WELL_TRAINED * losses.min()])]
-    return trained.drop_duplicates(["seed", "data_seed", "peak_lr"])
+    every = trained.drop_duplicates(["seed", "data_seed", "peak_lr"])
+    return every, every[in_every_unit(every.seed, every[["peak_lr"]], least=2)]
 
 
 def _muon_and_adamw(evidence: Evidence) -> pd.DataFrame:

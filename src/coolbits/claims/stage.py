@@ -37,7 +37,8 @@ class Finding:
 
     Without rows effect and interval are None, and where every one of the `runs` on trial `diverged`; the interval also
     where the seeds do not decide one. Of the quantized `models` behind it `fallen` had a module that fell back to
-    another method. `measure` is the evaluation that took the losses, if it was judged on such.
+    another method. `measure` is the evaluation that took the losses, if it was judged on such. `lost` and `uneven` say
+    what was left out, see `Effect`.
     """
 
     id: str
@@ -56,6 +57,8 @@ class Finding:
     runs: int
     diverged: int
     lost_peers: int
+    lost: int
+    uneven: int
     models: int
     fallen: int
     resampled: str
@@ -124,7 +127,7 @@ def _of_losses(recipe: Claims, loss: Path) -> dict[str, Several]:
     names += [FULL] if any(full) else []
     return {
         name: {
-            measure: gather(rows, documents, name, recipe.samples, recipe.seed)
+            measure: gather(rows, documents, recipe.samples, recipe.seed)
             for measure, rows in by_measure(table[table.quantizer == name]).items()
         }
         for name in names
@@ -168,6 +171,8 @@ def _finding(name: str, chosen: Claim, quantizer: str, several: Several, recipe:
         runs=effect.runs if effect else 0,
         diverged=effect.diverged if effect else 0,
         lost_peers=effect.lost_peers if effect else 0,
+        lost=effect.lost if effect else 0,
+        uneven=effect.uneven if effect else 0,
         models=len(behind) if effect else 0,
         fallen=int((behind.fallbacks > 0).sum()) if effect and len(behind) else 0,
         resampled=judgement.resampled if judgement else "nothing",
@@ -201,6 +206,10 @@ def _reading(
             yield f"Of {effect.runs} runs on trial {effect.diverged} diverged."
         if effect.lost_peers:
             yield f"Of the runs that they are compared with {effect.lost_peers} diverged."
+        if effect.lost:
+            yield f"Of the runs that would be compared {effect.lost} diverged and are left out."
+        if effect.uneven:
+            yield f"Comparisons left out, since other units (seeds) have no like of them: {effect.uneven}."
         if effect.caveat:
             yield effect.caveat
         if len(several) > 1:

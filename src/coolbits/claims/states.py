@@ -17,6 +17,7 @@ from coolbits.claims.contrasts import (
     at_best,
     at_equal_loss,
     completed,
+    even,
     paired,
     while_constant,
     with_equal_losses,
@@ -138,12 +139,13 @@ def _contrast_losses(
         peers.append(peer)
     if not tried:
         return None
-    one, other = _each_pair_once(*(pd.concat(rows) for rows in zip(*pairs, strict=True)))
+    every, beside = _each_pair_once(*(pd.concat(rows) for rows in zip(*pairs, strict=True)))
     effect = None
-    if len(one):
+    if len(every):
+        one, other = even(evidence, every, beside)
         units, caveat = evidence.units(one)
         values = contrast(evidence.of(one, "full"), evidence.of(other, "full"))
-        effect = Effect(by_unit(units, values), len(one), margin, caveat=caveat)
+        effect = Effect(by_unit(units, values), len(one), margin, caveat=caveat, uneven=len(every) - len(one))
     return with_lost(effect, pd.concat(tried), pd.concat(peers))
 
 

@@ -22,8 +22,8 @@ from coolbits.claims.contrasts import independent
 from coolbits.claims.evidence import Evidence
 from coolbits.settings import TUNED, VARIANT
 
-_IMAGES = ("run", "images", "model", "schedule", "epochs", "batch_images")
-_ANSWERS = ("run", "model", "tokens", "schedule")
+_IMAGES = ("images", "model", "schedule", "epochs", "batch_images")
+_ANSWERS = ("model", "tokens", "schedule")
 _POINT = "point"
 _ONE_START = (
     "All of them start from models of one seed: units are orders of the conversations, and the interval does not speak "
@@ -33,14 +33,22 @@ _ONE_START = (
 
 @dataclass(frozen=True)
 class Trainings(Evidence):
-    """The ends of trainings; `values["full"]` has the score of each, shape [rows, 1], `same` what they have alike."""
+    """The ends of trainings; `values["full"]` has the score of each, shape [rows, 1].
+
+    `same`: columns in which those of one entry agree; another entry may have the like with more seeds.
+    """
 
     same: tuple[str, ...]
 
     @property
     def alike(self) -> tuple[str, ...]:
-        """Columns in which trainings must agree for optimizers to be compared, the point of the grid included."""
-        return (*self.same, _POINT)
+        """Columns in which trainings must agree for optimizers to be compared: with the entry and the grid's point."""
+        return ("run", *self.same, _POINT)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Columns in which pairs must agree for units that have them to be means over the same."""
+        return self.same
 
     @cached_property
     def outcomes(self) -> pd.DataFrame:
@@ -85,7 +93,7 @@ def _trainings(table: pd.DataFrame, scores: pd.Series, same: Sequence[str]) -> T
     ends = table.drop_duplicates(["run", "trajectory"]).reset_index(drop=True)
     complete = ends.outcome == "complete"
     ends = ends.assign(base_loss=ends.trajectory.map(scores).astype("float64").where(complete))
-    ends[_POINT] = ends.groupby([*same, *VARIANT, *TUNED, "seed"], dropna=False).cumcount()
+    ends[_POINT] = ends.groupby(["run", *same, *VARIANT, *TUNED, "seed"], dropna=False).cumcount()
     rows = ends[complete].reset_index(drop=True)
     values = {"full": rows[["base_loss"]].to_numpy(dtype="float64")}
     return Trainings(rows.assign(evidence=np.arange(len(rows))), values, ends[~complete], tuple(same))

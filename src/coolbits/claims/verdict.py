@@ -37,6 +37,9 @@ class Effect:
     trial `diverged` did, and have no part in the numbers; if all did, there are no units. Of the runs that they are
     compared with, at the best setting of those, `lost_peers` diverged. `caveat` is a sentence on what units are, where
     they are no seeds.
+
+    Where runs are on no trial, `lost` of those that would be compared diverged, which decides nothing. `uneven` counts
+    comparisons that are left out since they have no like in other units.
     """
 
     units: Mapping[str, Floats]
@@ -46,6 +49,8 @@ class Effect:
     runs: int = 0
     lost_peers: int = 0
     caveat: str = ""
+    lost: int = 0
+    uneven: int = 0
 
 
 @dataclass(frozen=True)

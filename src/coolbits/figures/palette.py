@@ -9,7 +9,8 @@ from typing import Any, Literal
 import seaborn as sns
 from matplotlib.colors import to_rgb
 
-# Okabe and Ito's palette, told apart by colour-blind readers and in grey; one colour a thing, in every figure.
+# Okabe and Ito's palette, told apart by colour-blind readers; one colour a thing, in every figure. In grey the first
+# four are much alike, of lightness 46 to 61: things in these colours have marks or lines of their own.
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 Line = Literal["-", "--", ":", "-.", ""] | tuple[int, tuple[float, ...]]
@@ -35,8 +36,8 @@ AVERAGES = {
 }
 SCHEDULES = {
     "wsd": Look("WSD", _OKABE_ITO[1], "D"),
-    "cosine": Look("cosine", _OKABE_ITO[2], "o"),
-    "linear": Look("linear", _OKABE_ITO[3], "s"),
+    "cosine": Look("cosine", _OKABE_ITO[2], "o", "--"),
+    "linear": Look("linear", _OKABE_ITO[3], "s", ":"),
 }
 PLACES = {
     "matrices": Look("matrices of the blocks", _OKABE_ITO[0]),
@@ -58,7 +59,9 @@ _STATES: dict[str, tuple[Line, str]] = {
 }
 _OTHER_STATES: tuple[Line, str] = ((0, (8, 2)), "P")
 _CHANGES = re.compile(r"-(b|min)\d+")
-_OPTIMIZERS = {"adamw": ("AdamW", 0), "muon": ("Muon", 1), "adamc": ("AdamC", 2), "sgd": ("SGD", 3)}
+# Lines and marks say how states are stored, so these are told apart by colour alone: lightness 31, 54, 70; AdamC 58.
+_OPTIMIZERS = {"adamw": "#004C77", "muon": _OKABE_ITO[1], "sgd": _OKABE_ITO[5], "adamc": _OKABE_ITO[2]}
+_OTHER_OPTIMIZERS = (_OKABE_ITO[6], _OKABE_ITO[4], _OKABE_ITO[3], _OKABE_ITO[7])
 GREY = "0.55"
 _PALE, _DARKER = 0.4, 0.7  # of a colour's distance from white, from black
 _OTHER_MARKS = "XpP*h<>"
@@ -74,14 +77,13 @@ def nth_look(label: str, place: int) -> Look:
     return Look(label, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
 
 
-def optimizer_look(kind: str, others: Sequence[str]) -> Look:
-    """Return the look of an optimizer; one unknown here takes the next free colour among `others`."""
-    fresh = [name for name in others if name not in _OPTIMIZERS]
-    name, place = _OPTIMIZERS.get(kind) or (kind, len(_OPTIMIZERS) + fresh.index(kind))
-    return Look(name, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
+def optimizer_color(kind: str, others: Sequence[str]) -> str:
+    """Return the colour of an optimizer; one unknown here takes the next free one among `others`."""
+    fresh = [name for name in dict.fromkeys(others) if name not in _OPTIMIZERS]
+    return _OPTIMIZERS.get(kind) or _OTHER_OPTIMIZERS[fresh.index(kind) % len(_OTHER_OPTIMIZERS)]
 
 
-def variant_look(label: str, optimizer: Look, states: str) -> Look:
+def variant_look(label: str, color: str, states: str) -> Look:
     """Return the look of an optimizer whose states are stored so: its colour, and a line and a mark for the states.
 
     32 bits are solid, dynamic codes dashed, linear ones dotted, mixtures dashed and dotted. Other blocks or another
@@ -89,7 +91,7 @@ def variant_look(label: str, optimizer: Look, states: str) -> Look:
     """
     usual = _CHANGES.sub("", states)
     line, marker = _STATES.get(usual, _OTHER_STATES)
-    look = replace(optimizer, label=label, line=line, marker=marker)
+    look = Look(label, color, marker, line)
     return look if usual == states else pale(look)
 
 

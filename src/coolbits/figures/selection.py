@@ -1,6 +1,7 @@
 """What figures share before drawing: options, the choice of quantizer, words for captions."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.drawing import fell_back
 from coolbits.figures.names import OPTIONS
-from coolbits.figures.palette import Look, optimizer_look, told_apart, variant_look
+from coolbits.figures.palette import Look, optimizer_color, told_apart, variant_look
 from coolbits.rows import DECAY, of_each_model, of_quantizer, quantizers
 from coolbits.settings import SETTING, VARIANT
 from coolbits.study.optimizer_names import display_name
@@ -91,6 +92,14 @@ def accuracies(table: pd.DataFrame) -> pd.DataFrame:
     return known[known.metric == known.groupby("task").metric.transform("min")]
 
 
+def of_one_measure(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return of each task the rows of one measure: the one that has most of them, of several the first."""
+    if "measure" not in rows:
+        return rows
+    most = rows.groupby("task").measure.agg(lambda names: Counter(names).most_common(1)[0][0])
+    return rows[rows.measure == rows.task.map(most)]
+
+
 def quantizer_label(rows: pd.DataFrame) -> str:
     """Return what a reader calls the rows' quantizer: `3-bit GPTQ`."""
     row = rows.iloc[0]
@@ -114,7 +123,9 @@ def variant_looks(rows: pd.DataFrame) -> dict[tuple[str, str], Look]:
     """Return the looks of the rows' variants, optimizer and states: by optimizer, 32-bit states first."""
     variants = sorted(set(zip(*(rows[name] for name in VARIANT), strict=True)))
     kinds = [kind for kind, _ in variants]
-    looks = [variant_look(display_name(kind, states), optimizer_look(kind, kinds), states) for kind, states in variants]
+    looks = [
+        variant_look(display_name(kind, states), optimizer_color(kind, kinds), states) for kind, states in variants
+    ]
     return dict(zip(variants, told_apart(looks), strict=True))
 
 
@@ -128,7 +139,7 @@ def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
     scored = rows[rows.outcome != "diverged"]
     seeds, models = rows.seed.nunique(), len(of_each_model(scored))
     confidence = f"{100 * table.attrs.get('confidence', 0.95):g} %"
-    units = "the samples of each task" if "task" in rows else f"{int(rows.documents.max())} held-out documents"
+    units = "the samples of each task" if "task" in rows else documents(rows)
     interval = f"{confidence} bootstrap interval over {'samples' if 'task' in rows else 'documents'}"
     sentences = [f"n = {models} models from {seeds} seed{'s' * (seeds > 1)}, scored on {units}."]
     fewest, most = _seeds_of_means(scored)
@@ -150,7 +161,28 @@ def evidence(rows: pd.DataFrame, table: pd.DataFrame) -> str:
         sentences.append("Crosses: where a run diverged.")
     if lost := len(of_each_model(scored[scored["relative_drop" if "task" in rows else "relative_error"].isna()])):
         sentences.append(f"No marks of the quantized form of {lost} of the models: its scores are not finite.")
-    return " ".join(sentences) + fallback_note(rows)
+    return " ".join(sentences) + ("" if "task" in rows else measure_note(rows, table)) + fallback_note(rows)
+
+
+def documents(rows: pd.DataFrame) -> str:
+    """Say on how many documents models were scored."""
+    counts = sorted({int(rows.documents.min()), int(rows.documents.max())})
+    return f"{' to '.join(map(str, counts))} held-out documents"
+
+
+def measure_note(rows: pd.DataFrame, table: pd.DataFrame, name: Callable[[pd.DataFrame], str] = quantizer_label) -> str:
+    """Return what a caption says of the measures drawn, as a sentence after a space; nothing if the table has but one.
+
+    `name` says what the rows of one measure are, where several are drawn: of quantizers, which may have one each.
+    """
+    if "measure" not in table or table.measure.nunique() < 2:
+        return ""
+    drawn = {measure: name(rows[rows.measure == measure]) for measure in dict.fromkeys(rows.measure)}
+    if len(drawn) > 1:
+        named = " and ".join(f"{measure} ({what})" for measure, what in drawn.items())
+        return f" Measured by the evaluations {named}, which do not compare."
+    others = ", ".join(measure for measure in dict.fromkeys(table.measure) if measure not in drawn)
+    return f" Measured by the evaluation {next(iter(drawn))}; numbers of {others} do not compare with these."
 
 
 def _seeds_of_means(scored: pd.DataFrame) -> tuple[int, int]:
@@ -176,13 +208,25 @@ def _has_orders(scored: pd.DataFrame) -> bool:
     return bool((ends.groupby([*SETTING, *_HORIZON, "seed"], dropna=False).data_seed.nunique() > 1).any())
 
 
-def samples_note(rows: pd.DataFrame) -> str:
-    """Return what a caption says of the samples of each task, and of requests that did not fit the model's context."""
-    tasks = rows.groupby("task")
+def tasks_note(rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Return what a caption says of tasks: their accuracies and samples, and requests longer than the model's context.
+
+    And of those that the table has by several measures, which one is drawn.
+    """
+    tasks, metrics = rows.groupby("task"), rows.groupby("metric").task.unique()
+    of_tasks = [f"{metric} of {', '.join(names)}" for metric, names in metrics.items()]
+    taken = "; ".join(of_tasks) if len(metrics) > 1 else rows.metric.iloc[0]
     sizes = ", ".join(f"{task} {int(count)}" for task, count in tasks.samples.max().items())
     counts = tasks[["cut_requests", "requests"]].max().itertuples()
     cut = ", ".join(f"{task} {lost:,} of {made:,}" for task, lost, made in counts if lost)
-    return f"Samples: {sizes}." + f" Requests longer than the model's context lost their beginning: {cut}." * bool(cut)
+    sentences = [f"Accuracy: {taken}. Samples: {sizes}."]
+    if "measure" in table:
+        asked = table[table.task.isin(rows.task)].groupby("task").measure.nunique()
+        several = rows[rows.task.map(asked) > 1].groupby("task").measure.unique()
+        drawn = ", ".join(f"{task} by {' and '.join(names)}" for task, names in several.items())
+        sentences += [f"Of several evaluations of a task one is drawn: {drawn}."] * bool(drawn)
+    sentences += [f"Requests longer than the model's context lost their beginning: {cut}."] * bool(cut)
+    return " ".join(sentences)
 
 
 def fallback_note(rows: pd.DataFrame) -> str:

@@ -25,15 +25,6 @@ class Compared:
         """The ends of the runs shown."""
         return self.shown[self.shown.final.astype(bool)]
 
-    def rates(self) -> str:
-        """Say each variant's peak rate: `AdamW-32 at 0.01, ...`; where it always diverged, that it lasted longest."""
-        found = []
-        for variant, look in variant_looks(self.ends).items():
-            rows = of_variant(self.ends, variant)
-            lost = ", where it lasted longest" if (rows.outcome == "diverged").all() else ""
-            found.append(f"{look.label} at {rate_label(rows.peak_lr.iloc[0])}{lost}")
-        return "; ".join(found)
-
     def lost(self) -> str:
         """Say how many of each variant's runs diverged, shown or not, as a sentence after a space; nothing if none did.
 
@@ -45,6 +36,21 @@ class Compared:
             if lost.any():
                 counts.append(f"{look.label} {lost.sum()} of {len(lost)}")
         return f" Runs that diverged, of all tried: {', '.join(counts)}." if counts else ""
+
+
+def peak_rates(shown: pd.DataFrame) -> str:
+    """Say each variant's peak rate: `AdamW-32 at 0.01; ...`; where it always diverged, that it lasted longest."""
+    found = []
+    for variant, look in variant_looks(shown).items():
+        rows = of_variant(shown, variant)
+        lost = ", where it lasted longest" if (rows.outcome == "diverged").all() else ""
+        found.append(f"{look.label} at {rate_label(rows.peak_lr.iloc[0])}{lost}")
+    return "; ".join(found)
+
+
+def settings_shown(tried: pd.DataFrame) -> pd.DataFrame:
+    """Return for each variant of comparable ends its best setting; where all diverged, that which lasted longest."""
+    return pd.concat([best_settings(tried), _longest(tried)]).drop_duplicates(list(VARIANT))
 
 
 def compared(figure: str, rows: pd.DataFrame) -> Compared:
@@ -61,7 +67,7 @@ def compared(figure: str, rows: pd.DataFrame) -> Compared:
     if counts.empty or counts.max() < 2:
         demand(figure, rows.iloc[:0], "two optimizers, or precisions of states, with equal model, schedule and budget")
     tried = of_setting(last, largest_group(counts))
-    settings = pd.concat([best_settings(tried), _longest(tried)]).drop_duplicates(list(VARIANT))
+    settings = settings_shown(tried)
     paths = tried.merge(settings, on=list(settings)).path
     return Compared(tried, whole[whole.path.isin(paths)])
 

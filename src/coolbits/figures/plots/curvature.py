@@ -10,7 +10,7 @@ from coolbits.figures.marks import stand_for
 from coolbits.figures.palette import Look
 from coolbits.figures.plots.averages import draw_average, of_each_kind
 from coolbits.figures.selection import Options, Tables, check_options
-from coolbits.rows import runs, trunks
+from coolbits.rows import full_precision, runs, trunks
 from coolbits.settings import HORIZON, SETTING, largest_group, main_rows, of_setting
 
 NAME = "curvature"
@@ -75,15 +75,14 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         "Hessian of the held-out loss (nats per token) in all weights, along a trunk at a constant rate and its "
         f"cooldowns{averaged}. a: its largest eigenvalue, the sharpness. b: its trace by Hutchinson's estimate{error}. "
         f"c: its {count} largest eigenvalues by Lanczos' method (residual at most {residual:.2g} % of the largest)"
-        f"{less}.{below} {selection.setting_label(main)}. n = {len(main)} models from {seeds} "
-        f"seed{'s' * (seeds > 1)}{thin}. {scale}."
+        f"{less}.{below} {selection.setting_label(main)}. n = {main.trace.count()} models from {seeds} "
+        f"seed{'s' * (seeds > 1)}{thin}.{selection.measure_note(table, tables[NAME])} {scale}."
     )
 
 
 def _table(tables: Tables, options: Options) -> pd.DataFrame:
     check_options(NAME, options)
-    table = tables["curvature"]
-    return table[table.quantizer == "none"]
+    return full_precision(tables["curvature"])
 
 
 def _models(table: pd.DataFrame) -> pd.DataFrame:

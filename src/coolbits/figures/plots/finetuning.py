@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import crosses, drawing, palette, style
 from coolbits.figures.marks import stand_for
-from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, rate_label, variant_looks
-from coolbits.settings import TUNED
+from coolbits.figures.selection import Options, Tables, check_options, demand, names_in, variant_looks
+from coolbits.figures.variants import peak_rates, settings_shown
 from coolbits.study.optimizer_names import display_name
 
 NAME = "finetuning"
@@ -45,19 +45,19 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, marks and scale."""
     rows = _rows(tables, options)
     ends = rows[rows["last"]]
-    count, seeds = rows.trajectory.nunique(), rows[["seed", "data_seed"]].drop_duplicates()
-    rates = rows.drop_duplicates("variant")
-    settings = ", ".join(f"{name} {rate_label(rate)}" for name, rate in zip(rates.variant, rates.peak_lr, strict=True))
+    count, seeds = rows.trajectory.nunique(), rows.seed.nunique()
+    repeats = len(rows[["seed", "data_seed"]].drop_duplicates())
+    orders = f" in {repeats} orders of the conversations" if repeats > seeds else ""
     means = ends.groupby("variant", sort=False)[["loss", "exact"]].mean()
     finals = ", ".join(f"{name} {row.loss:.3f} ({100 * row.exact:.0f} %)" for name, row in means.iterrows())
     lost = rows[rows.outcome == "diverged"].trajectory.nunique()
-    died = f" Crosses: {lost} fine-tuning{'s' * (lost > 1)} diverged." if lost else ""
+    died = f" Crosses, in b at the edge: {lost} fine-tuning{'s' * (lost > 1)} diverged." if lost else ""
     start = rows[rows.step == 0].loss.mean()
     return (
         f"Supervised fine-tuning ({', '.join(rows.run.unique())}), each variant at the setting of lowest final loss "
-        f"among those tried (peak rates: {settings}). a: loss on held-out answers over the updates, from {start:.3f} "
+        f"among those tried ({peak_rates(rows)}). a: loss on held-out answers over the updates, from {start:.3f} "
         f"nats a token before the first. b: the same at the end; means, and answers predicted whole: "
-        f"{finals or 'none'}. n = {count} fine-tuning{'s' * (count > 1)}, {len(seeds)} seed{'s' * (len(seeds) > 1)}; "
+        f"{finals or 'none'}. n = {count} fine-tuning{'s' * (count > 1)}, {seeds} seed{'s' * (seeds > 1)}{orders}; "
         f"thick lines and large marks: means, thin lines and small marks: single fine-tunings.{died} {scale}."
     )
 
@@ -75,13 +75,11 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     rows = table[table.run.isin(asked)].drop_duplicates(["trajectory", "step"])
     pairs = zip(rows.optimizer, rows.states, strict=True)
     rows = rows.assign(variant=[display_name(kind, states) for kind, states in pairs])
-    # A setting in which some diverged has no final loss there; those in which none did come first.
     ends = rows.sort_values("step").drop_duplicates("trajectory", keep="last")
-    ends = ends.assign(final_loss=ends.loss.where(ends["last"]), lost=ends.outcome == "diverged")
-    tuned = ["variant", *TUNED]
-    found = ends.groupby(tuned, dropna=False)[["lost", "final_loss"]].mean().reset_index()
-    best = found.sort_values(["lost", "final_loss"], kind="stable").drop_duplicates("variant")
-    return rows.merge(best[tuned], on=tuned)
+    # As claims have it, trainings of one start in several orders of the conversations are repeats.
+    repeats = ends.seed.astype("str") + "/" + ends.data_seed.astype("str")
+    settings = settings_shown(ends.assign(base_loss=ends.loss.where(ends["last"]), seed=repeats))
+    return rows.merge(settings, on=list(settings))
 
 
 def _looks(rows: pd.DataFrame) -> dict[str, palette.Look]:
@@ -110,4 +108,5 @@ def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: palette.Look
         stand_for(mean, last, together=True)
     if len(lost):
         beside = axes.get_yaxis_transform()
-        axes.plot(0.97, place, "x", color=look.color, transform=beside, markersize=5, markeredgewidth=1.3)
+        cross = axes.plot(0.97, place, "x", color=look.color, transform=beside, markersize=5, markeredgewidth=1.3)
+        stand_for(cross, lost.drop_duplicates("trajectory"), together=True)

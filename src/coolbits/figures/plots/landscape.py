@@ -66,7 +66,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"Axes: Euclidean distances in the space of weights along the two differences, whose cosine is at most "
         f"{cosine:.2g}; {points} points a panel, {_axes(table)} and one scale of colours for all. "
         f"{selection.setting_label(models, rate=models.peak_lr.nunique() == 1)}. n = {len(models)} models of one "
-        f"seed{left_out}.{selection.fallback_note(models)} {scale}."
+        f"seed{left_out}.{selection.measure_note(models, tables[NAME])}{selection.fallback_note(models)} {scale}."
     )
 
 

@@ -45,14 +45,14 @@ def draw(tables: Tables, options: Options) -> Figure:
 def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     compared = _compared(tables, options)
-    rows = compared.shown
+    rows, rates = compared.shown, variants.peak_rates(compared.ends)
     pale = ", pale before its decay" if _phases(rows) > 1 else ""
     crowd = rows.seed.nunique() > 1 and len(selection.variant_looks(rows)) > _CROWD
     alone = ", means without single seeds" if crowd else ""
     return (
         f"Optimizers and the precision of their states compared under {selection.quantizer_label(rows)}, "
         f"{rows.model.iloc[0]}, runs of {si(int(rows.tokens.max()))} tokens, each at the setting with the lowest "
-        f"full-precision loss among those tried ({compared.rates()}). a: training loss, smoothed over 1 % "
+        f"full-precision loss among those tried ({rates}). a: training loss, smoothed over 1 % "
         f"of the steps{alone}; the highest losses, as of the first steps, are off the panel. b: relative quantization "
         "error along training. c: the same error against full-precision loss "
         f"(better to the right), each run{pale}, its end with the large mark.{compared.lost()} "

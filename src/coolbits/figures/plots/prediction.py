@@ -74,7 +74,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"dW'H dW = |dW|² times curvature along dW, under {selection.quantizer_label(chosen[0])}, along a trunk at a "
         "constant rate and its cooldowns; dotted: the curvature along random errors of the same size in every "
         f"module. {selection.setting_label(main)}. n = {len(rows)} quantized models from {seeds} "
-        f"seed{'s' * (seeds > 1)}{thin}.{selection.fallback_note(rows)} {scale}."
+        f"seed{'s' * (seeds > 1)}{thin}.{selection.measure_note(rows, tables[NAME])}{selection.fallback_note(rows)} "
+        f"{scale}."
     )
 
 

@@ -17,9 +17,13 @@ from coolbits.figures.selection import (
     accuracies,
     check_options,
     demand,
+    documents,
     fallback_note,
-    samples_note,
+    measure_note,
+    of_one_measure,
+    tasks_note,
 )
+from coolbits.rows import by_measure
 from coolbits.study.units import si
 
 NAME = "quantizers"
@@ -77,15 +81,16 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     scaled = f", to scale below {_LINEAR:g} % (shaded) and logarithmic above" if _wide(errors) else ""
     parts = [
         f"What each quantizer costs: {named}.",
-        f"Relative quantization error of the cross-entropy on {int(errors.documents.max())} held-out documents, "
+        f"Relative quantization error of the cross-entropy on {documents(errors)}, "
         f"CE(q) / CE - 1{scaled}; bars: {confidence} bootstrap interval over documents, base and quantized model "
         "paired.",
     ]
     if drops is not None:
         parts.append(
             "Relative accuracy drop (acc - acc_q) / (1 - acc) by task, bars: the same over samples; and its mean, of "
-            f"quantizers that have all. {samples_note(drops)}"
+            f"quantizers that have all. {tasks_note(drops, tables['tasks'])}"
         )
+    parts[1] += measure_note(errors, tables["loss"], lambda own: ", ".join(dict.fromkeys(own.run)))
     parts[-1] += fallback_note(errors if drops is None else pd.concat([errors, drops]))
     if lost := sorted(set(errors[errors.relative_error.isna()].quantizer)):
         parts.append(f"No mark, since the loss is not finite: {', '.join(lost)}.")
@@ -97,9 +102,11 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 
 def _errors(tables: Tables, options: Options) -> pd.DataFrame:
+    """Return the rows of losses, of each model those of one measure: the one that has most of them."""
     check_options(NAME, options)
     rows = _chosen(demand(NAME, tables["loss"], "loss evaluations"), options)
-    return demand(NAME, rows, "quantized pretrained model")
+    models = demand(NAME, rows, "quantized pretrained model").groupby("run", sort=False)
+    return pd.concat([max(by_measure(own).values(), key=len) for _, own in models])
 
 
 def _drops(tables: Tables, options: Options) -> pd.DataFrame | None:
@@ -108,8 +115,8 @@ def _drops(tables: Tables, options: Options) -> pd.DataFrame | None:
         return None
     table = tables["tasks"]
     rows = accuracies(table)
-    rows = _chosen(rows[rows.outcome == "complete"], options)
-    return rows if len(rows) else None
+    models = _chosen(rows[rows.outcome == "complete"], options).groupby("run", sort=False)
+    return pd.concat([of_one_measure(own) for _, own in models]) if len(models) else None
 
 
 def _chosen(table: pd.DataFrame, options: Options) -> pd.DataFrame:

@@ -43,9 +43,9 @@ def draw(tables: Tables, options: Options) -> Figure:
             _relative_loss(relative, own, drawn[:, 0], _interval(drawn, tables), place, bar)
             fewer = f", n = {len(drawn)}" if len(drawn) < most else ""
             loss = own.groupby("seed").base_loss.mean().mean()
-            _say(relative, f"{loss:.3f}{fewer}", 1, place, 5, "left", look)
+            _say(relative, f"{loss:.3f}{fewer}", 1, place, 5, "left")
         else:
-            _say_lost(relative, selection.of_variant(compared.tried, variant), place, look)
+            _say_lost(relative, selection.of_variant(compared.tried, variant), place)
     relative.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     relative.set_ylim(len(looks) - 0.5, -0.5)
     relative.grid(visible=False, axis="y")
@@ -70,16 +70,16 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     dashes = ", dashes: single seeds" if seeds > 1 else ""
     models = {variant: own.position.nunique() for variant, own in pairs.items()}
     orders = " and order of the data" if models != counts else ""
-    every = ends.seed.nunique()
+    every, rates = ends.seed.nunique(), variants.peak_rates(ends)
     return (
         f"Full-precision loss by optimizer and precision of its states, {ends.model.iloc[0]}, runs of "
         f"{si(int(ends.tokens.max()))} tokens. a: final loss relative to that of the same optimizer with 32-bit "
-        f"states, paired by seed{orders}, each at the setting of lowest loss among those tried ({compared.rates()}); "
+        f"states, paired by seed{orders}, each at the setting of lowest loss among those tried ({rates}); "
         f"at the right the loss itself{marks}; bars: {100 * _confidence(tables):g} % {over}; "
         f"beyond {_FAR:g} % at the edge; × where no run came to its end. b: final loss against the peak rate{dashes}; "
         f"above {_HIGH:g} times the lowest, at the top; crosses: diverged.{compared.lost()} n = "
         f"{sum(models.values())} models in a from {every} seed{'s' * (every > 1)}, scored on "
-        f"{int(ends.documents.max())} held-out documents. {scale}."
+        f"{selection.documents(ends)}.{selection.measure_note(ends, tables['loss'])} {scale}."
     )
 
 
@@ -146,7 +146,7 @@ def _relative_loss(
         side = 1 if mean > 0 else 0
         mark = axes.plot(side, place, "<>"[side], color=look.color, transform=axes.get_yaxis_transform())
         stand_for(mark, own, together=True)
-        _say(axes, f"{mean:+.0f} %", side, place, 8 - 16 * side, "right" if side else "left", look)
+        _say(axes, f"{mean:+.0f} %", side, place, 8 - 16 * side, "right" if side else "left")
         return
     axes.hlines(place, *interval, color=look.color, linewidth=1.0, linestyle=look.line)
     stand_for(axes.plot(mean, place, look.marker, color=look.color, markersize=4.6), own, together=True)
@@ -155,29 +155,24 @@ def _relative_loss(
         stand_for(axes.plot(increases, [place + _BELOW] * len(increases), look.marker, **seeds), own, by="seed")
 
 
-def _say_lost(axes: style.Axes, tried: pd.DataFrame, place: int, look: palette.Look) -> None:
+def _say_lost(axes: style.Axes, tried: pd.DataFrame, place: int) -> None:
     """Write in a variant's row, which has no mark, how many of its runs at all settings diverged, and when."""
     lost = tried[tried.outcome == "diverged"]
     if lost.empty:
         return
     steps = sorted({lost.diverged_step.min(), lost.diverged_step.max()})
     when = f"step{'s' * (len(steps) > 1)} {'–'.join(map(str, steps))}"
-    said = _say(
-        axes,
-        f"× {len(lost)} of {len(tried)} run{'s' * (len(tried) > 1)} diverged, {when}",
-        0.5,
-        place,
-        0,
-        "center",
-        look,
-    )
+    runs = f"{len(lost)} of {len(tried)} run{'s' * (len(tried) > 1)}"
+    said = _say(axes, f"× {runs} diverged, {when}", 0.5, place, 0, "center")
+    said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # the line at 0 must not strike it out
     said.set_in_layout(False)  # what stands inside the panel must not push its neighbour away
 
 
-def _say(
-    axes: style.Axes, text: str, share: float, place: int, shift: float, align: Align, look: palette.Look
-) -> Annotation:
-    """Write `text` in a variant's row, at a share of the panel's width and `shift` points beside it."""
+def _say(axes: style.Axes, text: str, share: float, place: int, shift: float, align: Align) -> Annotation:
+    """Write `text` in a variant's row, at a share of the panel's width and `shift` points beside it.
+
+    In black: pale colours of variants cannot be read, and the row has the variant's name.
+    """
     across = ("axes fraction", "data")
     return axes.annotate(
         text,
@@ -188,7 +183,6 @@ def _say(
         va="center",
         ha=align,
         fontsize=7,
-        color=look.color,
     )
 
 

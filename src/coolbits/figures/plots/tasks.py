@@ -51,7 +51,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     return (
         f"Task accuracy of the last model of each kind under {selection.quantizer_label(rows)}. a: before (tick) and "
         "after (mark) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
-        f"{selection.setting_label(rows)}. {selection.samples_note(rows)} "
+        f"{selection.setting_label(rows)}. {selection.tasks_note(rows, tables['tasks'])} "
         f"{selection.evidence(rows, tables['tasks'])} {scale}."
     )
 
@@ -61,7 +61,7 @@ def _groups(tables: Tables, options: Options) -> list[tuple[palette.Look, pd.Dat
     table = selection.accuracies(selection.demand(NAME, tables["tasks"], "task evaluations"))
     table = selection.demand(NAME, table[table.outcome == "complete"], "tasks with an accuracy")
     (rows,) = selection.of_quantizers(NAME, table, options)
-    rows = main_rows(rows)
+    rows = main_rows(selection.of_one_measure(rows))
     kinds = [(palette.TRUNK, trunks(rows)), (palette.DECAY, decays(rows).query("final"))]
     kinds += [(look, averages(rows, kind)) for kind, look in palette.AVERAGES.items()]
     return [(look, group[group.tokens == group.tokens.max()]) for look, group in kinds if len(group)]

@@ -14,10 +14,10 @@ from coolbits.figures.selection import (
     demand,
     of_model,
     of_variant,
-    rate_label,
     variant_looks,
 )
-from coolbits.settings import TUNED, VARIANT, largest_group, of_setting
+from coolbits.figures.variants import peak_rates, settings_shown
+from coolbits.settings import largest_group, of_setting
 from coolbits.study.units import si
 
 NAME = "vision"
@@ -55,15 +55,12 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n and scale, and which runs diverged when."""
     rows = _rows(tables, options)
     first, seeds, runs = rows.iloc[0], rows.seed.nunique(), rows.trajectory.nunique()
-    rates = ", ".join(
-        f"{look.label} {rate_label(of_variant(rows, variant).peak_lr.iloc[0])}"
-        for variant, look in variant_looks(rows).items()
-    )
     several = "mean over seeds, thin lines and small marks single seeds" if seeds > 1 else "one seed each"
     return (
         f"{first.model} ({si(int(first.parameters))} parameters) on {first.images} ({int(first.train_images):,} images "
-        f"for training) by optimizer and precision of its states, at the peak rate of highest accuracy at the end "
-        f"({rates}). a: cross-entropy of training batches, smoothed. b: accuracy on held-out images after each epoch. "
+        f"for training) by optimizer and precision of its states, each at the setting of highest accuracy at the end "
+        f"among those tried ({peak_rates(rows)}). a: cross-entropy of training batches, smoothed. b: accuracy on "
+        "held-out images after each epoch. "
         f"c: the same after the last epoch. Lines and large marks: {several}. n = {runs} "
         f"run{'s' * (runs > 1)} from {seeds} seed{'s' * (seeds > 1)}.{_lost(rows)} {scale}."
     )
@@ -79,14 +76,10 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     table = table.assign(variant=table.optimizer + table.states)
     alike = of_setting(table, largest_group(table.groupby(_ALIKE).variant.nunique()))
     tests = alike[alike.split == "test"].sort_values("step").drop_duplicates("trajectory", keep="last")
-    every = alike.drop_duplicates("trajectory").drop(columns="accuracy")
-    final = every.merge(tests[["trajectory", "accuracy"]], "left")
-    tuned = [*VARIANT, *TUNED]
-    ranked = final.assign(lost=final.outcome == "diverged").groupby(tuned, dropna=False, as_index=False)
-    best = ranked.agg(lost=("lost", "mean"), accuracy=("accuracy", "mean")).sort_values(
-        ["lost", "accuracy"], ascending=[True, False]
-    )
-    return alike.merge(best.drop_duplicates(list(VARIANT))[tuned], on=tuned)
+    scores = 1 - tests[tests.outcome == "complete"].set_index("trajectory").accuracy
+    ends = alike.drop_duplicates("trajectory")
+    settings = settings_shown(ends.assign(base_loss=ends.trajectory.map(scores)))
+    return alike.merge(settings, on=list(settings))
 
 
 def _smoothed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -139,4 +132,4 @@ def _lost(rows: pd.DataFrame) -> str:
         steps = sorted(own.diverged_step.unique())
         when = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
         found.append(f"{look.label}{f', {len(own)} runs,' * (len(own) > 1)} at {when}")
-    return f" Crosses: diverged ({'; '.join(found)})." if found else ""
+    return f" Crosses, in c at the edge: diverged ({'; '.join(found)})." if found else ""
