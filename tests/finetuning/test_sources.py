@@ -128,12 +128,15 @@ def test_the_next_word_is_that_of_the_text_and_splits_keep_to_their_documents(co
 
     source = BuiltQuestions(examples=1, validation_examples=1, seed=0)
     texts = {split: "\n".join(read_documents(corpus, split)) for split in ("train", "validation")}
+    continued = set()
     for each in find_conversations(source, corpus, []).items:
         question, answer = (message["content"] for message in each.messages)
         kind, _, shown = question.partition(": ")
         assert shown in texts[each.split]
         if kind == "the next word":
             assert f"{shown} {answer}" in texts[each.split]
+            continued.add(each.split)
+    assert continued == set(texts)
 
 
 def test_questions_without_a_corpus_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -20,6 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@cache
 def _faults(function: str, megabytes: int) -> int:
     program = [sys.executable, "-c", _PROGRAM, function, str(megabytes // 4)]
     return int(subprocess.run(program, check=True, capture_output=True, text=True).stdout)

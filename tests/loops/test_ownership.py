@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from coolbits.artifacts.code import Slice
+from coolbits.artifacts.environment import cpu_name
 from coolbits.artifacts.node import Node, make_node
 from coolbits.artifacts.store import Store
-from coolbits.loops.ownership import belongs, is_whole, mark, owner_of
+from coolbits.loops.ownership import belongs, is_whole, mark, owner_of, usable
 
 
 @pytest.fixture
@@ -45,6 +47,31 @@ def test_a_state_is_whole_until_a_byte_of_it_is_another(tmp_path: Path) -> None:
     (tmp_path / "weights").unlink()
     assert not is_whole(tmp_path)
     assert belongs(tmp_path, {"recipe": "recipe"})
+
+
+def test_a_state_is_usable_if_it_is_its_owners_and_whole(store: Store, node: Node, tmp_path: Path) -> None:
+    owner, state = owner_of(node, store, "recipe"), tmp_path / "state"
+    state.mkdir()
+    assert not usable(state, owner)
+    mark(state, owner)
+    assert usable(state, owner)
+    assert not usable(state, owner | {"recipe": "another"})
+    (state / "more").write_text("since")
+    assert not usable(state, owner)
+
+
+def test_going_on_from_what_another_processor_saved_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    mark(tmp_path, {"recipe": "recipe"})
+    assert usable(tmp_path, {"recipe": "recipe"})
+    assert not caplog.messages
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert usable(tmp_path, {"recipe": "recipe"})
+    one, two = (f"{cpu_name()}, {threads}, PyTorch {torch.__version__}" for threads in ("1 thread", "2 threads"))
+    assert caplog.messages == [f"{tmp_path}: saved on {one}; here, on {two}, last bits may come out otherwise"]
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "\ud800"])

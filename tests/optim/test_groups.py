@@ -1,6 +1,8 @@
 import pytest
 import torch
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.build import build_model
 from coolbits.models.presets import preset
 from coolbits.optim.groups import parameter_roles, transposed_parameters
@@ -52,7 +54,16 @@ def test_a_tied_head_is_the_embedding_and_counted_once() -> None:
 def test_a_parameter_without_a_role_is_refused() -> None:
     model = build_model(preset("micro-llama", 96, 32), seed=0)
     model.register_parameter("stray", torch.nn.Parameter(torch.zeros(2, 2)))
-    with pytest.raises(ValueError, match=r"stray of shape \(2, 2\) has no role"):
+    with pytest.raises(CoolbitsError, match=r"^LlamaForCausalLM: no optimizer here updates stray of shape \[2, 2\];"):
+        parameter_roles(model)
+
+
+def test_a_mixture_of_experts_is_refused_in_a_sentence() -> None:
+    """Such a model of the hub, to be fine-tuned, is the user's input: no defect."""
+    sizes = {"vocab_size": 96, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "moe_intermediate_size": 8, "num_experts": 4}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes))
+    with pytest.raises(CoolbitsError, match=r"experts\.gate_up_proj of shape \[4, 16, 16\]; allowed are"):
         parameter_roles(model)
 
 

@@ -147,3 +147,13 @@ def test_reading_losses_late_finds_the_same(changes: dict[str, Any], recipe: Rec
     assert late.memory.diverged_step == prompt.memory.diverged_step
     assert (late.memory.last, late.memory.history) == (prompt.memory.last, prompt.memory.history)
     assert late.memory.rows == prompt.memory.rows
+
+
+def test_a_divergence_read_late_tells_no_norm_of_weights_past_it(recipe: Recipe, start: Start) -> None:
+    late = start(recipe(peak_lr=30.0, divergence=Divergence(window_steps=4), log_steps=20))
+    late.read_late = True
+    list(late.train(20))
+    row = late.last_row()
+    assert late.memory.step > row["step"] == late.memory.last.step
+    assert math.isnan(row["weight_norm"])
+    assert row["loss"] == late.memory.last.loss

@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -114,10 +115,11 @@ def test_a_compiled_trajectory_resumed_is_one_long_one(
     lab: Any, other_lab: Any, recipe: Recipe, updates_made: list[int]
 ) -> None:
     made = recipe(precision="bfloat16")
-    lab.checkpoint(made, 5, compile=True)
-    extended = lab.checkpoint(made, 10, compile=True)
-    assert updates_made == list(range(1, 11))
-    assert lab.differences(extended, other_lab.checkpoint(made, 10, compile=True)) == []
+    half, whole = lab.train(lab.nodes(made, 5, 10), compile=True)
+    shutil.copytree(half, other_lab.store.root / half.relative_to(lab.store.root))
+    extended = other_lab.checkpoint(made, 10, compile=True)
+    assert updates_made == [*range(1, 11), *range(6, 11)]
+    assert lab.differences(extended, whole) == []
 
 
 def test_a_checkpoint_added_in_between_starts_from_the_one_before(
@@ -139,7 +141,16 @@ def test_a_damaged_checkpoint_is_passed_over(lab: Any, recipe: Recipe, updates_m
     assert updates_made == [4, 5, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize("seed", range(4))
+def test_what_people_lay_beside_checkpoints_is_none(lab: Any, other_lab: Any, recipe: Recipe) -> None:
+    first = lab.checkpoint(recipe(), 3)
+    first.with_name("step_0000003.tar").write_bytes(b"packed")
+    shutil.copytree(first, first.with_name("step_0000003-kept"))
+    extended = lab.checkpoint(recipe(), 6)
+    assert lab.differences(extended, other_lab.checkpoint(recipe(), 6)) == []
+    assert (first.with_name("step_0000003-kept") / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(
     seed: int, lab: Any, other_lab: Any, recipe: Recipe
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -22,6 +23,7 @@ from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.training import SGD
 from coolbits.study.recipes.vision import EpochSchedule, Shift
 from coolbits.vision import stage
+from coolbits.vision.saved import read_state, write_state
 from coolbits.vision.training import Training, steps_of
 
 WIDE = {"embedding_size": 8, "hidden_sizes": [8, 32], "depths": [1, 1], "layer_type": "basic"}
@@ -145,9 +147,18 @@ def test_a_state_of_other_images_is_not_used(lab, recipe, monkeypatch):
 
 
 def test_a_state_that_cannot_be_read_is_named(start, recipe, tmp_path):
-    from coolbits.vision.saved import read_state
-
     with pytest.raises(CoolbitsError, match=r"not readable .*; delete it to train again"):
+        read_state(start(recipe()), tmp_path)
+
+
+def test_a_state_of_another_dtype_is_not_cast(start, recipe, tmp_path):
+    training = start(recipe())
+    next(training.run())
+    write_state(training, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = max(weights, key=lambda each: weights[each].numel())
+    save_file(weights | {name: weights[name].bfloat16()}, tmp_path / "model.safetensors")
+    with pytest.raises(CoolbitsError, match=rf"{name} is torch.bfloat16, but training keeps it in torch.float32"):
         read_state(start(recipe()), tmp_path)
 
 
@@ -211,7 +222,7 @@ def test_a_batch_larger_than_all_epochs_is_refused(start, recipe):
         start(recipe(batch_images=400))
 
 
-@pytest.mark.skipif(not compiled.available(), reason="no C++ compiler")
+@pytest.mark.skipif("not compiled.available()", reason="no C++ compiler")
 def test_without_a_compiler_the_bytes_are_the_same(lab, recipe, monkeypatch):
     optimizer = optimizer_preset("AdamW-8D")
     changed = recipe(optimizer=optimizer, model=recipe().model.model_copy(update={"config": WIDE}), epochs=1)

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from coolbits.analysis.samples import Origin
 from coolbits.models.files import reading
-from coolbits.optim.codecs import Blockwise
+from coolbits.optim.codecs import NEVER_NEGATIVE, Blockwise
 from coolbits.study.recipes.analysis import Source
 from coolbits.study.recipes.training import Checkpoint, Storage
 
 _STATES = "state.safetensors"
 _PARTS = ("codes", "scales")
-_UNSIGNED = ("exp_avg_sq",)
 _Keys = dict[str, dict[str, str]]  # by state and part
 
 
@@ -70,7 +69,7 @@ def decode(parts: Mapping[str, Tensor], state: str, storage: Storage) -> Tensor:
         return parts[""]
     if storage.codec == "float32":
         raise ValueError(f"{state} has codes, but its recipe says that it is stored as float32")
-    return Blockwise(storage.codec, state not in _UNSIGNED, storage.block_size).decode(parts)
+    return Blockwise(storage.codec, state not in NEVER_NEGATIVE, storage.block_size).decode(parts)
 
 
 def _keys(keys: Iterable[str]) -> dict[str, _Keys]:

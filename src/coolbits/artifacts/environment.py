@@ -33,7 +33,7 @@ def capture_environment() -> dict[str, Any]:
         },
         "lock": lock_digest(),
         "git": _git_state(),
-        "host": {"name": platform.node(), "system": platform.platform(), "cpu": _cpu_name(), "cores": os.cpu_count()},
+        "host": {"name": platform.node(), "system": platform.platform(), "cpu": cpu_name(), "cores": os.cpu_count()},
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "device": _device_name(),
     }
@@ -52,7 +52,8 @@ def _git_state() -> dict[str, Any] | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the name of this machine's CPU, as its maker gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

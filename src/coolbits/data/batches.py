@@ -61,8 +61,13 @@ def places_of(step: int, batch: int, size: int, seed: int) -> np.ndarray:  # [ba
     chosen = np.empty_like(places)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        chosen[here] = permute(places[here], size, _epoch_key(seed, int(epoch)))
+        chosen[here] = permute(places[here], size, epoch_key(seed, int(epoch)))
     return chosen
+
+
+def epoch_key(seed: int, epoch: int) -> int:
+    """Return the key, 64 bits, of the permutation of an epoch."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,6 @@ class Batches:
         starts = self.windows(step) * self.sequence_length
         rows = [self.stream.read(start, start + self.sequence_length + 1) for start in starts.tolist()]
         return np.stack(rows).astype(np.int64)
-
-
-def _epoch_key(seed: int, epoch: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest(), "little")
 
 
 def roll_digest(previous: str, batch: np.ndarray) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.data import Split
-from coolbits.data.batches import permute
+from coolbits.data.batches import epoch_key, permute
 from coolbits.finetuning.encoding import Example
 
 IGNORED = -100  # the label that cross-entropy leaves out
@@ -72,8 +71,7 @@ class Examples:
         """Return the batch of update `step`, from 0: each conversation once an epoch, the epoch's last batch short."""
         epoch, place = divmod(step, steps_per_epoch(len(self), size))
         places = np.arange(place * size, min((place + 1) * size, len(self)))
-        key = int.from_bytes(blake2b(f"{seed} {epoch}".encode(), digest_size=8).digest(), "little")
-        return self.padded(permute(places, len(self), key).tolist())
+        return self.padded(permute(places, len(self), epoch_key(seed, epoch)).tolist())
 
     def padded(self, numbers: Sequence[int]) -> Batch:
         """Return the conversations of these numbers as one batch."""

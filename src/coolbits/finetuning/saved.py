@@ -15,7 +15,7 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.finetuning.conversations import TEMPLATE
 from coolbits.finetuning.training import Finetuning, Memory
-from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
+from coolbits.loops.ownership import Owner, mark, owner_of, usable
 from coolbits.models.files import load_model, save_model
 
 METRICS, VALIDATION = "metrics.parquet", "validation.parquet"
@@ -89,8 +89,7 @@ class States:
     def newest(self) -> Path | None:
         """Return the newest state that can be gone on from."""
         found = sorted(self._folder.glob(_STEPS), key=_step_of, reverse=True)
-        own = (directory for directory in found if belongs(directory, self._owner))
-        return next(filter(is_whole, own), None)
+        return next((directory for directory in found if usable(directory, self._owner)), None)
 
     def read(self, training: Finetuning) -> None:
         """Go on from the newest state, if there is one."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, assert_never
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.hashing import file_digest
 from coolbits.data import Split
 from coolbits.data.documents import count_documents
 from coolbits.data.formats import Row, read_rows
 from coolbits.data.hub import open_dataset
+from coolbits.data.sources import check_digest
 from coolbits.finetuning.encoding import ASSISTANT, ROLES, UNANSWERED, Message
 from coolbits.finetuning.questions import questions
 from coolbits.study.recipes.data import HubSource
@@ -65,7 +65,7 @@ def find_conversations(source: ConversationSource, corpus: Path | None, files: S
             return Found(_built(source, corpus), count_documents(corpus), "documents")
         case FileConversations():
             for path, digest in zip(files, source.sha256, strict=True):
-                _check_digest(path, digest)
+                check_digest(path, digest)
             return Found(_of_files(source, files), sum(path.stat().st_size for path in files), "bytes")
         case HubConversations():
             fields = {"id": source.id, "config": source.config, "split": source.split, "revision": source.revision}
@@ -131,11 +131,3 @@ def _hashes(seed: int, messages: list[Message]) -> tuple[int, int]:
     """Return two independent hashes of 64 bits: one to order by, one to split by."""
     digest = blake2b(f"{seed}\n{json.dumps(messages)}".encode(), digest_size=2 * _HALF).digest()
     return int.from_bytes(digest[:_HALF], "big"), int.from_bytes(digest[_HALF:], "big")
-
-
-def _check_digest(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise CoolbitsError(f"{path}: no such file")
-    found = file_digest(path)
-    if found != expected:
-        raise CoolbitsError(f"{path}: its SHA-256 is {found}, but the recipe's `sha256` is {expected}")

@@ -20,7 +20,7 @@ def hearing_signals() -> Iterator[Heard]:
     """Give a function that names the SIGTERM or SIGINT that came since, if one did, for the loop to ask.
 
     One block holds all of a job: a signal that comes while an artifact is written is heard before the next is begun.
-    A second signal acts as it did before the block: whoever is impatient is obeyed.
+    The same signal a second time acts as it did before the block: whoever is impatient is obeyed.
     """
     heard: list[str] = []
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from coolbits.optim import newton_schulz
 from coolbits.optim.adam import Adam
-from coolbits.optim.codecs import Blockwise, Float32, StateCodec
+from coolbits.optim.codecs import NEVER_NEGATIVE, Blockwise, Float32, StateCodec
 from coolbits.optim.groups import DECAYED, Role, parameter_roles, transposed_parameters
 from coolbits.optim.muon import Muon
 from coolbits.optim.newton_schulz import Gram
@@ -18,7 +18,6 @@ from coolbits.study.recipes import training as recipes
 
 Precision = Literal["bfloat16", "float32"]
 
-_NEVER_NEGATIVE = {"exp_avg_sq"}
 # Whose outputs a norm rescales.
 _NORMALIZED: frozenset[Role] = frozenset({"matrix", "kernel"})
 
@@ -41,6 +40,7 @@ def build_optimizer(
     A state with fewer elements than its `Storage.smallest` is stored as float32, and its label says so.
 
     Raises:
+        CoolbitsError: if the model has a parameter without a role.
         ValueError: if a parameter is not float32.
     """
     narrow = [
@@ -94,4 +94,4 @@ def _codec(storage: recipes.Storage, state: str, parameter: torch.nn.Parameter) 
         return Float32()
     if parameter.numel() < storage.smallest:
         return Float32(below=storage.smallest)
-    return Blockwise(storage.codec, state not in _NEVER_NEGATIVE, storage.block_size)
+    return Blockwise(storage.codec, state not in NEVER_NEGATIVE, storage.block_size)

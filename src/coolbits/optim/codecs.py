@@ -15,6 +15,8 @@ from torch.nn import functional
 from coolbits.optim.codebook import dynamic_codebook, nearest
 
 Parts = Mapping[str, Tensor]
+# The states whose codes need no sign.
+NEVER_NEGATIVE = frozenset({"exp_avg_sq"})
 
 
 class StateCodec(Protocol):

@@ -1,15 +1,19 @@
 """Roles of a model's parameters, by what module holds them and where it stands."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_blocks
 
 Role = Literal["matrix", "kernel", "embedding", "head", "vector"]
 DECAYED: frozenset[Role] = frozenset({"matrix", "kernel", "embedding", "head"})
+# From a parameter of two dimensions or more to its role, None if it has none.
+_RoleOf = Callable[[nn.Parameter], Role | None]
 
 
 def parameter_roles(model: PreTrainedModel) -> dict[str, Role]:
@@ -24,37 +28,44 @@ def parameter_roles(model: PreTrainedModel) -> dict[str, Role]:
     grouping that looks for one name sends the other's embedding to Muon.
 
     Raises:
-        ValueError: if a parameter has no role here, as a stack of expert matrices would.
+        CoolbitsError: if a parameter has no role here, as a stack of expert matrices has none.
     """
     kernels = {id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d)}
-    if kernels:
-        return {name: _image_role(name, parameter, kernels) for name, parameter in model.named_parameters()}
+    role = _image_role(kernels) if kernels else _text_role(model)
+    roles: dict[str, Role] = {}
+    for name, parameter in model.named_parameters():
+        found: Role | None = "vector" if parameter.ndim < 2 else role(parameter)
+        if found is None:
+            raise CoolbitsError(
+                f"{type(model).__name__}: no optimizer here updates {name} of shape {list(parameter.shape)}; allowed "
+                "are vectors, embeddings, heads, matrices in decoder blocks and kernels of convolutions"
+            )
+        roles[name] = found
+    return roles
+
+
+def _image_role(kernels: set[int]) -> _RoleOf:
+    def role(parameter: nn.Parameter) -> Role | None:
+        if id(parameter) in kernels:
+            return "kernel"
+        return "head" if parameter.ndim == 2 else None
+
+    return role
+
+
+def _text_role(model: PreTrainedModel) -> _RoleOf:
     in_blocks = {id(parameter) for _, block in decoder_blocks(model) for parameter in block.parameters()}
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     head = id(getattr(model.get_output_embeddings(), "weight", None))
 
-    def role(name: str, parameter: nn.Parameter) -> Role:
-        if parameter.ndim < 2:
-            return "vector"
+    def role(parameter: nn.Parameter) -> Role | None:
         if id(parameter) in embeddings:
             return "embedding"
         if id(parameter) == head:
             return "head"
-        if id(parameter) in in_blocks and parameter.ndim == 2:
-            return "matrix"
-        raise ValueError(f"the parameter {name} of shape {tuple(parameter.shape)} has no role")
+        return "matrix" if id(parameter) in in_blocks and parameter.ndim == 2 else None
 
-    return {name: role(name, parameter) for name, parameter in model.named_parameters()}
-
-
-def _image_role(name: str, parameter: nn.Parameter, kernels: set[int]) -> Role:
-    if parameter.ndim < 2:
-        return "vector"
-    if id(parameter) in kernels:
-        return "kernel"
-    if parameter.ndim == 2:
-        return "head"
-    raise ValueError(f"the parameter {name} of shape {tuple(parameter.shape)} has no role")
+    return role
 
 
 def transposed_parameters(model: nn.Module) -> set[str]:

@@ -14,6 +14,10 @@ from coolbits.models.blocks import decoder_blocks
 # Inputs and labels [sequences, length], int64 -> summed cross-entropy [], float32, in nats.
 SummedLoss = Callable[[Tensor, Tensor], Tensor]
 
+# A process has a program for each shape of models and batches. Behind PyTorch's 8 nothing would be compiled, so that a
+# trajectory's bits hung on what was trained before it.
+_MOST_PROGRAMS = 256
+
 
 def summed_loss(
     model: PreTrainedModel, precision: Literal["bfloat16", "float32"], compiled: bool = False
@@ -31,6 +35,7 @@ def summed_loss(
         # PyTorch's fused attention for CPUs takes three times as long in bfloat16 as plain matrix products do.
         model.set_attn_implementation("eager")
     if compiled:
+        torch._dynamo.config.recompile_limit = _MOST_PROGRAMS
         for _, block in decoder_blocks(model):
             block.compile(dynamic=False)
         cross_entropy = torch.compile(cross_entropy, dynamic=False)

@@ -1,5 +1,6 @@
 """The loop: batch, gradient, clipping, rate, update, metrics."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,8 +86,13 @@ class Training:
         self._unread.clear()
 
     def last_row(self) -> dict[str, object]:
-        """Return the metrics of the last update that was judged, with the norm of the weights as they are now."""
-        if self.memory.last is None:
+        """Return the metrics of the last update that was judged, with the norm of the weights as they are now.
+
+        If it diverged, these are the weights before it; where that was read late they are lost, and their norm is NaN.
+        """
+        last, step = self.memory.last, self.memory.step
+        if last is None:
             raise ValueError("no update was made yet")
-        weight_norm = l2_norm(self.model.parameters()).item()
-        return metrics_row(self.memory.last, self.recipe.batch_tokens, weight_norm)
+        lost = self.memory.diverged_step is not None and step >= last.step
+        weight_norm = math.nan if lost else l2_norm(self.model.parameters()).item()
+        return metrics_row(last, self.recipe.batch_tokens, weight_norm)

@@ -1,18 +1,20 @@
 """Where a trajectory can go on from: checkpoints already made, and states saved since."""
 
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coolbits.artifacts.files import replacing
+from coolbits.artifacts.files import TEMPORARY, replacing
 from coolbits.artifacts.hashing import digest_of
 from coolbits.artifacts.node import Node, fingerprint_of
 from coolbits.artifacts.store import Store
-from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
+from coolbits.loops.ownership import Owner, belongs, mark, owner_of, usable
 from coolbits.training.loop import Training
 from coolbits.training.saved import write_training
 
-_STEPS = "step_[0-9]*"
+_STEP = re.compile(r"step_([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Sources:
 
     def newest(self, after: int, until: int) -> Source | None:
         """Return the source with the most updates among those with more than `after` and at most `until`."""
-        places = [*self._states.glob(_STEPS), *self._checkpoints.glob(_STEPS)]
+        places = [*_steps_in(self._states), *_steps_in(self._checkpoints)]
         for directory in sorted(places, key=_step_of, reverse=True):
             if after < _step_of(directory) <= until and (source := self._source(directory)):
                 return source
@@ -68,19 +70,20 @@ class Sources:
 
     def drop(self, until: int) -> None:
         """Remove saved states with at most `until` updates, and those that cannot be used."""
-        for directory in self._states.glob(_STEPS):
+        for directory in _steps_in(self._states):
             if _step_of(directory) <= until or not self._is_own(directory):
                 shutil.rmtree(directory)
 
     def sweep(self) -> None:
         """Remove the half-written directories that a killed process left behind."""
         for folder in (self._states, self._checkpoints):
-            for left in folder.glob(f".{_STEPS}"):
-                shutil.rmtree(left)
+            for left in folder.glob(".step_*"):
+                if TEMPORARY.fullmatch(left.name):
+                    shutil.rmtree(left)
 
     def has_stale_state(self) -> bool:
         """Say whether a state was saved that cannot be used, since other code or other parents made it."""
-        return any(not self._is_own(directory) for directory in self._states.glob(_STEPS))
+        return any(not self._is_own(directory) for directory in _steps_in(self._states))
 
     @property
     def tokenizer(self) -> Path:
@@ -97,8 +100,7 @@ class Sources:
 
     def _source(self, directory: Path) -> Source | None:
         if directory.parent == self._states:
-            usable = self._is_own(directory) and is_whole(directory)
-            return Source(_step_of(directory), directory) if usable else None
+            return Source(_step_of(directory), directory) if usable(directory, self._owner()) else None
         manifest = self.store.kept(self._checkpoint(_step_of(directory)))
         if manifest is None:
             return None
@@ -113,6 +115,11 @@ class Sources:
 
     def _owner(self) -> Owner:
         return owner_of(self.node, self.store, digest_of(self.node.recipe["trajectory"]))
+
+
+def _steps_in(folder: Path) -> Iterator[Path]:
+    """Yield what is named as a step in a folder; beside checkpoints people may lay other things."""
+    return (path for path in folder.glob("step_*") if _STEP.fullmatch(path.name))
 
 
 def _step_of(directory: Path) -> int:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks
 from coolbits.optim.adam import Adam
-from coolbits.optim.codecs import Blockwise
+from coolbits.optim.codecs import NEVER_NEGATIVE, Blockwise
 from coolbits.optim.groups import Role, parameter_roles
 from coolbits.optim.muon import Muon
 from coolbits.optim.optimizer import Optimizer, Rule
@@ -130,7 +130,7 @@ class Observer:
             stored=stored,
             shadow=self.shadows.get(state.name, stored),
             codec=state.codec,
-            signed=state.state != "exp_avg_sq",
+            signed=state.state not in NEVER_NEGATIVE,
             block_size=state.block_size,
         )
         spectral = state.role == "matrix" and observed.signed

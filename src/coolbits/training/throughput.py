@@ -3,6 +3,8 @@
 from math import nan
 from time import monotonic
 
+from coolbits.study.units import si
+
 Row = dict[str, float]
 
 
@@ -38,4 +40,4 @@ class Throughput:
         pace = self.tokens_per_second
         if pace != pace:
             return "pace unknown"
-        return f"{pace / 1e6:.1f}M tokens/s" if pace >= 999_500 else f"{pace / 1e3:.3g}k tokens/s"
+        return f"{si(pace)} tokens/s"

@@ -56,6 +56,7 @@ def read_state(training: Training, directory: Path) -> None:
         weights, states = load_file(directory / _WEIGHTS), load_file(directory / _OPTIMIZER)
         state: dict[str, Any] = json.loads((directory / _MEMORY).read_bytes())
         metrics, evaluations = (pd.read_parquet(directory / name) for name in (METRICS, EVALUATION))
+        _demand_dtypes(weights, training.model.state_dict(), directory / _WEIGHTS)
         training.model.load_state_dict(weights)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -64,6 +65,13 @@ def read_state(training: Training, directory: Path) -> None:
     rows: list[Any] = metrics.to_dict("records")
     evaluated: list[Any] = evaluations.to_dict("records")
     training.memory = Memory(state["step"], LossHistory.from_json(state), rows, evaluated)
+
+
+def _demand_dtypes(weights: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> None:
+    """Demand that no tensor would be cast; names and shapes PyTorch compares itself."""
+    for name in sorted(weights.keys() & own.keys()):
+        if (found := weights[name].dtype) != own[name].dtype:
+            raise CoolbitsError(f"{path}: {name} is {found}, but training keeps it in {own[name].dtype}")
 
 
 def _tables(memory: Memory) -> tuple[tuple[str, list[dict[str, Any]], dict[str, str]], ...]:

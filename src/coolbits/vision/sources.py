@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, assert_never
 import numpy as np
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.hashing import file_digest
 from coolbits.data.batches import permute
 from coolbits.data.formats import Row
 from coolbits.data.hub import Opened, open_dataset
+from coolbits.data.sources import check_digest
 from coolbits.study.recipes.data import HubSource
 from coolbits.study.recipes.vision import IDX_FILES, Digits, HubImages, IdxFiles, ImageFolder, ImageSource
 from coolbits.vision import Split
@@ -83,10 +83,7 @@ def _idx(recipe: IdxFiles, locations: list[Path]) -> Source:
     if len(locations) != len(IDX_FILES):
         raise CoolbitsError(f"locations: {len(locations)} paths for the {len(IDX_FILES)} IDX files")
     for path, digest in zip(locations, recipe.sha256, strict=True):
-        if not path.is_file():
-            raise CoolbitsError(f"{path}: no such file")
-        if (found := file_digest(path)) != digest:
-            raise CoolbitsError(f"{path}: its SHA-256 is {found}, but the recipe's `sha256` is {digest}")
+        check_digest(path, digest)
     train, test = _read_pair(*locations[:2]), _read_pair(*locations[2:])
     _demand_every_class(train[1], locations[1])
     return _arrays({"train": train, "test": test})

@@ -19,7 +19,7 @@ from coolbits.artifacts.store import Store
 from coolbits.loops.allocator import keep_freed_memory
 from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
 from coolbits.loops.locks import alone_in
-from coolbits.loops.ownership import Owner, belongs, is_whole, mark, owner_of
+from coolbits.loops.ownership import Owner, mark, owner_of, usable
 from coolbits.models.devices import choose_device
 from coolbits.optim.build import build_optimizer
 from coolbits.optim.optimizer import describe_states
@@ -106,7 +106,7 @@ class _State:
         return self.store.work_directory(self.node)
 
     def read(self, training: Training) -> None:
-        if belongs(self.work / _STATE, self._owner) and is_whole(self.work / _STATE):
+        if usable(self.work / _STATE, self._owner):
             read_state(training, self.work / _STATE)
 
     def save(self, training: Training) -> None:

@@ -30,7 +30,7 @@ from coolbits.study.recipes import training as recipes
 EVERY_NAME = pytest.mark.parametrize(
     "name", ["AdamW-8L", "AdamW-8D", "AdamW-8D-b256", "SGDM-8L", "SGDM-8D", "Muon-8L", "Muon-8D", "Muon-8L+AdamW-8D"]
 )
-LR, STEPS = 1e-2, 3
+LR, STEPS = 1e-2, 2  # the second goes on from states that are not zero
 
 States = dict[str, Tensor]
 Build = Callable[..., Optimizer]
