@@ -22,3 +22,13 @@ rule all:
     default_target: True
     input:
         flow.targets(),
+
+
+# Each kind is a target, too: `snakemake --cores all calibration` makes all of that kind, and what it is made from.
+for kind in flow.kinds:
+
+    rule:
+        name:
+            kind
+        input:
+            flow.manifests(kind),

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -6,7 +8,7 @@ from coolbits.artifacts.code import Slice
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import damaged_files, read_manifest
 from coolbits.artifacts.node import make_node
-from coolbits.artifacts.store import Store, accept
+from coolbits.artifacts.store import Store, accept, demand_folder
 
 CODE = Slice("coolbits.stage", {"coolbits.stage": "a" * 64})
 OTHER_CODE = Slice("coolbits.stage", {"coolbits.stage": "b" * 64})
@@ -158,3 +160,10 @@ def test_a_missing_parent_is_named(store, corpus):
 
 def test_names_are_readable_and_carry_the_fingerprint(corpus):
     assert corpus.name == f"english-{corpus.fingerprint[:8]}"
+
+
+def test_a_results_folder_has_a_name_that_libraries_can_open(tmp_path):
+    demand_folder(tmp_path / "résultats")
+    latin = Path(os.fsdecode(b"r\xe9sultats"))
+    with pytest.raises(CoolbitsError, match=r"sultats: not valid UTF-8, which libraries take names for; rename the"):
+        demand_folder(tmp_path / latin)

@@ -1,5 +1,6 @@
 """Studies that are refused, before any job, in words that their writer can act on."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,13 @@ def test_what_runs_code_in_other_readers_is_text_here(refused, here):
 def test_a_path_at_which_there_is_no_study(refused, here, path, message):
     (here / "corpus.jsonl").write_text("{}")
     refused("plan", path, expected=message)
+
+
+def test_documents_in_a_folder_whose_name_is_not_utf_8(refused, write_study, here, monkeypatch):
+    folder = here / os.fsdecode(b"m\xe9moire")
+    folder.mkdir()
+    write_study("study", "tiny")
+    for name in ("study.yaml", "corpus.jsonl"):
+        (here / name).rename(folder / name)
+    monkeypatch.chdir(folder)
+    refused("plan", "study.yaml", expected="study.yaml: .../m\\udce9moire/corpus.jsonl: not valid UTF-8, which...")

@@ -44,6 +44,12 @@ def tiny():
     return copy.deepcopy(TINY)
 
 
+@pytest.fixture(scope="session")
+def tiny_plan(tmp_path_factory):
+    """The plan of the small study as it is, never to be changed."""
+    return resolve(parse_study(copy.deepcopy(TINY)), tmp_path_factory.mktemp("tiny"))
+
+
 @pytest.fixture
 def planned(tmp_path):
     """Resolve a study given as plain values."""

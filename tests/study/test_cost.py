@@ -97,6 +97,16 @@ def test_disk_is_text_too_compressed_and_in_tokens(tiny, planned):
     assert disk(2_000_000) - disk(1_000_000) == 1_000_000 * 5_000
 
 
+def test_a_corpus_of_unknown_length_is_a_guess_of_which_half_are_its_tokens(tiny, planned):
+    def unknown(**length):
+        corpus = {"kind": "hub", "id": "some/text", **length}
+        return study_cost(planned(tiny | {"data": tiny["data"] | {"corpus": corpus}}), NOTHING).unknown_bytes
+
+    assert unknown() == 150_000_000_000
+    assert unknown(documents=1_000_000) == 0
+    assert study_cost(planned(tiny), NOTHING).unknown_bytes == 0
+
+
 # Bytes a checkpoint in GiB: float32 weights, and the states that docs/optimizers.md counts on the real optimizers.
 @pytest.mark.parametrize(
     ("optimizer", "states"), [("AdamW-8D", 5.18), ("Muon-32", 11.30), ("Muon-8L", 4.27), ("Muon-8L+AdamW-8D", 2.83)]
@@ -145,6 +155,7 @@ def test_the_report_names_every_node_its_parents_and_whether_it_exists(tiny, pla
     report = plan_report(plan, tmp_path)
     assert report["study"] == "tiny"
     assert report["cost"]["existing"] == 1
+    assert report["unmeasured"] == {}
     assert report["cost"]["saved"] == pytest.approx(1 - SHARED_STEPS / NAIVE_STEPS)
     nodes = {f"{node['kind']}/{node['name']}": node for node in report["nodes"]}
     assert len(nodes) == len(plan.nodes) == report["cost"]["nodes"]

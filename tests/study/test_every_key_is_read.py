@@ -57,7 +57,7 @@ CALIBRATES = "the plan makes a parent of it: the set of tokens, whose recipe is 
 NEVER_MADE = {evaluation.OnWindows, methods.OnGrid, training.WSD}
 ESTIMATES = {
     f"coolbits.study.{name}"
-    for name in ("cost", "durations", "fits", "footprint", "measure_cost", "quantization_memory")
+    for name in ("cost", "durations", "fits", "footprint", "measure_cost", "quantization_memory", "training_memory")
 }
 UNREAD = {
     (methods.AWQ, "calibration"): CALIBRATES,

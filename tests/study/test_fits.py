@@ -79,6 +79,20 @@ def test_weights_are_not_compared_where_they_do_not_tell_how_functions_differ(ti
     assert planned(tiny)
 
 
+@pytest.mark.parametrize("kind", ["int8", "activations"])
+def test_curvature_is_not_measured_where_the_loss_goes_in_steps(tiny, planned, kind):
+    quantizer, reason = BEYOND_WEIGHTS[kind]
+    tiny["quantizers"]["other"] = quantizer
+    measure = {"kind": "curvature", "windows": 2, "sequence_length": 16, "eigenvalues": 2}
+    tiny["evaluations"]["bends"] = {"measure": measure, "quantizers": "all"}
+    message = rf"^evaluations\.bends\.measure: curvature is .* quantizers\.other has not: {reason}.*bends\.quantizers$"
+    with pytest.raises(CoolbitsError, match=message):
+        planned(tiny)
+    for others in (["rtn-w3", "gptq-w4"], None):
+        tiny["evaluations"]["bends"]["quantizers"] = others
+        assert planned(tiny)
+
+
 @pytest.mark.parametrize("rotation", [None, {}])
 def test_a_rotation_is_turned_back_so_that_weights_tell_all(tiny, planned, rotation):
     tiny["quantizers"]["rtn-w3"]["rotation"] = rotation

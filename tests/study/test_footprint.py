@@ -3,7 +3,26 @@
 import pytest
 
 from coolbits.models.counts import parameter_counts
-from coolbits.study.footprint import job_megabytes
+from coolbits.study.footprint import gpu_bytes, job_megabytes
+from coolbits.study.training_memory import training_bytes
+
+TUNED = {
+    "optimizer": {"kind": "adamw"},
+    "peak_lr": 1e-3,
+    "schedule": {"kind": "cosine"},
+    "batch_examples": 8,
+    "sequence_length": 16,
+    "precision": "bfloat16",
+}
+OF_THE_HUB = {
+    "study": "tuned",
+    "data": {"tokenizer": {"kind": "hub", "id": "some/model", "vocabulary_size": 1000}},
+    "finetuning": {
+        "qa": TUNED
+        | {"start": {"hub": {"id": "some/model", "parameters": 134_515_008, "tokens": "1T"}}}
+        | {"data": {"kind": "embedded", "examples": 100}}
+    },
+}
 
 
 @pytest.fixture
@@ -25,6 +44,25 @@ def test_training_holds_weights_gradients_and_two_states(megabytes, tiny, planne
 
 def test_activations_are_on_the_host_only_if_it_trains(megabytes):
     assert megabytes("checkpoint", "gpt-162m", device="cpu") > megabytes("checkpoint", "gpt-162m", device="cuda")
+
+
+def test_training_on_the_host_takes_what_a_gpu_would_scores_of_attention_and_a_copy_to_save(tiny, planned):
+    plan = planned(tiny | {"execution": {"device": "cpu"}})
+    recipe, job = plan.tracks[0].recipe, plan.jobs("checkpoint")[0]
+    weights = 4 * parameter_counts(recipe.model).total
+    # Four layers with two heads; four sequences of 16 tokens a step.
+    scores = 4 * 2 * 16 * 16 * 4 * 6
+    taken = training_bytes(recipe.model, recipe.optimizer, recipe.precision, 4 * 16) + scores + weights
+    assert job_megabytes(job, plan) == 2500 + round(1.3 * taken / 1e6)
+
+
+def test_fine_tuning_what_others_trained_takes_more_of_the_host_that_computes(planned):
+    def megabytes(device):
+        plan = planned(OF_THE_HUB | {"execution": {"device": device}})
+        return max(job_megabytes(job, plan) for job in plan.jobs("finetuned"))
+
+    # Eight conversations of 16 tokens: a hundred thousand logits each.
+    assert megabytes("cpu") - megabytes("cuda") > 8 * 16 * 100_000 * 12 / 1e6
 
 
 def test_what_a_measure_keeps_is_on_the_host_only_if_it_measures(tiny, planned):
@@ -72,3 +110,56 @@ def test_a_larger_model_asks_for_more(megabytes, kind):
 @pytest.mark.parametrize("kind", ["corpus", "tokenizer", "shards", "table", "figure"])
 def test_work_without_a_model_asks_for_the_libraries_alone(megabytes, kind):
     assert megabytes(kind, "gpt-162m") == 2500
+
+
+@pytest.fixture
+def gpu(planned):
+    """The bytes of a GPU that the largest job of a kind takes in a study that asks for one."""
+
+    def of(study, kind, **execution):
+        plan = planned(study | {"execution": {"device": "cuda", **execution}})
+        return max(gpu_bytes(job, plan) for job in plan.jobs(kind)), plan
+
+    return of
+
+
+def test_a_micro_batch_is_what_is_on_the_gpu_at_once(tiny, gpu):
+    whole, plan = gpu(tiny, "checkpoint")
+    part, _ = gpu(tiny, "checkpoint", micro_batch_sequences=1)
+    recipe = plan.tracks[0].recipe
+    # Four sequences of 16 tokens a step.
+    assert whole == training_bytes(recipe.model, recipe.optimizer, recipe.precision, 4 * 16)
+    assert part == training_bytes(recipe.model, recipe.optimizer, recipe.precision, 16)
+
+
+def test_a_fine_tuning_has_conversations_for_sequences(tiny, gpu):
+    tuned = TUNED | {"start": {"run": "wsd"}, "data": {"kind": "embedded", "examples": 100}}
+    taken, plan = gpu(tiny | {"finetuning": {"qa": tuned}}, "finetuned", micro_batch_sequences=2)
+    recipe = plan.tracks[0].recipe
+    assert taken == training_bytes(recipe.model, recipe.optimizer, "bfloat16", 2 * 16)
+
+
+@pytest.mark.parametrize("parameters", [134_515_008, 3_212_749_824, 32_000_000_000])
+def test_a_model_of_the_hub_is_taken_for_a_llama_of_about_as_many_weights(planned, parameters):
+    tuned = OF_THE_HUB["finetuning"]["qa"] | {
+        "start": {"hub": {"id": "some/model", "parameters": parameters, "tokens": "1T"}}
+    }
+    execution = {"device": "cuda", "micro_batch_sequences": 1}
+    plan = planned(OF_THE_HUB | {"finetuning": {"qa": tuned}, "execution": execution})
+    (job,) = plan.jobs("finetuned")
+    # 18 bytes a weight, and little for 16 tokens.
+    assert 0.95 < gpu_bytes(job, plan) / (18 * parameters) < 1.3
+
+
+def test_measuring_takes_on_a_gpu_what_it_would_take_on_the_host(tiny, gpu, planned):
+    study = tiny | {"figures": {}, "evaluations": {"curvature": {"measure": {"kind": "curvature"}, "quantizers": []}}}
+    study["defaults"] |= {"model": "gpt-1.4b"}
+    taken, plan = gpu(study, "evaluation")
+    host = planned(study | {"execution": {"device": "cpu"}})
+    assert max(job_megabytes(job, host) for job in host.jobs("evaluation")) == 2500 + round(1.3 * taken / 1e6)
+    assert taken > 100 * 4 * parameter_counts(plan.tracks[0].recipe.model).total
+
+
+def test_work_without_a_gpu_takes_none_of_its_memory(tiny, gpu):
+    assert [gpu(tiny, kind)[0] for kind in ("corpus", "tokenizer", "shards", "average", "table", "figure")] == [0] * 6
+    assert gpu(tiny, "quantized")[0] > 0

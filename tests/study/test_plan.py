@@ -75,6 +75,12 @@ def fingerprints(plan: Plan) -> dict[str, set[str]]:
     return kinds
 
 
+@pytest.fixture(scope="module")
+def before(tiny_plan):
+    """The fingerprints of the tiny study as it is, by kind; no folder is part of them."""
+    return fingerprints(tiny_plan)
+
+
 def leaves(model: type) -> Iterator[str]:
     yield from model.model_fields
 
@@ -88,15 +94,13 @@ def test_every_execution_field_is_flipped_below():
     ("section", "key", "value"),
     [("execution", *item) for item in EXECUTION.items()] + [("threads", *item) for item in THREADS.items()],
 )
-def test_execution_never_changes_a_fingerprint(tiny, planned, section, key, value):
+def test_execution_never_changes_a_fingerprint(tiny, planned, before, section, key, value):
     assert Execution().identity().get(key, Threads().identity().get(key)) != value
-    before = fingerprints(planned(tiny))
     assert fingerprints(planned(put(tiny, f"{section}.{key}", value))) == before
 
 
 @pytest.mark.parametrize(("dotted", "value", "kind"), IDENTITY, ids=[dotted for dotted, _, _ in IDENTITY])
-def test_identity_changes_just_what_depends_on_it(tiny, planned, dotted, value, kind):
-    before = fingerprints(planned(tiny))
+def test_identity_changes_just_what_depends_on_it(tiny, planned, before, dotted, value, kind):
     after = fingerprints(planned(put(tiny, dotted, value)))
     above = ORDER[: ORDER.index(kind)]
     assert {name: before[name] <= after[name] for name in above} == dict.fromkeys(above, True)
@@ -207,3 +211,19 @@ def test_the_metrics_of_a_shared_trajectory_are_those_of_the_run_that_follows_it
         row["columns"]["step"] for row in table.recipe["rows"] if row["columns"]["trajectory"] == plan.tracks[0].name
     ]
     assert steps == [20]
+
+
+def test_what_no_evaluation_measures_is_named_by_section(tiny, planned):
+    assert planned(tiny).unmeasured == {}
+    tiny["evaluations"]["loss"] |= {"quantizers": ["rtn-w3"], "averages": []}
+    tiny["evaluations"]["of-none"] = {"measure": {"kind": "loss"}, "runs": [], "averages": []}
+    given = {"source": {"kind": "hub", "id": "some/model"}, "parameters": 1000, "tokens": "1M"}
+    tiny["evaluations"]["loss"]["runs"] = ["trunk", "wsd"]
+    plan = planned(tiny | {"pretrained": {"given": given}})
+    assert plan.unmeasured == {
+        "quantizers": ["gptq-w4"],
+        "averages": ["lawa"],
+        "pretrained": ["given"],
+        "evaluations": ["of-none"],
+    }
+    assert {node.recipe["method"]["kind"] for node in plan.of_kind("quantized")} == {"rtn"}

@@ -69,3 +69,32 @@ def test_a_study_that_trains_nothing_says_so(planned, tmp_path, capsys):
     lines = print_of(planned(study), tmp_path, capsys)
     assert "to train nothing" in lines
     assert not any(line.startswith("sharing saves") for line in lines)
+
+
+def test_what_nothing_measures_is_named(tiny, planned, tmp_path, capsys):
+    tiny["evaluations"]["loss"] |= {"quantizers": ["rtn-w3"], "averages": []}
+    tiny["evaluations"]["late"] = {"measure": {"kind": "loss"}, "runs": [], "averages": []}
+    lines = print_of(planned(tiny), tmp_path, capsys)
+    assert "not measured quantizers gptq-w4; averages lawa" in lines
+    assert "measures nothing evaluations late" in lines
+
+
+def test_where_all_is_measured_no_line_says_so(lines):
+    assert not any(line[:2] in (["not", "measured"], ["measures", "nothing"]) for line in lines)
+
+
+def test_the_memory_of_a_gpu_is_told_where_one_is_asked_for(tiny, planned, tmp_path, capsys):
+    line = "largest GPU memory about"
+    asked = print_of(planned(tiny | {"execution": {"device": "cuda"}}), tmp_path, capsys)
+    assert any(re.fullmatch(rf"{line} [0-9.]+ GB", total) for total in asked)
+    assert not any(total.startswith(line) for total in print_of(planned(tiny), tmp_path, capsys))
+
+
+def test_the_disk_of_a_corpus_of_unknown_length_is_told_to_be_a_guess(tiny, planned, tmp_path, capsys):
+    def disk(**length):
+        corpus = {"kind": "hub", "id": "some/text", **length}
+        lines = print_of(planned(tiny | {"data": tiny["data"] | {"corpus": corpus}}), tmp_path, capsys)
+        return next(line for line in lines if line.startswith("disk of text, models, images"))
+
+    assert disk().endswith("GB, 150GB of it a guess: the study does not say how long the corpus is")
+    assert "guess" not in disk(documents=1000)

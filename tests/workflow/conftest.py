@@ -138,18 +138,20 @@ class Project:
         """Return the names of the rules that a dry run would run to make artifacts, sorted."""
         return [name for name in self._rules(*arguments) if name not in PAGES]
 
-    def pages(self, *arguments: str) -> list[str]:
-        """Return the names of the rules that a dry run would run to make pages about artifacts, sorted."""
-        return [name for name in self._rules(*arguments) if name in PAGES]
+    def kinds(self, *arguments: str) -> list[str]:
+        """Return the kinds of artifacts that a dry run would make, one for each job, sorted."""
+        return self.kinds_and_pages(*arguments)[0]
+
+    def kinds_and_pages(self, *arguments: str) -> tuple[list[str], list[str]]:
+        """Return the kinds, and the names of the rules that it would run to make pages about artifacts."""
+        rules = self._rules(*arguments)
+        kinds = [name.partition("_")[0] for name in rules if name not in PAGES]
+        return kinds, [name for name in rules if name in PAGES]
 
     def _rules(self, *arguments: str) -> list[str]:
         table = self.snakemake("--dry-run", *arguments).partition("Job stats:")[2].partition("\ntotal ")[0]
         names = [name for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE) for _ in range(int(count))]
         return sorted(name for name in names if name != "all")
-
-    def kinds(self, *arguments: str) -> list[str]:
-        """Return the kinds of artifacts that a dry run would make, one for each job, sorted."""
-        return [name.partition("_")[0] for name in self.planned(*arguments)]
 
     def manifests(self, pattern: str = "**") -> dict[str, Path]:
         """Return the manifests below the results folder, by kind and name."""

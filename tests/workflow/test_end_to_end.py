@@ -23,10 +23,6 @@ def test_every_node_of_the_plan_was_made_and_matches_its_manifest(finished):
         assert damaged_files(node.directory(finished.results), manifest) == []
 
 
-def test_a_second_run_says_that_there_is_nothing_to_do(project):
-    assert "Nothing to be done" in project.snakemake()
-
-
 def test_a_figure_is_a_vector_and_a_picture_that_name_what_they_are_drawn_from(finished):
     folder = finished.results / "figure" / "tiny" / "tokens"
     lineage = read_manifest(folder).summary["lineage"]
@@ -81,3 +77,10 @@ def test_a_second_study_beside_it_makes_only_what_it_does_not_share(project):
         "table_second_loss",
         "table_second_metrics",
     ]
+
+
+def test_all_of_a_kind_is_asked_for_by_its_name(fresh):
+    # The kind is a rule as well, one without a job.
+    for target in (("calibration",), ("--until", "calibration")):
+        assert fresh.kinds(*target) == ["calibration", "calibration", "corpus", "shards", "tokenizer"]
+    assert fresh.kinds("images") == ["images"]

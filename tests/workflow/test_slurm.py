@@ -90,7 +90,6 @@ def test_a_warned_training_saves_its_state_and_stops(project):
     deadline = time.monotonic() + 120
     while "states:" not in (log.read_text() if log.exists() else "") and time.monotonic() < deadline:
         time.sleep(0.2)
-    time.sleep(3)
     os.kill(job.pid, signal.SIGUSR1)
     assert job.wait(60) == 1
     assert "stopped by SIGTERM after step" in log.read_text()

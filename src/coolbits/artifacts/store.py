@@ -10,7 +10,7 @@ from typing import Any
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.environment import capture_environment
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.artifacts.files import replacing, write_json
+from coolbits.artifacts.files import is_text, replacing, write_json
 from coolbits.artifacts.manifest import (
     MANIFEST,
     Manifest,
@@ -35,8 +35,10 @@ def demand_folder(root: Path) -> None:
 
     Raises:
         CoolbitsError: if a file is there or above, or a link that leads nowhere: a disk that is not mounted has results
-            that must not be made again.
+            that must not be made again; or if its name is not UTF-8.
     """
+    if not is_text(root):
+        raise CoolbitsError(f"{root}: not valid UTF-8, which libraries take names for; rename the results folder")
     for place in (root, *root.parents):
         nowhere = place.is_symlink() and not place.exists()
         if nowhere or place.is_file():

@@ -6,21 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from coolbits.artifacts.node import Node
-from coolbits.models.counts import flops_per_token, parameter_counts
+from coolbits.models.counts import flops_per_token
 from coolbits.study.durations import (
     asks_for_gpu,
     busy_cores,
     classifier_flops,
     first_step,
     job_seconds,
+    of_unknown_length,
     text_bytes,
     tuning_flops,
     tuning_tokens,
 )
+from coolbits.study.footprint import gpu_bytes
 from coolbits.study.plan import KINDS, Plan
 from coolbits.study.recipes.ptq import Quantized
-from coolbits.study.recipes.training import Muon, Trajectory
+from coolbits.study.recipes.training import Trajectory
 from coolbits.study.standing import Key, key_of, standing, stands
+from coolbits.study.training_memory import state_bytes
 from coolbits.study.vision import vision_bytes
 
 _FLOAT32 = 4
@@ -32,7 +35,9 @@ class Cost:
 
     `tokens` and `flops` are trained with trunks shared, fine-tunings included; the `naive` ones are what separate runs
     would train. `image_flops` are those of `flops` that train image classifiers, which have no tokens. `bytes` is the
-    disk that text, models and sets of images take together. `gpu_hours` is 0 where no accelerator is asked for.
+    disk that text, models and sets of images take together, `unknown_bytes` what of it is a guess: that of a corpus
+    whose length nobody has said. `gpu_hours` and `gpu_bytes`, the most memory that a job takes of a GPU, are 0 where
+    none is asked for.
     """
 
     nodes: int
@@ -45,6 +50,8 @@ class Cost:
     image_flops: float
     naive_flops: float
     bytes: int
+    unknown_bytes: int
+    gpu_bytes: int
     core_hours: float
     gpu_hours: float
     longest_job_hours: float
@@ -82,6 +89,10 @@ def study_cost(plan: Plan, kept: Collection[Key]) -> Cost:
         image_flops=images,
         naive_flops=naive_flops + unshared,
         bytes=sum(_disk_bytes(node, plan) for node in plan.nodes),
+        unknown_bytes=sum(_disk_bytes(node, plan) for node in plan.nodes if of_unknown_length(node, plan)),
+        gpu_bytes=max(
+            (gpu_bytes(job, plan) for kind in KINDS if asks_for_gpu(kind, plan) for job in plan.jobs(kind)), default=0
+        ),
         **_hours(plan),
     )
 
@@ -125,7 +136,8 @@ def _disk_bytes(node: Node, plan: Plan) -> int:
             # Compressed, text takes half; so it does in tokens of two bytes, which stand for some four of text each.
             return round(text_bytes(node, plan) / 2)
         case "checkpoint":
-            return _FLOAT32 * weights + _state_bytes(Trajectory.read(node.recipe["trajectory"]))
+            recipe = Trajectory.read(node.recipe["trajectory"])
+            return _FLOAT32 * weights + state_bytes(recipe.model, recipe.optimizer)
         case "average" | "finetuned":
             return _FLOAT32 * weights
         case "quantized":
@@ -137,20 +149,6 @@ def _disk_bytes(node: Node, plan: Plan) -> int:
             return vision_bytes(node, {images.name: images for images in plan.of_kind("images")})
         case _:
             return 0
-
-
-def _state_bytes(recipe: Trajectory) -> int:
-    """Return the bytes of an optimizer's states, those of norms and biases taken to be too small for 8-bit codes."""
-    counts = parameter_counts(recipe.model)
-    tables, muon = counts.embedding + counts.head, isinstance(recipe.optimizer, Muon)
-    total = 0.0
-    for name, storage in recipe.optimizer.states:
-        # Muon's own state is of the matrices, AdamW's two are of all else.
-        large = tables if muon and name != "momentum" else counts.matrices + (0 if muon else tables)
-        small = 0 if muon and name == "momentum" else counts.vectors
-        stored = _FLOAT32 if storage.codec == "float32" else 1 + _FLOAT32 / storage.block_size
-        total += large * stored + small * _FLOAT32
-    return round(total)
 
 
 def plan_report(plan: Plan, root: Path) -> dict[str, Any]:
@@ -168,4 +166,5 @@ def plan_report(plan: Plan, root: Path) -> dict[str, Any]:
         }
         for node in plan.nodes
     ]
-    return {"study": plan.study.study, "cost": asdict(cost) | {"saved": cost.saved}, "nodes": nodes}
+    costs = asdict(cost) | {"saved": cost.saved}
+    return {"study": plan.study.study, "cost": costs, "unmeasured": plan.unmeasured, "nodes": nodes}

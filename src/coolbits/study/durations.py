@@ -11,7 +11,7 @@ from coolbits.study.measure_cost import forward_tokens
 from coolbits.study.plan import Plan
 from coolbits.study.recipes.averaging import Average
 from coolbits.study.recipes.calibration import CalibrationSet, Documents
-from coolbits.study.recipes.data import Corpus, EmbeddedSource, HubSource, TokenizerRecipe, TrainedTokenizer
+from coolbits.study.recipes.data import Corpus, EmbeddedSource, HubSource, Source, TokenizerRecipe, TrainedTokenizer
 from coolbits.study.recipes.evaluation import Evaluation, Tasks
 from coolbits.study.recipes.finetuning import Conversations, Finetuned
 from coolbits.study.recipes.methods import CALIBRATED
@@ -166,14 +166,20 @@ def _data_seconds(node: Node, plan: Plan) -> float:
             return 0.0
 
 
+def of_unknown_length(node: Node, plan: Plan) -> bool:
+    """Whether a node is a corpus of which the study does not say the length, or its tokens."""
+    if node.kind not in ("corpus", "shards"):
+        return False
+    source = _source_of(node, plan)
+    return isinstance(source, HubSource) and source.documents is None
+
+
 def text_bytes(node: Node, plan: Plan) -> float:
     """Estimate the text of a corpus, or of that behind a node.
 
     One of the hub that is taken whole is at least as long as the longest run.
     """
-    ref = node.parents.get("corpus")
-    corpus = plan.known[ref.kind, ref.name] if ref else node
-    match Corpus.read(corpus.recipe).source:
+    match _source_of(node, plan):
         case EmbeddedSource():
             return _EMBEDDED_BYTES
         case HubSource(documents=int(documents)):
@@ -184,6 +190,13 @@ def text_bytes(node: Node, plan: Plan) -> float:
         case _:
             files = [Path(path) for path in plan.locations.get("files", [])]
             return float(sum(_UNPACKED.get(path.suffix, 1) * path.stat().st_size for path in files if path.is_file()))
+
+
+def _source_of(node: Node, plan: Plan) -> Source:
+    """Return the source of a corpus, or of that behind a node."""
+    ref = node.parents.get("corpus")
+    corpus = plan.known[ref.kind, ref.name] if ref else node
+    return Corpus.read(corpus.recipe).source
 
 
 def _average_bytes(node: Node, plan: Plan) -> float:

@@ -7,7 +7,7 @@ from coolbits.artifacts.hashing import canonical_json
 from coolbits.evaluation.task_names import BUILT, PACKAGED, TASK_SETS, expand_tasks, needs_hub, unknown_tasks
 from coolbits.models.shapes import Shape, shape_of
 from coolbits.study.measurements import chosen_quantizers
-from coolbits.study.recipes.comparison import why_incomparable
+from coolbits.study.recipes.comparison import why_incomparable, why_no_curvature
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Measure, Tasks
 from coolbits.study.recipes.methods import CALIBRATED, OnGrid
 from coolbits.study.recipes.ptq import Quantized
@@ -22,12 +22,12 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
     Raises:
         CoolbitsError: if there is no such task, or none that is asked with so many shots, more eigenvalues are wanted
             than Lanczos vectors, a group of weights does not divide a layer's inputs, a sequence is longer than the
-            positions that a model has learned, or a model is compared with one whose head is untied, or that differs by
-            more than its weights say; naming the key.
+            positions that a model has learned, a model is compared with one whose head is untied, or that differs by
+            more than its weights say, or curvature is wanted of one that rounds its inputs; naming the key.
     """
     for name, choice in study.evaluations.items():
         _check_measure(choice.measure, f"evaluations.{name}.measure")
-    _check_comparisons(study, quantizers)
+    _check_all_quantized(study, quantizers)
     for run, model in _models(tracks):
         shape = shape_of(model)
         for name, choice in study.evaluations.items():
@@ -36,7 +36,7 @@ def check_fits(study: Study, quantizers: dict[str, Quantized], tracks: list[Trac
                 check_length(model, shape, length, f"evaluations.{name}.measure.sequence_length", run)
                 for key, quantizer in chosen_quantizers(quantizers, choice).items():
                     _check_quantizer(quantizer, model, shape, f"quantizers.{key}", run)
-                    _check_comparison(name, choice.measure, key, quantizer, f" of run {run!r}", shape.tied)
+                    _check_quantized(name, choice.measure, key, quantizer, f" of run {run!r}", shape.tied)
 
 
 def _check_measure(measure: Measure, where: str) -> None:
@@ -61,20 +61,23 @@ def _check_measure(measure: Measure, where: str) -> None:
             )
 
 
-def _check_comparisons(study: Study, quantizers: dict[str, Quantized]) -> None:
-    """Refuse to compare weights where they do not tell how functions differ, whatever the models."""
+def _check_all_quantized(study: Study, quantizers: dict[str, Quantized]) -> None:
+    """Refuse what measures tell nothing of, whatever the models: see `_check_quantized`."""
     for name, choice in study.evaluations.items():
         for key, quantizer in chosen_quantizers(quantizers, choice).items():
-            _check_comparison(name, choice.measure, key, quantizer)
+            _check_quantized(name, choice.measure, key, quantizer)
 
 
-def _check_comparison(
+def _check_quantized(
     name: str, measure: Measure, key: str, quantizer: Quantized, of_run: str = "", tied: bool = False
 ) -> None:
-    """Refuse to compare weights, in the evaluation `name`, where they do not tell how functions differ."""
-    if not isinstance(measure, Comparison):
-        return
-    if reason := why_incomparable(measure.kind, f"quantizers.{key}{of_run}", quantizer, quantizer.head and tied):
+    """Refuse, in the evaluation `name`, weights that do not tell how functions differ, and the curvature of steps."""
+    subject, reason = f"quantizers.{key}{of_run}", None
+    if isinstance(measure, Comparison):
+        reason = why_incomparable(measure.kind, subject, quantizer, quantizer.head and tied)
+    if isinstance(measure, Curvature):
+        reason = why_no_curvature(subject, quantizer)
+    if reason:
         raise CoolbitsError(f"evaluations.{name}.measure: {reason}; name others in evaluations.{name}.quantizers")
 
 

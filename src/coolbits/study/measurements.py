@@ -87,6 +87,21 @@ def measure(study: Study, quantizers: dict[str, Quantized], points: list[Point],
     return Measured(rows, [*calibrations, *(node for node, _ in families)], families)
 
 
+def unmeasured(study: Study, rows: list[Measurement]) -> dict[str, list[str]]:
+    """Name by section what no evaluation measures, of which nothing else would tell, and what measures no model.
+
+    Quantizers that are not measured are not made. Runs and fine-tunings have tables of their own besides.
+    """
+    seen = {
+        "quantizers": {row.columns["quantizer"] for row in rows},
+        "averages": {row.columns["run"] for row in rows if row.columns["source"] == "average"},
+        "pretrained": {row.columns["run"] for row in rows if row.columns["source"] == "pretrained"},
+        "evaluations": {row.name for row in rows},
+    }
+    missed = {section: [name for name in getattr(study, section) if name not in seen[section]] for section in seen}
+    return {section: names for section, names in missed.items() if names}
+
+
 def _check_names(study: Study, name: str, choice: EvaluationChoice, seeds: set[int]) -> None:
     known: dict[str, list[Any]] = {
         "quantizers": list(study.quantizers),

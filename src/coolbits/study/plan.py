@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from coolbits.artifacts.errors import CoolbitsError
+from coolbits.artifacts.files import is_text
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node
 from coolbits.study.averages import averages
@@ -13,7 +14,7 @@ from coolbits.study.calibrations import quantizers
 from coolbits.study.finetuning import finetunings
 from coolbits.study.fits import check_fits
 from coolbits.study.load import load_study
-from coolbits.study.measurements import Point, measure
+from coolbits.study.measurements import Point, measure, unmeasured
 from coolbits.study.outcomes import outcomes
 from coolbits.study.pretrained import pretrained
 from coolbits.study.schema import Study
@@ -48,7 +49,8 @@ KINDS = (
 class Plan:
     """Every node of a study, in an order in which each comes after its parents.
 
-    `batches` maps a node of a batched kind to the batch that one job makes.
+    `batches` maps a node of a batched kind to the batch that one job makes. `unmeasured` names by section what the
+    study declares and measures nothing of.
     """
 
     study: Study
@@ -56,6 +58,7 @@ class Plan:
     tracks: tuple[Track, ...]
     batches: dict[str, str]
     locations: dict[str, list[str]]
+    unmeasured: dict[str, list[str]]
 
     def of_kind(self, kind: str) -> list[Node]:
         """Return the nodes of one kind."""
@@ -143,7 +146,11 @@ def resolve(study: Study, folder: Path) -> Plan:
         check_drawable(study, results)
     nodes = _unique([*nodes, *measured.nodes, *seen.nodes, *results])
     locations = data.locations | seen.locations | tuned.locations | given.locations | quantized.locations
-    return Plan(study, tuple(_ordered(nodes)), tuple(found), batches | seen.batches, locations)
+    for path in (path for paths in locations.values() for path in paths):
+        if not is_text(Path(path)):
+            raise CoolbitsError(f"{path}: not valid UTF-8, which the files that tell jobs are; rename the folder")
+    missed = unmeasured(study, measured.rows)
+    return Plan(study, tuple(_ordered(nodes)), tuple(found), batches | seen.batches, locations, missed)
 
 
 def _pools(study: Study, found: list[Track], tuned: list[Point]) -> Callable[[str, str], str]:

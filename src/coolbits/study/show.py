@@ -40,7 +40,14 @@ def print_plan(plan: Plan, root: Path) -> None:
             f"{cost.saved:.0%} of {cost.naive_flops:.2e} FLOPs ({si(cost.naive_tokens)} tokens) of separate runs",
         )
     totals.add_row("takes about", _hours(cost))
-    totals.add_row("disk of text, models, images", si_bytes(cost.bytes))
+    if cost.gpu_bytes:
+        totals.add_row("largest GPU memory", f"about {_two_digits(cost.gpu_bytes / 1e9)} GB")
+    totals.add_row("disk of text, models, images", _disk(cost))
+    missed = plan.unmeasured
+    if kinds := [section for section in missed if section != "evaluations"]:
+        totals.add_row("not measured", "; ".join(f"{section} {', '.join(missed[section])}" for section in kinds))
+    if "evaluations" in missed:
+        totals.add_row("measures nothing", f"evaluations {', '.join(missed['evaluations'])}")
     console.print(totals, soft_wrap=True)
 
 
@@ -60,5 +67,10 @@ def _hours(cost: Cost) -> str:
     return f"{hours} in all, its longest job {duration(3600 * cost.longest_job_hours)}"
 
 
-def _two_digits(hours: float) -> str:
-    return f"{float(f'{hours:.2g}'):,g}"
+def _disk(cost: Cost) -> str:
+    guessed = f", {si_bytes(cost.unknown_bytes)} of it a guess: the study does not say how long the corpus is"
+    return si_bytes(cost.bytes) + (guessed if cost.unknown_bytes else "")
+
+
+def _two_digits(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,g}"

@@ -101,6 +101,15 @@ class Workflow:
         made = [str(node.directory(self.root) / file) for node in self.plan.targets() for file in wanted_files(node)]
         return [*made, *(str(task.page) for task in self.tasks("figure")), str(self.settings)]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of artifacts, of which a study may want none."""
+        return KINDS
+
+    def manifests(self, kind: str) -> list[str]:
+        """Return the manifests of one kind, by which all of it is asked for."""
+        return [str(node.directory(self.root) / MANIFEST) for node in self.plan.of_kind(kind)]
+
     def log(self, page: str) -> Path:
         """Return the log file of the rule that makes a kind of page."""
         return self.root / "logs" / self.plan.study.study / f"{page}.log"

@@ -1,4 +1,4 @@
-"""Whether the difference of two models' weights is the difference of their functions."""
+"""Whether a quantized model's weights tell how its function differs, and whether its loss is one to differentiate."""
 
 from coolbits.study.recipes.methods import AWQ, Int8
 from coolbits.study.recipes.ptq import Quantized
@@ -19,12 +19,22 @@ def why_incomparable(measure: str, subject: str, quantizer: Quantized, untied: b
     return f"{compared}, which does not describe {subject}: {reason}"
 
 
+def why_no_curvature(subject: str, quantizer: Quantized) -> str | None:
+    """Return, as a sentence, why the loss of what `quantizer` makes has no curvature to measure, or None."""
+    reason = _rounded_inputs(quantizer)
+    return reason and f"curvature is that of a smooth loss, which {subject} has not: {reason}, in steps without a slope"
+
+
 def _beyond_weights(quantizer: Quantized) -> str | None:
     """Return what a quantizer does that a comparison weight by weight would misread, as a sentence's end; or None."""
     if isinstance(quantizer.method, AWQ):
         return "awq scales weights to and fro, which changes them but not the function"
+    reason = _rounded_inputs(quantizer)
+    return reason and f"{reason}, which no weight shows"
+
+
+def _rounded_inputs(quantizer: Quantized) -> str | None:
+    """Return by what a quantizer rounds what layers read while the model runs, as a sentence's end; or None."""
     if isinstance(quantizer.method, Int8):
-        return "int8 rounds what layers read, too, which no weight shows"
-    if quantizer.activations is not None:
-        return "activations rounds what layers read, which no weight shows"
-    return None
+        return "int8 rounds what layers read, too"
+    return "activations rounds what layers read" if quantizer.activations is not None else None
