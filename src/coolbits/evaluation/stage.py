@@ -26,7 +26,7 @@ from coolbits.models.devices import choose_device
 from coolbits.models.files import load_config, load_model
 from coolbits.models.quantized import apply_quantized
 from coolbits.products import bfloat16_products
-from coolbits.study.recipes.comparison import why_incomparable
+from coolbits.study.recipes.comparison import why_incomparable, why_no_curvature
 from coolbits.study.recipes.evaluation import Comparison, Curvature, Evaluation, Landscape, Loss, Tasks
 from coolbits.study.recipes.ptq import Quantized
 
@@ -44,8 +44,9 @@ def run(job: Job, store: Store) -> int:
     at once. A model that diverged, or a quantized form of it, gives an evaluation that says so and has no files.
 
     Raises:
-        CoolbitsError: for tasks that cannot be had, a validation split shorter than one window, or a comparison with a
-            quantized model whose head is no longer tied, or that differs by more than its weights say.
+        CoolbitsError: for tasks that cannot be had, a validation split shorter than one window, a comparison with a
+            quantized model whose head is no longer tied, or that differs by more than its weights say, or the curvature
+            of one that rounds its inputs.
     """
     device = choose_device(job.execution.get("device", "auto"))
     suites = _prepare(job.nodes, store)
@@ -92,7 +93,7 @@ def _measure(
     shards = node.parent_directory(store.root, "shards")
     if isinstance(measure, Loss):
         return evaluate_loss(model(), shards, measure, out)
-    if isinstance(measure, Comparison) and (reason := _incomparable(measure, store.manifest(node, "quantized"))):
+    if "quantized" in node.parents and (reason := _why_not(measure, store.manifest(node, "quantized"))):
         raise CoolbitsError(f"{node.name}: {reason}")
     objective = objective_of(model(), open_stream(shards, "validation"), measure)
     if isinstance(measure, Curvature):
@@ -104,9 +105,11 @@ def _measure(
     return measure_prediction(objective, quantized, measure, out)
 
 
-def _incomparable(measure: Comparison, quantized: Manifest) -> str | None:
-    """Return why the weights of a quantized model do not tell how it differs, or None."""
+def _why_not(measure: Comparison | Curvature, quantized: Manifest) -> str | None:
+    """Return why a measure tells nothing of a quantized model, or None."""
     recipe, untied = Quantized.read(quantized.recipe), quantized.summary.get("untied", False)
+    if isinstance(measure, Curvature):
+        return why_no_curvature(quantized.name, recipe)
     return why_incomparable(measure.kind, quantized.name, recipe, untied)
 
 

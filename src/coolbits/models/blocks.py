@@ -39,7 +39,7 @@ def longest_sequence(model: PreTrainedModel) -> int | None:
 def most_positions(model: nn.Module) -> int | None:
     """Return how many positions a model has embeddings for; None if it has none: rotations and slopes never end.
 
-    So do MPT's slopes, which the library takes from a table that ends.
+    Some do, as they come from a table that ends: the rotations of GPT-J, and MPT's slopes.
     """
     config = getattr(model, "config", None)
     if isinstance(config, MptConfig):
@@ -49,7 +49,8 @@ def most_positions(model: nn.Module) -> int | None:
         return None
     tokens = model.get_input_embeddings()  # type: ignore[operator]
     sizes = {each.num_embeddings for each in model.modules() if isinstance(each, nn.Embedding) and each is not tokens}
-    return int(positions) if sizes & {positions, positions + _PADDING} else None
+    tables = {len(each) for each in model.buffers() if each.dim() == 2}
+    return int(positions) if sizes & {positions, positions + _PADDING} or positions in tables else None
 
 
 def decoder_linears(model: PreTrainedModel) -> dict[str, nn.Module]:

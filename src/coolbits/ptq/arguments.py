@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from coolbits.ptq.hooks import standing_in
+from coolbits.ptq.hooks import hidden_of, standing_in
 
 Taken = tuple[tuple[Any, ...], dict[str, Any]]  # arguments and keywords
 
@@ -23,8 +23,7 @@ def watch_arguments(
     def passing(block: nn.Module) -> Callable[..., Any]:
         def forward(*arguments: Any, **keywords: Any) -> Any:
             taken[block] = arguments[1:], {key: item for key, item in keywords.items() if key != "hidden_states"}
-            hidden = arguments[0] if arguments else keywords["hidden_states"]
-            return behind(hidden, others[block])
+            return behind(hidden_of(arguments, keywords), others[block])
 
         return forward
 
@@ -75,3 +74,8 @@ def moved_to(item: Any, device: torch.device) -> Any:
 def behind(hidden: torch.Tensor, others: tuple[Any, ...] | None) -> Any:
     """Return what a block gives: hidden states, alone or with what it gives besides them behind."""
     return hidden if others is None else (hidden, *others)
+
+
+def others_of(output: Any) -> tuple[Any, ...] | None:
+    """Return what a block gives besides hidden states; None if it gives a bare tensor."""
+    return tuple(output[1:]) if isinstance(output, tuple | list) else None

@@ -44,9 +44,15 @@ def hooked(modules: Mapping[nn.Module, Hook], *, after: bool = False) -> Iterato
             handle.remove()
 
 
+def hidden_of(arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> torch.Tensor:
+    """Return the hidden states that a block is called with."""
+    hidden: torch.Tensor = arguments[0] if arguments else keywords["hidden_states"]
+    return hidden
+
+
 def first_of(output: Any) -> torch.Tensor:
     """Return what a module gives, or the first of several things: the hidden states."""
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from coolbits.models.layers import Layer, PackedLayer
 
 LEDGER = "ledger.parquet"
 _STRIP = 128
+_LEAST, _MOST = 1e-15, 1e15  # norms between them come of float32 squares that neither vanish nor overflow
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,12 @@ def relative_norm(error: torch.Tensor, weight: torch.Tensor) -> float:
 
 
 def _norm(matrix: torch.Tensor) -> float:
-    """Return the Frobenius norm; rows are summed in their own precision, what they give in float64."""
-    return float(torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1), dtype=torch.float64))
+    """Return the Frobenius norm; rows are summed in their own precision, what they give in float64.
+
+    Where squares come near the ends of float32, rows are summed in float64, too.
+    """
+    norm = float(torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1), dtype=torch.float64))
+    return norm if _LEAST < norm < _MOST else float(torch.linalg.vector_norm(matrix, dtype=torch.float64))
 
 
 def write_ledger(results: Mapping[str, Result], out: Path) -> None:

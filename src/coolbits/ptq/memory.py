@@ -30,7 +30,7 @@ def estimate_peak(
 
 def model_sizes(config: PretrainedConfig) -> Sizes:
     """Return the sizes of the model that `config` describes, from one whose tensors have shapes alone."""
-    with FakeTensorMode(), torch.device("meta"):
+    with FakeTensorMode():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         blocks, linears = decoder_blocks(model), decoder_linears(model)
         place, (name, largest) = max(enumerate(blocks), key=lambda block: _count(block[1][1]))
@@ -77,6 +77,6 @@ def _groups(
 
     hooks = {module: watching(module) for module in linears} | dict.fromkeys(following, stop)
     with torch.inference_mode(), hooked(hooks):
-        model.base_model(input_ids=torch.zeros(1, _PROBE_TOKENS, dtype=torch.int64, device="meta"), use_cache=False)
+        model.base_model(input_ids=torch.zeros(1, _PROBE_TOKENS, dtype=torch.int64), use_cache=False)
     shapes = ([weight_matrix(module).shape for module in modules] for modules in readers.values())
     return tuple((sum(outputs for outputs, _ in each), each[0][1]) for each in shapes)

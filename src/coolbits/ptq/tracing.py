@@ -1,7 +1,7 @@
 """A model taken apart into decoder blocks, by watching one forward pass instead of a table of architectures."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from coolbits.ptq.arguments import Taken, behind, moved_to, shared, watch_arguments
-from coolbits.ptq.hooks import Hook, Stop, first_of, full_precision, hooked
+from coolbits.artifacts.errors import CoolbitsError
+from coolbits.ptq.arguments import Taken, behind, moved_to, others_of, shared, watch_arguments
+from coolbits.ptq.hooks import Hook, Stop, first_of, full_precision, hidden_of, hooked
 from coolbits.ptq.placement import placed, placed_in_turn
 from coolbits.ptq.tokens import Tokens
 from coolbits.study.quantization_memory import CHUNK_TOKENS
@@ -26,8 +27,8 @@ class Block:
 
     `groups` are the names of its linear layers in the order in which they ran; layers of one group read the same
     tensor. `arguments` and `keywords` are what the block gets besides the hidden states, `others` what it gives besides
-    them; None if it gives no tuple. It runs on `device`, where it must be `placed` meanwhile; hidden states come from
-    anywhere and go back there.
+    them; None if it gives a bare tensor. It runs on `device`, where it must be `placed` meanwhile; hidden states come
+    from anywhere and go back there.
 
     Arguments are those of the first chunk, `later` has those of each one after it: masks and positions are alike, or
     the corners of the first one's where sequences are shorter, but some architectures hand every block an embedding of
@@ -119,6 +120,10 @@ def trace_model(
     Chunks have the longest sequences first, and each ends with its own longest, so that short ones cost little. The
     model computes in float32 on `device` (None: where the model is), which never holds more than a block of it, or what
     lies outside of blocks. A linear layer that did not run makes a group of its own, at the end of its block.
+
+    Raises:
+        CoolbitsError: if a block reads something else than the block before it gives: run one by one they would not
+            compute what the model does.
     """
     body = getattr(model, "base_model", model)
     device = device or next(model.parameters()).device
@@ -130,8 +135,8 @@ def trace_model(
     few = chunks[0][:1, :_WATCHED_TOKENS]
     with full_precision(device), placed(outside, device):
         with placed_in_turn(modules, device):
-            reads, outputs = _watch_layers(body, few, modules, linears)
-        others = {block: output[1:] if isinstance(output, tuple) else None for block, output in outputs.items()}
+            reads, outputs = _watch_layers(body, few, blocks, linears)
+        others = {block: others_of(output) for block, output in outputs.items()}
         first = watch_arguments(body, chunks[0], others)
         later = [shared(watch_arguments(body, chunk, others), first) for chunk in chunks[1:]]
     watched = tuple(
@@ -156,7 +161,7 @@ def _chunk_sequences(sequences: int, length: int) -> int:
 
 
 def _watch_layers(
-    body: nn.Module, tokens: torch.Tensor, blocks: Sequence[nn.Module], linears: Mapping[str, nn.Module]
+    body: nn.Module, tokens: torch.Tensor, blocks: Named, linears: Mapping[str, nn.Module]
 ) -> tuple[dict[str, int], dict[nn.Module, Any]]:
     """Return the number of the input that each linear layer reads, in the order of first readings; and blocks' outputs.
 
@@ -179,9 +184,41 @@ def _watch_layers(
         return lambda _arguments, _keywords, output: outputs.update({block: output})
 
     before = {module: watch_linear(name) for name, module in linears.items()}
-    with hooked(before), hooked({block: keep(block) for block in blocks}, after=True):
+    with hooked(before), hooked({block: keep(block) for _, block in blocks}, after=True), _chained(blocks):
         body(input_ids=tokens, use_cache=False)
     return reads, outputs
+
+
+@contextmanager
+def _chained(blocks: Named) -> Iterator[None]:
+    """See that each block that runs meanwhile reads what the block before it gave.
+
+    Raises:
+        CoolbitsError: naming the first that reads something else.
+    """
+    given: dict[str, torch.Tensor] = {}  # by the block before, whose name is the key: a copy, as it may be added to
+
+    def comparing(name: str) -> Hook:
+        def hook(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            read = hidden_of(arguments, keywords)
+            for other, hidden in given.items():
+                if not torch.equal(read.nan_to_num(), hidden.nan_to_num()):
+                    raise CoolbitsError(
+                        f"{name}: reads other hidden states than {other} gives, the block before it; allowed are "
+                        "models whose blocks read each other's outputs as they are"
+                    )
+            given.clear()
+
+        return hook
+
+    def copying(name: str) -> Hook:
+        return lambda _arguments, _keywords, output: given.update({name: first_of(output).clone()})
+
+    with (
+        hooked({block: comparing(name) for name, block in blocks}),
+        hooked({block: copying(name) for name, block in blocks}, after=True),
+    ):
+        yield
 
 
 def _groups(block: str, reads: Mapping[str, int], linears: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
@@ -202,7 +239,7 @@ def _block_inputs(
     device, caught = chunks[0][0].device, []
 
     def hook(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        caught.append((arguments[0] if arguments else keywords["hidden_states"]).cpu())
+        caught.append(hidden_of(arguments, keywords).cpu())
         raise Stop
 
     with full_precision(device), placed(outside, device):

@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from coolbits.artifacts.files import replacing, write_json
-from coolbits.loops.ownership import Owner, belongs, is_whole, mark
+from coolbits.loops.ownership import Owner, belongs, is_whole, mark, note_processor
 from coolbits.models.quantized import read_packed, read_replaced, write_packed
 from coolbits.ptq.calibration import gather_hessians
 from coolbits.ptq.ledger import Entry, Result
@@ -36,7 +36,7 @@ Made = tuple[dict[str, Result], dict[str, torch.Tensor]]
 def circumstances(device: torch.device) -> Owner:
     """Return what decides the last bits of a pass, besides recipe, model, calibration and code.
 
-    As in training, the kind of CPU and the number of threads are left out: a job may go on with others.
+    As in training, the kind of CPU and the number of threads are left out: a job may go on with others, and says so.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"device": name, "torch": str(torch.__version__), "transformers": transformers.__version__}
@@ -62,6 +62,7 @@ class Place:
                 _LOG.warning("%s: finished blocks of an earlier run, not used: %s", part, reason)
                 shutil.rmtree(part, ignore_errors=True)
             elif int(part.name) <= len(results):
+                note_processor(part)
                 results |= _read_results(part)
                 replaced |= read_replaced(part)
         return results, replaced
