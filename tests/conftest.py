@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from coolbits import native, products
+from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
 
 # Without a GPU, Triton's kernels run in its interpreter. Triton must know that before anything imports it, and
 # transformers does: hence here, not beside the tests of the kernels.
@@ -44,6 +46,34 @@ def bootstrap() -> Callable[..., tuple[float, float, float]]:
         return statistic(*units), low, high
 
     return interval
+
+
+@pytest.fixture
+def trunk_and_decays() -> pd.DataFrame:
+    """Rows of a trunk that two runs share, two cooldowns, a wsd run, a cosine run and an average, all of 3 bits."""
+    millions, null = 1_000_000, dict.fromkeys(TRAJECTORY_COLUMNS | MODEL_COLUMNS)
+    base = null | {"model": "m", "optimizer": "adamw", "weight_decay": 0.1, "peak_lr": 1e-2, "seed": 0, "final": False}
+    base |= {"states": "32", "beta2": 0.95, "source": "checkpoint", "quantizer": "gptq-w3", "method": "gptq", "bits": 3}
+    trunk = {"run": "trunk", "trajectory": "t", "family": "t", "schedule": "constant", "phase": "stable"}
+    linear = {"phase": "decay", "decay_tokens": millions, "decay_shape": "linear", "final_fraction": 0.0}
+    wsd = {"run": "rates", "family": "w", "schedule": "wsd", "budget_tokens": 5 * millions, "peak_lr": 3e-2}
+    cosine = {"run": "cosine", "trajectory": "c", "family": "c", "schedule": "cosine", "budget_tokens": 5 * millions}
+    cosine |= {"phase": "decay", "decay_tokens": 4.9 * millions, "decay_shape": "cosine", "final_fraction": 0.1}
+
+    def row(tokens: int, **fields: Any) -> dict[str, Any]:
+        return base | {"tokens": tokens, "step": tokens} | fields
+
+    rows = [row(tokens * millions, **trunk) for tokens in (1, 2, 3, 4, 5)]
+    rows += [row(2 * millions, **trunk | {"run": "soup"})]
+    for start in (2, 4):
+        end = (start + 1) * millions
+        left = {"trajectory": f"b{start}", "branch_tokens": start * millions, "budget_tokens": end, "final": True}
+        rows += [row(end, **trunk | {"schedule": "cooldown"} | linear | left)]
+    rows += [row(tokens * millions, **wsd, trajectory="w", phase="stable") for tokens in (1, 4)]
+    rows += [row(5 * millions + 200, **wsd, **linear, trajectory="w-end", final=True)]
+    rows += [row(tokens * millions, **cosine, final=tokens == 5) for tokens in (2, 5)]
+    rows += [row(4 * millions, **trunk | {"run": "lawa"}, source="average", average="lawa", window=5)]
+    return pd.DataFrame(rows).astype(TRAJECTORY_COLUMNS | MODEL_COLUMNS)
 
 
 @pytest.fixture

@@ -49,3 +49,20 @@ def test_a_cache_folder_that_is_named_needs_no_home(
     homeless.setenv(name, str(tmp_path / "cache"))
     compiled = native.library(source)
     assert compiled is not None and compiled.one() == 1
+
+
+@needs_compiler
+def test_a_library_is_made_once_and_again_for_other_sources(
+    fresh: pytest.MonkeyPatch, source: Path, tmp_path: Path
+) -> None:
+    cache, included = tmp_path / "cache", tmp_path / "number.cpp"
+    fresh.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    source.write_text('#include "number.cpp"\nextern "C" int one() { return NUMBER; }')
+    for number, files in ((1, 1), (1, 1), (2, 2)):
+        included.write_text(f"#define NUMBER {number}")
+        native.library.cache_clear()
+        times = {path: path.stat().st_mtime_ns for path in cache.glob("*")}
+        compiled = native.library(source, included)
+        assert compiled is not None and compiled.one() == number
+        made = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+        assert times.items() <= made.items() and len(made) == files

@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     MptConfig,
     MptForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    XGLMConfig,
+    XGLMForCausalLM,
 )
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -141,6 +145,7 @@ def test_a_corpus_shorter_than_a_window_is_refused(tiny_model):
 
 
 SIZES = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+XGLM = {"vocab_size": 300, "d_model": 16, "num_layers": 1, "attention_heads": 2, "ffn_dim": 16}
 
 
 @pytest.mark.parametrize(
@@ -152,9 +157,11 @@ SIZES = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_atte
             True,
         ),
         (lambda: MptForCausalLM(MptConfig(vocab_size=300, d_model=16, n_layers=1, n_heads=2, max_seq_len=16)), True),
+        (lambda: GPTJForCausalLM(GPTJConfig(**SIZES, n_positions=16, rotary_dim=4)), True),
         (lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, intermediate_size=16, max_position_embeddings=16)), False),
+        (lambda: XGLMForCausalLM(XGLMConfig(**XGLM, max_position_embeddings=16)), False),
     ],
-    ids=["gpt2", "opt", "mpt", "rotations"],
+    ids=["gpt2", "opt", "mpt", "a table of rotations", "rotations", "a table that grows"],
 )
 def test_windows_longer_than_the_positions_that_a_model_has_are_refused(stream, model, ends):
     made = model().eval()

@@ -23,7 +23,7 @@ from coolbits.models.files import load_model, save_model
 from coolbits.models.layers import IntegerLayer, neighbouring_groups
 from coolbits.models.quantized import QuantizedModel, apply_quantized, write_quantized
 from coolbits.study.recipes.comparison import why_incomparable
-from coolbits.study.recipes.evaluation import Evaluation, Loss, Prediction, Tasks
+from coolbits.study.recipes.evaluation import Curvature, Evaluation, Loss, Prediction, Tasks
 from coolbits.study.recipes.methods import AWQ, RTN, Grid, Int8
 from coolbits.study.recipes.ptq import Activations, Quantized
 
@@ -192,6 +192,23 @@ def test_weights_are_not_compared_where_they_do_not_tell_how_functions_differ(st
     measure = Prediction(kind="prediction", windows=2, sequence_length=16)
     node = evaluation(parents | {"quantized": beyond}, measure, "model", "quantized", "shards")
     with pytest.raises(CoolbitsError, match=rf"^{node.name}: prediction compares .* beyond-\w+: {reason}"):
+        stage.run(Job("evaluation", "scores", (node,)), store)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "reason"),
+    [
+        (Quantized(method=Int8()), "int8 rounds what layers read"),
+        (Quantized(method=RTN(grid=Grid(bits=4)), activations=Activations()), "activations rounds what layers read"),
+    ],
+)
+def test_curvature_is_not_measured_where_the_loss_goes_in_steps(store, parents, quantizer, reason):
+    """Differentiated through the rounding, the largest eigenvalue of rtn-w8a8 was 1.1 where that of rtn-w8 is 2.8."""
+    steps = make_node("quantized", "steps", quantizer.identity(), {"model": parents["model"].ref})
+    store.ensure(steps, lambda out: {})
+    measure = Curvature(windows=2, sequence_length=16, eigenvalues=2)
+    node = evaluation(parents | {"quantized": steps}, measure, "model", "quantized", "shards")
+    with pytest.raises(CoolbitsError, match=rf"^{node.name}: curvature is .* steps-\w+ has not: {reason}"):
         stage.run(Job("evaluation", "scores", (node,)), store)
 
 

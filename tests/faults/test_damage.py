@@ -160,7 +160,7 @@ def test_a_checkpoint_cut_off_anywhere_is_trained_again_from_the_one_before(lab,
     job = lab.job("checkpoint")
     path = job.nodes[-1].directory(lab.root) / name
     size = path.stat().st_size
-    lengths = [size * tenth // 10 for tenth in range(0, 10, 2)]
+    lengths = [0, size // 2, size - 1]
     for length in lengths:
         spoil(path, lambda content, length=length: content[:length])
         assert lab.run(job) == 0

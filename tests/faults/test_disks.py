@@ -82,7 +82,7 @@ def test_a_study_on_a_disk_that_fills_goes_on_where_there_is_room_again(small):
     small.finish()
 
 
-@pytest.mark.parametrize(("kind", "stride"), [("shards", 1), ("checkpoint", 2), ("quantized", 1), ("figure", 6)])
+@pytest.mark.parametrize(("kind", "stride"), [("shards", 2), ("checkpoint", 5), ("quantized", 2), ("figure", 9)])
 def test_a_disk_that_is_full_from_any_moment_on_leaves_nothing_half_written(lab, kind, stride):
     job = lab.job(kind, nodes=1)
     lab.forget(job)

@@ -160,14 +160,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("trained")
     (directory / "calibration").mkdir()
     documents = islice(open_documents(EmbeddedSource(sha256=file_digest(EMBEDDED)), []).items, 200)
-    text = "\n".join(document.text for document in documents).encode()[: 332 * 16 * 64]
+    text = "\n".join(document.text for document in documents).encode()[: 182 * 16 * 64]
     batches = torch.frombuffer(bytearray(text), dtype=torch.uint8).long().reshape(-1, 16, 64)
-    write_tokens(Tokens.of_equal_length(batches[300:].flatten(0, 1)), directory / "calibration")
+    write_tokens(Tokens.of_equal_length(batches[150:].flatten(0, 1)), directory / "calibration")
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=256, max_position_embeddings=64, **sizes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for batch in batches[:300]:
+    for batch in batches[:150]:
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         optimizer.step()

@@ -45,3 +45,12 @@ def test_the_relative_error_is_that_of_the_weights() -> None:
     assert layer.weight().tolist() == [[3.0, 0.0]]
     assert relative_error(weight, layer) == pytest.approx((0.25 + 0.16) ** 0.5 / (12.25 + 0.16) ** 0.5)
     assert relative_error(torch.zeros(1, 2), round_to_nearest(torch.zeros(1, 2), Grid(bits=3))) == 0
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-20, 1.0, 1e20, 1e30])
+def test_the_relative_error_of_weights_whose_squares_leave_float32(size: float) -> None:
+    """It was 0 of small ones, whatever their errors, and no number of large ones."""
+    weight = size * torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    layer = round_to_nearest(weight, Grid(bits=3))
+    error = (weight.double() - layer.weight().double()).norm() / weight.double().norm()
+    assert relative_error(weight, layer) == pytest.approx(float(error), rel=1e-6)

@@ -11,13 +11,16 @@ from transformers import (
     LlamaConfig,
     Olmo2Config,
     OlmoConfig,
+    OpenAIGPTConfig,
     OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen3Config,
+    RwkvConfig,
     SmolLM3Config,
 )
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_blocks, decoder_linears
 from coolbits.models.quantized import QuantizedModel, apply_model
 from coolbits.ptq import tracing
@@ -57,6 +60,10 @@ ARCHITECTURES = {
     ),
     "gpt2": (
         GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2),
+        [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]],
+    ),
+    "openai-gpt": (  # its blocks give lists
+        OpenAIGPTConfig(vocab_size=96, n_embd=32, n_layer=2, n_head=2),
         [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]],
     ),
 }
@@ -172,6 +179,21 @@ def test_chunks_of_shorter_sequences_have_views_of_what_the_first_has(
 def test_a_layer_that_does_not_run_is_a_group_of_its_own_at_the_end(model: PreTrainedModel) -> None:
     model.gpt_neox.layers[1].attention.idle = nn.Linear(4, 4)
     assert short_names(trace_of(model))[1][-1] == ["idle"]
+
+
+def test_blocks_that_do_not_read_each_others_outputs_are_refused() -> None:
+    """RWKV halves what some blocks give: calibrated on the whole of it, Hessians were off by a third."""
+    config = RwkvConfig(vocab_size=96, context_length=16, hidden_size=32, num_hidden_layers=4, rescale_every=2)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(CoolbitsError, match=r"^rwkv\.blocks\.2: reads other hidden states than rwkv\.blocks\.1 gives"):
+        trace_of(model)
+    config.rescale_every = 0
+    assert len(trace_of(AutoModelForCausalLM.from_config(config).eval()).blocks) == 4
+
+
+def test_hidden_states_that_are_no_numbers_are_the_same_to_the_next_block(model: PreTrainedModel) -> None:
+    model.gpt_neox.layers[0].mlp.dense_4h_to_h.bias.data[3] = torch.nan
+    assert len(trace_of(model).blocks) == 2
 
 
 def test_tracing_leaves_no_hooks(model: PreTrainedModel) -> None:

@@ -143,16 +143,16 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-@pytest.mark.parametrize("chunks", [1, 8])
-@pytest.mark.parametrize("recipes", PASSES.values(), ids=PASSES)
+@pytest.mark.parametrize(("name", "chunks"), [*((name, 8) for name in PASSES), ("layer", 1), ("awq", 1)])
 def test_a_pass_that_was_killed_ends_with_the_same_bytes(
     llama: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     said: pytest.LogCaptureFixture,
-    recipes: list[Quantized],
+    name: str,
     chunks: int,
 ) -> None:
+    recipes = PASSES[name]
     monkeypatch.setattr(tracing, "CHUNK_TOKENS", 16 * 32 // chunks)
     lab = Lab(llama, recipes, tmp_path, monkeypatch)
     assert any("replaced.safetensors" in files for files in lab.wanted) == isinstance(recipes[0].method, AWQ)
@@ -198,6 +198,18 @@ def test_what_is_anothers_is_removed_and_not_used(lab: Lab, said: pytest.LogCapt
     assert said.messages == [f"{part}: finished blocks of an earlier run, not used: {OTHER}" for part in parts]
     lab.requests = [own]
     assert lab.finish() == BLOCKS
+
+
+def test_what_another_processor_made_is_used_and_told(
+    lab: Lab, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.kill_behind(2)
+    parts, threads = lab.parts(), torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    said.clear()
+    assert lab.finish() == BLOCKS - 2
+    told = [line.partition(": saved on ")[0] for line in said.messages if "last bits" in line]
+    assert told == [str(part) for part in parts]
 
 
 def flip(path: Path) -> None:
