@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from coolbits.claims.contrasts import AT_ALL_BUDGETS, beside_lost, independent, paired
+from coolbits.claims.contrasts import beside_lost, independent, paired
 from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import by_unit
@@ -38,7 +38,7 @@ def soup_beats_ingredients(evidence: Evidence) -> Effect | None:
 
 def _beside_cooldowns(evidence: Evidence, column: str) -> Effect | None:
     average, end = _lawa_and_ends(evidence)
-    return beside_lost(paired(evidence, average, end, column), evidence, end, AT_ALL_BUDGETS)
+    return beside_lost(paired(evidence, average, end, column), evidence, end)
 
 
 def _lawa_and_ends(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:

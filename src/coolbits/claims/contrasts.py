@@ -13,7 +13,7 @@ from coolbits.resampling import Floats, by_unit
 from coolbits.settings import HORIZON, SEEDS, SETTING, TUNED, of_best_settings
 
 # What cooldowns of a trunk, and runs of one schedule, have in common at all budgets.
-AT_ALL_BUDGETS = (*SETTING, "run", "schedule", "decay_shape", "final_fraction")
+_AT_ALL_BUDGETS = (*SETTING, "run", "schedule", "decay_shape", "final_fraction")
 _GRID = 32
 
 Mask = NDArray[np.bool_]  # of comparisons
@@ -147,9 +147,9 @@ def with_lost(effect: Effect | None, on_trial: pd.DataFrame, peers: pd.DataFrame
 
 
 def beside_lost(
-    effect: Effect | None, evidence: Evidence, compared: pd.DataFrame, alike: Sequence[str]
+    effect: Effect | None, evidence: Evidence, compared: pd.DataFrame, alike: Sequence[str] = _AT_ALL_BUDGETS
 ) -> Effect | None:
-    """Return `effect`, and how many runs that are `alike` with the ends `compared` in these columns diverged."""
+    """Return `effect`, and how many runs `alike` with the ends `compared` diverged; by default those of any budget."""
     if effect is None:
         return None
     kinds = compared[list(alike)].drop_duplicates()

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from coolbits.claims.contrasts import (
-    AT_ALL_BUDGETS,
     beside_lost,
     even,
     in_every_unit,
@@ -25,7 +24,7 @@ from coolbits.settings import SETTING, of_main_decay, of_main_run
 def decay_raises_error(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that where it left the trunk."""
     start, end = _pairs(evidence)
-    return _of_cooldowns(paired(evidence, start, end, "error"), evidence, end)
+    return beside_lost(paired(evidence, start, end, "error"), evidence, end)
 
 
 def decay_raises_error_at_equal_tokens(evidence: Evidence) -> Effect | None:
@@ -61,7 +60,7 @@ def flat_while_constant(evidence: Evidence) -> Effect | None:
         return rise - 2 * np.abs(drift)
 
     effect = over_seeds(trunk, over_orders(excess), start, uneven=len(every[0]) - len(start))
-    return _of_cooldowns(effect, evidence, end)
+    return beside_lost(effect, evidence, end)
 
 
 def decay_not_tokens(evidence: Evidence) -> Effect | None:
@@ -81,7 +80,7 @@ def decay_not_tokens(evidence: Evidence) -> Effect | None:
         return (errors - evidence.of(start.loc[end.index], "error")).mean(axis=0) - np.abs(growth)
 
     effect = over_seeds(end, over_orders(excess), end, uneven=len(every[0]) - len(end))
-    return _of_cooldowns(effect, evidence, end)
+    return beside_lost(effect, evidence, end)
 
 
 def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
@@ -100,12 +99,7 @@ def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
         wsd, cosine = (over_orders(growth)(rows[rows.schedule == schedule]) for schedule in ("wsd", "cosine"))
         return None if wsd is None or cosine is None else cosine - wsd
 
-    return _of_cooldowns(over_seeds(rows, difference, rows, uneven=len(every) - len(rows)), evidence, every)
-
-
-def _of_cooldowns(effect: Effect | None, evidence: Evidence, finished: pd.DataFrame) -> Effect | None:
-    """Return `effect`, and how many runs alike with the ends `finished` but for the budget diverged."""
-    return beside_lost(effect, evidence, finished, AT_ALL_BUDGETS)
+    return beside_lost(over_seeds(rows, difference, rows, uneven=len(every) - len(rows)), evidence, every)
 
 
 def _pairs(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -138,7 +132,7 @@ def _beside_trunk(evidence: Evidence, column: str, sign: float) -> Effect | None
     trunks_own = np.stack([beside(*pair) for pair in zip(kept.family, kept.tokens.astype(float), strict=True)])
     values = sign * (evidence.of(kept, column) - trunks_own)
     effect = Effect(by_unit(kept.seed, values), len(kept), uneven=len(every) - len(kept))
-    return _of_cooldowns(effect, evidence, every)
+    return beside_lost(effect, evidence, every)
 
 
 def _log2(tokens: pd.Series) -> Floats:
