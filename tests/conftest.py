@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from coolbits import native, products
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS
@@ -97,6 +98,23 @@ def widened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(products, "_is_narrow", noted)
     monkeypatch.setattr(products, "has_bfloat16", lambda: False)
+    return factors
+
+
+@pytest.fixture
+def by_onednn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A processor on which oneDNN makes products of float32, whichever this is; the list gets their factors."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    factors: list[Any] = []
+    is_for_onednn = products._is_for_onednn
+
+    def noted(*both: Tensor) -> bool:
+        factors.extend([both] * (chosen := is_for_onednn(*both)))
+        return chosen
+
+    monkeypatch.setattr(products, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(products, "_is_for_onednn", noted)
     return factors
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from coolbits import cli
+from coolbits.artifacts import environment
 from coolbits.artifacts.code import code_slice
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import make_node
@@ -168,6 +169,60 @@ def test_an_interrupt_while_modules_are_imported_ends_as_shells_know_it_after_on
     )
     assert ended.returncode == -signal.SIGINT
     assert ended.stderr == "coolbits: interrupted; what is finished stays: run again to go on\n"
+
+
+@pytest.fixture
+def forgotten():
+    """Nothing is known of the environment, as in a new process."""
+    known = (environment.capture_environment, environment.git_state)
+    for function in known:
+        function.cache_clear()
+    yield
+    for function in known:
+        function.cache_clear()
+
+
+def test_a_record_names_the_commit_that_a_job_began_under_whatever_is_committed_meanwhile(
+    tmp_path, monkeypatch, forgotten
+):
+    commits = ["a" * 40, "b" * 40]
+
+    def git(command, **_):
+        return subprocess.CompletedProcess(command, 0, commits[0] if "rev-parse" in command else "")
+
+    def work(job, store):
+        del commits[0]
+        return store.ensure(job.nodes[0], lambda _directory: {})
+
+    monkeypatch.setattr(subprocess, "run", git)
+    monkeypatch.setattr("coolbits.claims.stage.run", work)
+    assert cli.main(["claims", str(recipe_file(tmp_path, "claims")), str(tmp_path / "results")]) == 0
+    (record,) = (tmp_path / "results").rglob("record.json")
+    assert json.loads(record.read_text())["environment"]["git"]["commit"] == "a" * 40
+
+
+def test_a_stage_that_is_terminated_says_so_in_one_line_and_leaves_nothing_half_written(tmp_path):
+    """A cluster that takes a job's node back, or whose time is up, sends SIGTERM; again and again, if it preempts."""
+    work = """
+import signal, sys
+from coolbits import cli
+from coolbits.artifacts.files import replacing
+from coolbits.claims import stage
+
+def run(job, store):
+    with replacing(store.directory(job.nodes[0])) as directory:
+        (directory / "half").write_text("of it")
+        signal.raise_signal(signal.SIGTERM)
+
+stage.run = run
+sys.exit(cli.main())
+"""
+    results = tmp_path / "results"
+    command = [sys.executable, "-c", work, "claims", str(recipe_file(tmp_path, "claims")), str(results)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert [path for path in results.rglob("*") if path.is_file()] == []
+    assert ended.returncode == -signal.SIGTERM
+    assert ended.stderr == "coolbits: stopped by SIGTERM; what is finished stays: run again to go on\n"
 
 
 def test_memory_that_does_not_suffice_is_told_in_one_line(refused, monkeypatch):

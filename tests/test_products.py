@@ -1,4 +1,5 @@
-"""Products of bfloat16 numbers: those that are made in float32 are the ones that a processor would make itself."""
+"""Products made another way than PyTorch's own: of bfloat16 numbers, those that a processor would make itself; of
+float32, as near to the exact ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from coolbits import products
 from coolbits.optim.newton_schulz import orthogonalize
-from coolbits.products import bfloat16_products
+from coolbits.products import bfloat16_products, linear, matmul
 
 HALF = torch.bfloat16
 
@@ -122,3 +123,73 @@ def test_newton_schulz_is_as_near_to_float32_as_with_the_processors_own(
     assert not torch.equal(made.double(), exact)
     assert (made - exact).norm() < 1.5 * (own - exact).norm()
     assert (made - own).norm() < (own - exact).norm()
+
+
+def wide(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+RIGHT = wide(300, 40, seed=1)
+FACTORS = {
+    "dense": (wide(7, 300), RIGHT),
+    "sequences": (wide(2, 5, 300), RIGHT),
+    "transposed": (wide(300, 7).T, wide(40, 300, seed=1).T),
+    "parts of rows": (wide(7, 320)[:, 20:], wide(300, 64, seed=1)[:, 8:48]),
+    "parts of columns": (wide(320, 7).T[:, 20:], wide(40, 320, seed=1).T[20:]),
+    "every second": (wide(7, 600)[:, ::2], wide(600, 40, seed=1)[::2]),
+    "no rows": (wide(0, 300), RIGHT),
+    "a sum of nothing": (wide(7, 0), wide(0, 40)),
+}
+
+
+@pytest.mark.parametrize("kind", FACTORS)
+def test_products_of_float32_are_exact_but_for_the_rounding_of_their_sums(kind: str, by_onednn: list[Any]) -> None:
+    left, right = FACTORS[kind]
+    with torch.no_grad():
+        made = matmul(left, right)
+    assert made.dtype == torch.float32 and made.shape == (*left.shape[:-1], right.shape[1])
+    sums = left.double().abs() @ right.double().abs()
+    # Each of the additions rounds by half of 2**-23 at most.
+    assert bool(((made - left.double() @ right.double()).abs() <= left.shape[-1] * 2**-24 * sums).all())
+    assert bool(by_onednn) == bool(right.numel())
+    # Of others oneDNN makes products by plain loops, a thousand times as slow.
+    assert all(weight.is_contiguous() or weight.mT.is_contiguous() for _, weight in by_onednn[-1:])
+
+
+def test_a_layer_adds_its_bias(by_onednn: list[Any]) -> None:
+    with torch.no_grad():
+        made = linear(wide(2, 5, 30), wide(7, 30, seed=1), wide(7, seed=2))
+    assert by_onednn
+    torch.testing.assert_close(made, functional.linear(wide(2, 5, 30), wide(7, 30, seed=1), wide(7, seed=2)))
+
+
+def test_what_has_gradients_or_is_cast_is_left_to_pytorch(by_onednn: list[Any]) -> None:
+    inputs, weight = wide(5, 30), wide(7, 30, seed=1).requires_grad_()
+    linear(inputs, weight).sum().backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, inputs.sum(0).expand(7, 30))
+    with torch.no_grad(), torch.autocast("cpu", HALF):
+        assert linear(inputs, weight).dtype == HALF
+    with torch.no_grad():
+        assert linear(inputs.double(), weight.double()).dtype == torch.float64
+        assert linear(inputs.to(HALF), weight.to(HALF)).dtype == HALF
+    assert not by_onednn
+
+
+@pytest.mark.parametrize(
+    ("vendor", "capability", "slow"),
+    [
+        ("AuthenticAMD", "AVX512", True),
+        ("GenuineIntel", "AVX512", False),
+        ("AuthenticAMD", "AVX2", False),
+        ("", "AVX512", False),
+    ],
+)
+def test_mkl_is_slow_where_a_processor_that_is_not_intels_has_avx512(
+    vendor: str, capability: str, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_vendor", lambda: vendor)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    for library in (torch.backends.mkl, torch.backends.mkldnn):
+        monkeypatch.setattr(library, "is_available", lambda: True)
+    assert products.mkl_is_slow.__wrapped__() is slow

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.rows import decays, ends
-from coolbits.settings import best_settings, by_seed, main_rows, main_setting
+from coolbits.rows import decays, ends, runs
+from coolbits.settings import best_settings, by_seed, main_rows, main_setting, of_main_decays
 
 M = 1_000_000
 
@@ -39,6 +39,21 @@ def test_the_main_rows_have_decays_of_one_kind(table: pd.DataFrame) -> None:
     assert set(decays(main_rows(both, every_decay=True)).trajectory) == {"b2", "b4", "b4-long"}
 
 
+def test_beside_another_schedule_the_decays_are_those_that_end_at_its_budgets(table: pd.DataFrame) -> None:
+    """Not those that are most, as paper A's long cooldowns, none of which ends where a cosine run does."""
+    fork = table[table.trajectory == "b4"]
+    ending = [
+        fork.assign(trajectory=f"long-{end}", tokens=end * M, step=end * M, budget_tokens=end * M, decay_tokens=3 * M)
+        for end in (7, 8, 9)
+    ]
+    both = runs(pd.concat([table, *ending], ignore_index=True))
+    both = both[both.peak_lr == 1e-2]
+    cosine, wsd = of_main_decays(both)
+    assert set(wsd.path) == {"b2", "b4"} and set(cosine.path) == {"c"}
+    (alone,) = of_main_decays(both[both.schedule == "wsd"])
+    assert set(alone.path) == {"long-7", "long-8", "long-9"}
+
+
 def test_decays_of_one_share_of_their_runs_are_alike(table: pd.DataFrame) -> None:
     branches = table.trajectory.isin(["b2", "b4"])
     shares = table.assign(decay_tokens=table.decay_tokens.mask(branches, round(0.2 * table.budget_tokens)))
@@ -50,6 +65,14 @@ def test_states_are_part_of_the_setting_and_32_bits_come_first(table: pd.DataFra
     both = pd.concat([low, table], ignore_index=True)
     assert main_setting(both)["states"] == "32"
     assert set(main_rows(both).states) == {"32"}
+
+
+@pytest.mark.parametrize("other", ["muon", "sgd", "adamc"])
+def test_of_optimizers_with_as_many_decays_adamw_comes_first(other: str, table: pd.DataFrame) -> None:
+    renamed = table.assign(optimizer=other, trajectory=table.trajectory + other, family=table.family + other)
+    both = pd.concat([table, renamed], ignore_index=True)
+    assert main_setting(both)["optimizer"] == "adamw"
+    assert main_setting(both[both.trajectory != "b4"])["optimizer"] == other
 
 
 def test_an_optimizer_without_beta2_keeps_its_rows(table: pd.DataFrame) -> None:

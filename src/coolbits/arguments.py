@@ -5,13 +5,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
 
 USAGE_ERROR = 2
-INTERRUPTED = 128 + signal.SIGINT
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was heard. What lets Ctrl-C through, and removes what it has half written, lets this through as well."""
 
 
 def refuse(sentence: str) -> int:
@@ -26,15 +30,38 @@ def refuse_disk(refusal: str) -> int:
     return refuse(f"{refusal}; what is finished stays: run again once that is mended")
 
 
-def interrupted() -> int:
-    """Say in one line that Ctrl-C was heard, and end as one does who did not hear it; shells call that status 130.
+@contextmanager
+def hearing_termination() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does, not the process at once; a second one does that.
 
-    Of a status alone a shell thinks that the signal was meant for no one else, and goes on with its loop.
+    Raises:
+        Terminated: if it came.
     """
-    print("coolbits: interrupted; what is finished stays: run again to go on", file=sys.stderr, flush=True)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.raise_signal(signal.SIGINT)
-    return INTERRUPTED  # if the signal is blocked
+
+    def hear(number: int, _frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def interrupted(error: KeyboardInterrupt) -> int:
+    """Say in one line which signal was heard, and end as one does who did not hear it.
+
+    Shells call that status 130, or 143. Of a status alone a shell thinks that the signal was meant for no one else, and
+    goes on with its loop.
+    """
+    terminated = isinstance(error, Terminated)
+    number = signal.SIGTERM if terminated else signal.SIGINT
+    said = "stopped by SIGTERM" if terminated else "interrupted"
+    print(f"coolbits: {said}; what is finished stays: run again to go on", file=sys.stderr, flush=True)
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    return 128 + number  # if the signal is blocked
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from coolbits.arguments import Parser, at_least, interrupted, reason, refuse, refuse_disk
+from coolbits.arguments import Parser, at_least, hearing_termination, interrupted, reason, refuse, refuse_disk
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
 from coolbits.commands import add_commands
@@ -28,14 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         command: Callable[[argparse.Namespace], int | None] = options.command
-        status = command(options) or 0
+        with hearing_termination():
+            status = command(options) or 0
         print(end="", flush=True)  # what waits in memory may yet be refused
         return status
     except CoolbitsError as error:
         return refuse(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _give_up_output()
-        return interrupted()
+        return interrupted(error)
     except MemoryError as error:
         return refuse(f"not enough memory ({error or 'no more is to be had'}); what is finished stays")
     except BrokenPipeError:
@@ -87,6 +88,7 @@ def _stage(options: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
     from coolbits.artifacts.code import code_slice
+    from coolbits.artifacts.environment import git_state
     from coolbits.artifacts.job import Job
     from coolbits.artifacts.store import Store, demand_folder
     from coolbits.study.board import Board
@@ -97,6 +99,7 @@ def _stage(options: argparse.Namespace) -> None:
         raise CoolbitsError(f"{options.recipe}: a recipe of kind {job.kind!r}, but the command is {options.kind!r}")
     demand_folder(options.out)
     _log_to(options.log)
+    git_state()  # by the time that a result is stored, another commit may be checked out
     try:
         made = importlib.import_module(options.module).run(job, Store(options.out, code_slice(options.module)))
     except CoolbitsError as error:

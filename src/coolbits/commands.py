@@ -5,12 +5,15 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from coolbits.arguments import megabytes
 from coolbits.artifacts.errors import CoolbitsError
+
+if TYPE_CHECKING:
+    from coolbits.provenance.target import Target
 
 _FINDINGS = 1
 _RESULTS = Path("results")
@@ -96,6 +99,12 @@ def _audit(options: argparse.Namespace) -> int:
     return _FINDINGS if held else 0
 
 
+def _warn(*targets: "Target") -> None:
+    """Say on the error stream what is held against the files that were given; the page is of what they say they are."""
+    for finding in (finding for target in targets for finding in target.findings if not finding.information):
+        print(finding, file=sys.stderr)
+
+
 def _explain(options: argparse.Namespace) -> None:
     from coolbits.provenance.explain import explain
     from coolbits.provenance.lineage import trace
@@ -103,6 +112,7 @@ def _explain(options: argparse.Namespace) -> None:
     from coolbits.provenance.target import find_artifact
 
     target = find_artifact(options.target, options.results)
+    _warn(target)
     lineage = trace(target.root, target.keys)
     explained = explain(lineage.artifacts[target.keys[0]], lineage)
     print(json.dumps(explained.to_json(), indent=1) if options.json else page(explained))
@@ -114,6 +124,7 @@ def _lineage(options: argparse.Namespace) -> None:
     from coolbits.study.units import si_bytes
 
     targets = [find_target(path, options.results) for path in options.targets]
+    _warn(*targets)
     root = targets[0].root
     for path, target in zip(options.targets, targets, strict=True):
         if target.root != root:
@@ -146,6 +157,7 @@ def _diff(options: argparse.Namespace) -> None:
     from coolbits.provenance.target import find_artifact
 
     targets = [find_artifact(path, options.results) for path in (options.first, options.second)]
+    _warn(*targets)
     kinds = [target.keys[0][0] for target in targets]
     if kinds[0] != kinds[1]:
         raise CoolbitsError(f"{options.second}: of kind {kinds[1]!r}, but {options.first} is of kind {kinds[0]!r}")

@@ -5,7 +5,7 @@ decay. A null is a value like any other in both: SGD has no beta2, a cosine no l
 precision of its states make a *variant*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ SEEDS = ("seed", "data_seed")
 
 
 def main_setting(table: pd.DataFrame) -> dict[str, object]:
-    """Return the setting with the most decays that left a trunk; among equals one with 32-bit states.
+    """Return the setting with the most decays that left a trunk; among equals one with 32-bit states, and of AdamW.
 
     Raises:
         CoolbitsError: if no trunk has a decay.
@@ -40,14 +40,30 @@ def of_main_run(whole: pd.DataFrame) -> pd.DataFrame:
     return whole[whole.run == paths.idxmax()] if len(paths) else whole
 
 
-def of_main_decay(whole: pd.DataFrame) -> pd.DataFrame:
-    """Return, of `runs` of one schedule, the most with decays of one shape and end, and of one length or one share."""
+def of_main_decay(whole: pd.DataFrame, budgets: Collection[int] = ()) -> pd.DataFrame:
+    """Return, of `runs` of one schedule, the most with decays of one shape and end, and of one length or one share.
+
+    Those come first that end at most of the `budgets`, at which there are runs to compare them with.
+    """
     shares = (whole.decay_tokens / whole.budget_tokens).astype("float64").round(2)
-    every = whole.assign(share=shares)
+    every = whole.assign(share=shares, matched=whole.path.where(whole.budget_tokens.isin(list(budgets))))
     lengths = (["decay"], ["decay_shape", "final_fraction", "share"])
-    counts = [every.groupby(keys, dropna=False).path.nunique() for keys in lengths]
-    most = max(counts, key=lambda found: found.max())
-    return of_setting(every, largest_group(most)).drop(columns="share")
+    counts = [every.groupby(keys, dropna=False)[["matched", "path"]].nunique() for keys in lengths]
+    # Paths of all groups together count less than one that matches.
+    ranks = [found.matched + found.path / (found.path.sum() + 1) for found in counts]
+    most = max(ranks, key=lambda found: found.max())
+    return of_setting(every, largest_group(most)).drop(columns=["share", "matched"])
+
+
+def of_main_decays(whole: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return, of `runs` of several schedules, those of each schedule's main run and decay, a frame a schedule.
+
+    Of several decays that is meant which ends at budgets that the other schedules have.
+    """
+    mains = {schedule: of_main_run(of_kind) for schedule, of_kind in whole.groupby("schedule")}
+    return [
+        of_main_decay(main, set(whole.budget_tokens[whole.schedule != schedule])) for schedule, main in mains.items()
+    ]
 
 
 def main_rows(table: pd.DataFrame, every_decay: bool = False) -> pd.DataFrame:
@@ -70,11 +86,12 @@ def main_rows(table: pd.DataFrame, every_decay: bool = False) -> pd.DataFrame:
 def largest_group(counts: pd.Series) -> dict[str, object]:
     """Return the keys of the largest of the groups that `counts` counts, by the name of the grouping column.
 
-    Of several the last, but 32-bit states before others.
+    Of several the last, but 32-bit states before others, and AdamW, of which paper A speaks.
     """
     keys = counts[counts == counts.max()].index.to_frame(index=False)
-    if "states" in keys and (keys.states == FULL_STATES).any():
-        keys = keys[keys.states == FULL_STATES]
+    for name, first in (("states", FULL_STATES), ("optimizer", "adamw")):
+        if name in keys and (keys[name] == first).any():
+            keys = keys[keys[name] == first]
     return {str(name): value for name, value in keys.iloc[-1].items()}
 
 

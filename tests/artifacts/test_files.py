@@ -1,7 +1,10 @@
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import creating, places, remove_folder, replacing, write_text
@@ -141,3 +144,19 @@ def test_what_appears_meanwhile_is_left_alone_and_what_was_made_is_kept(kind, tm
     assert not target.is_dir() or entries(target) == (["precious"] if kind == "folder" else [])
     assert str(refusal.value).endswith(str(directory))
     assert entries(directory) == ["fresh"]
+
+
+@pytest.mark.parametrize("making", [replacing, creating])
+@pytest.mark.parametrize(("mask", "given"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_files_are_for_whom_the_umask_says_though_a_library_makes_them_for_their_owner_alone(
+    mask, given, making, tmp_path
+):
+    before = os.umask(mask)
+    try:
+        with making(tmp_path / "artifact") as directory:
+            save_file({"a": torch.zeros(1)}, directory / "weights.safetensors")
+            write_text(directory / "inner" / "a.txt", "a")
+    finally:
+        os.umask(before)
+    made = [path for path in (tmp_path / "artifact").rglob("*") if path.is_file()]
+    assert {path.name: path.stat().st_mode & 0o777 for path in made} == {"weights.safetensors": given, "a.txt": given}

@@ -94,7 +94,7 @@ BRANCHES = [
     ),
     (
         recipe("checkpoint-1", lambda own: own["trajectory"]["model"]["config"].update(hidden_size=64)),
-        f"{STEP}{WEIGHTS}: gpt_neox.embed_in.weight has the shape [300, 32], but [300, 64] in this trajectory's model",
+        f"{STEP}{WEIGHTS}: gpt_neox.embed_in.weight has the shape [300, 32], but [300, 64] in the model in training",
     ),
 ]
 AVERAGES = [

@@ -88,7 +88,7 @@ def _points(seed: int) -> Iterator[dict[str, Any]]:
         branch |= {"branch_tokens": tokens(millions), "budget_tokens": tokens(millions + 1)} | decay(1)
         yield at(millions + 1, "decay", **branch, shift=2.0, gain=0.1, final=True)
         average = {"source": "average", "average": "lawa", "window": 5}
-        yield at(millions + 1, "stable", **trunk, schedule="constant", **average, shift=-2.0, gain=0.1)
+        yield at(millions + 1, "stable", **trunk, schedule="constant", **average, shift=-2.0, gain=0.05)
     for budget in (2, 4, 8):
         run = {"trajectory": f"cosine{budget}-s{seed}", "family": f"cosine{budget}-s{seed}", "schedule": "cosine"}
         run |= decay(0.99 * budget, "cosine")

@@ -274,11 +274,15 @@ def test_seeds_are_compared_at_the_models_that_all_have(variants: Study) -> None
     names = {name: "large-" + second[name] for name in ("model", "trajectory", "family")}
     both = pd.concat([table, second.assign(**names).set_index(copies.row.to_numpy())]), pd.concat([documents, copies])
     slower = _slower(both, "muon", "8L", 1.05, both[0].model != "variants")
+    # Of sums over documents, in percent: more models beside them may change the order in which they are added up.
+    rounding = 100 * documents.tokens.iloc[0].size * np.finfo(np.float64).eps
     for name in ("muon-8l-trains-as-well", "muon-8l-error", "muon-8l-error-at-constant-rate"):
         effect, expected = _effect(name, slower), _effect(name, variants)
         assert effect is not None and expected is not None
         assert (effect.n, effect.uneven, expected.uneven) == (2, 1, 0)
-        assert judge(effect, "equivalence", 0.95) == judge(expected, "equivalence", 0.95)
+        one, other = (judge(each, "equivalence", 0.95) for each in (effect, expected))
+        assert (one.verdict, one.resampled) == (other.verdict, other.resampled)
+        assert (one.effect, one.low, one.high) == pytest.approx((other.effect, other.low, other.high), 0, rounding)
 
 
 def test_an_optimizer_without_beta2_is_paired_too(variants: Study) -> None:

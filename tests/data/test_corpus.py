@@ -101,7 +101,7 @@ def test_the_same_recipe_gives_the_same_bytes(build):
 
 
 def test_the_artifact_holds_pieces_and_nothing_else(build, monkeypatch):
-    monkeypatch.setattr(stage, "_GROUP_BYTES", 100)
+    monkeypatch.setattr(stage, "_GROUP_CHARACTERS", 100)
     monkeypatch.setattr(stage, "_PIECE_GROUPS", 2)
     directory, _ = build(TEXTS)
     names = sorted(path.name for path in directory.iterdir())
@@ -143,7 +143,7 @@ def test_a_directory_without_pieces_and_a_damaged_piece_are_refused(build, tmp_p
 
 
 def test_memory_does_not_grow_with_the_corpus(source_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(stage, "_GROUP_CHARACTERS", 20_000)
 
     def peak(count: int) -> int:
         source, locations = source_of("made.jsonl", [f"{number} " + "x" * 1000 for number in range(count)])

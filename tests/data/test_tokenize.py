@@ -160,7 +160,7 @@ def test_batching_changes_no_byte(corpus, tokenizer, finished, tmp_path, monkeyp
 
 def test_memory_does_not_grow_with_the_corpus(source_of, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "_BATCH_CHARACTERS", 5000)
-    monkeypatch.setattr(corpus_stage, "_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(corpus_stage, "_GROUP_CHARACTERS", 20_000)
 
     def peak(count: int) -> int:
         source, locations = source_of("made.jsonl", [f"{number} " + "cool bits " * 50 for number in range(count)])

@@ -95,6 +95,18 @@ def job(parents) -> Job:
     return Job("evaluation", "scores", nodes, {"device": "cpu"})
 
 
+@pytest.mark.parametrize("measure", [LOSS, TASKS], ids=["loss", "tasks"])
+def test_onednn_makes_the_products_of_a_measure_where_it_is_faster(store, parents, measure, by_onednn):
+    node = evaluation(parents, measure, "model", "tokenizer", "corpus", "shards")
+    assert stage.run(Job("evaluation", "scores", (node,), {"device": "cpu"}), store) == 1
+    model = load_model(parents["model"].directory(store.root))
+    shapes = {tuple(weight.shape) for _, weight in by_onednn}
+    assert shapes >= {tuple(linear.weight.shape) for linear in decoder_linears(model).values()}
+    if measure is LOSS:
+        losses = document_losses(model, open_stream(parents["shards"].directory(store.root), "validation"), LOSS)
+        assert read_manifest(store.directory(node)).summary["loss"] == pytest.approx(summarize(losses, 1.0)["loss"])
+
+
 def test_a_job_makes_all_evaluations_and_loads_each_set_of_weights_once(store, job, monkeypatch):
     loaded = []
     monkeypatch.setattr(stage, "load_model", lambda *arguments: loaded.append(arguments) or load_model(*arguments))

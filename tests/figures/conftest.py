@@ -66,6 +66,11 @@ def _points(seed: int) -> Iterator[dict[str, Any]]:
             yield from _wsd(
                 _trajectory("rates", seed, "wsd", lr, optimizer, **own), doomed=states == "8L" and lr > 0.02
             )
+    for weight_decay in (0.0, 0.1, 0.3):
+        own = {"weight_decay": weight_decay, "budget_tokens": 6_000_000} | DECAY | {"decay_shape": "sqrt"}
+        run = _trajectory("decays", seed, "wsd", **own)
+        run["trajectory"] = run["family"] = f"{run['family']}-wd{weight_decay:g}"
+        yield from _wsd(run, doomed=False)
     for budget in (6.0, 10.8):
         shape = {"decay_tokens": round(0.95 * budget * 1e6), "decay_shape": "cosine", "final_fraction": 0.0}
         run = _trajectory("cosine", seed, "cosine", budget_tokens=round(budget * 1e6), **shape)
@@ -107,6 +112,7 @@ def _loss_and_error(point: dict[str, Any], noise: np.random.Generator) -> tuple[
     rise = 0.018 * decayed * (1.3 if point["schedule"] == "cosine" else 1.0) * (1 + 0.02 * millions)
     error = (0.022 + 0.008 * np.log10(millions) + rise - 0.004 * averaged) * (lr / 1e-2) ** -0.25
     error *= 1.25 if point["optimizer"] == "muon" else 1.0
+    error *= 1.1 - point["weight_decay"]
     return loss + noise.normal(0, 0.006), error * np.exp(noise.normal(0, 0.03))
 
 
@@ -162,7 +168,8 @@ def metrics_table(seeds: int) -> pd.DataFrame:
             )
         described = {name: row[name] for name in TRAJECTORY_COLUMNS}
         outcome = {"outcome": row.outcome, "diverged_step": DIVERGED_STEP if diverged else None}
-        frames.append(frame.assign(grad_norm=1.0, weight_norm=30.0, **described, **outcome))
+        norms = {"grad_norm": np.where(frame.step > 40, 0.5, 3.0), "weight_norm": 30 + 1e-3 * frame.step}
+        frames.append(frame.assign(**norms, **described, **outcome))
     table = pd.concat(frames, ignore_index=True)
     return table.astype(TRAJECTORY_COLUMNS | {"outcome": "str", "diverged_step": "Int64"})
 

@@ -13,10 +13,9 @@ from coolbits.figures.style import theme
 
 SENTENCE = "Hollow marks: in at least one module the quantizer fell back to another method."
 ENTRY = "with a fallback"
-# Those drawn from quantized models and the tables of `make_tables`; the others are tested where their tables are made.
-NAMES = [
-    name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name not in ("states", "quantizers")
-]
+# Those drawn from quantized models and the tables of `make_tables`; the others show none, or have tables of their own.
+ELSEWHERE = ("states", "norms", "quantizers")
+NAMES = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name not in ELSEWHERE]
 Tables = dict[str, pd.DataFrame]
 
 

@@ -35,7 +35,9 @@ SCALE = "micro: 0.2M parameters, 12M tokens, 3 seeds"
 BATCH, DIVERGED_STEP = 4096, 900
 Tables = dict[str, pd.DataFrame]
 # Figures of quantized models; the others have tests of their own.
-SCORED = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name != "quantizers"]
+SCORED = [
+    name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name not in ("quantizers", "norms")
+]
 
 
 def _figure_node(store: Store, name: str, tables: Tables, **options: object) -> Node:
@@ -135,6 +137,7 @@ def test_a_quantizer_can_be_chosen(make_tables: Callable[[int], Tables]) -> None
 LACKING = {
     "tokens": ("loss", lambda table: table[table.schedule != "cooldown"][lambda t: t.phase != "decay"], "cooldown"),
     "peak-rate": ("loss", lambda table: table[table.peak_lr == 1e-2], "two peak learning rates"),
+    "weight-decay": ("loss", lambda table: table[table.weight_decay == 0.1], "two weight decays"),
     "schedules": ("loss", lambda table: table[table.schedule != "cosine"], "cosine"),
     "averages": ("loss", lambda table: table[table.source != "average"], "average"),
     "optimizers": ("loss", lambda table: table[table.optimizer + table.states == "adamw32"], "two optimizers"),
@@ -221,6 +224,54 @@ def test_each_optimizer_and_precision_is_a_thing_of_its_own(name: str, tables: T
     assert top.x0 >= 0 and top.x1 <= figure.bbox.width
     with pytest.raises(CoolbitsError, match=f"figure {name}.*model 'gpt-162m'"):
         plot(name).draw(tables, {"model": "gpt-162m"})
+
+
+@pytest.mark.parametrize("name", ["optimizers", "norms"])
+def test_optimizers_are_chosen_by_name_and_compared_at_one_rate(name: str, tables: Tables) -> None:
+    both = {"optimizers": ["AdamW-32", "Muon-32"]}
+    with theme():
+        assert _legend(plot(name).draw(tables, both))[:2] == ["AdamW-32", "Muon-32"]
+    text = plot(name).caption(tables, both | {"peak_lr": 3e-3}, SCALE)
+    assert "(AdamW-32 at 0.003; Muon-32 at 0.003)" in text
+    with pytest.raises(CoolbitsError, match=f"figure {name}.*run of Muon-9"):
+        plot(name).draw(tables, {"optimizers": "Muon-9"})
+    with pytest.raises(CoolbitsError, match=f"figure {name}.*run at peak rate 0.5"):
+        plot(name).draw(tables, {"peak_lr": 0.5})
+    with pytest.raises(CoolbitsError, match=f"figure {name}.*two optimizers"):
+        plot(name).draw(tables, {"optimizers": "Muon-32"})
+
+
+def test_norms_are_those_of_the_metrics(tables: Tables, store: Store) -> None:
+    """Of gradient and weights, of each variant's best run, the trunk and what left it as one curve."""
+    with theme():
+        gradient, weights = plot("norms").draw(tables, {"optimizers": ["AdamW-32", "Muon-32"]}).axes
+    seeds = tables["loss"].seed.nunique()
+    for panel, last in ((gradient, 0.5), (weights, 30 + 1e-3 * 6e6 / BATCH)):
+        lines = [line for line in panel.lines if line.get_linewidth() > 1]
+        assert len(lines) == 2 and len(panel.lines) == 2 * (1 + seeds * (seeds > 1))
+        for line in lines:
+            assert line.get_ydata()[-1] == pytest.approx(last, rel=1e-2)
+            assert line.get_xdata()[-1] == pytest.approx(6e6, rel=1e-2) and np.all(np.diff(line.get_xdata()) > 0)
+    assert gradient.lines[0].get_ydata()[0] > 1
+    text = plot("norms").caption(tables, {}, SCALE)
+    assert text.endswith(f"{SCALE}.") and f"from {seeds} seed" in text and "before it is clipped" in text
+    assert f"Runs that diverged, of all tried: AdamW-32 {seeds} of {4 * seeds}" in text
+    node = _figure_node(store, "norms", tables)
+    assert stage.run(Job("figure", "norms", (node,)), store) == 1
+    with pytest.raises(CoolbitsError, match="no option 'quantizers'"):
+        plot("norms").draw(tables, {"quantizers": "gptq-w3"})
+
+
+def test_weight_decays_are_a_line_each_and_the_caption_leaves_them_out(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    with theme():
+        figure = plot("weight-decay").draw(tables, {})
+    assert _legend(figure)[:3] == ["0", "0.1", "0.3"] and figure.legends[0].get_title().get_text() == "Weight decay"
+    text = plot("weight-decay").caption(tables, {}, SCALE)
+    assert text.startswith("Weight decays compared under 3-bit GPTQ, runs of 6M tokens")
+    assert "micro-neox, AdamW, peak rate 0.01. a:" in text and "n = 18 models" in text
+    with pytest.raises(CoolbitsError, match="run of Muon-9"):
+        plot("weight-decay").draw(tables, {"optimizer": "Muon-9"})
 
 
 def test_a_variant_that_always_diverged_is_shown_where_it_did(tables: Tables) -> None:

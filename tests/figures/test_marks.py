@@ -16,7 +16,9 @@ from coolbits.figures.registry import PLOTS
 from coolbits.figures.style import theme
 
 Tables = dict[str, pd.DataFrame]
-SCORED = [name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name != "quantizers"]
+SCORED = [
+    name for name, tables in FIGURES.items() if tables[0] in ("loss", "tasks") and name not in ("quantizers", "norms")
+]
 POINTS_PER_INCH = 72
 
 

@@ -1,5 +1,6 @@
 """Signals are heard once, and compiling asks for a compiler."""
 
+import math
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from coolbits.loops.guards import can_compile, hearing_signals, make_reproducible, stop_if_asked
+from coolbits.loops.guards import can_compile, guarded, hearing_signals, make_reproducible, stop_if_asked
 from coolbits.optim import kernels
 
 
@@ -29,6 +30,19 @@ def test_who_was_asked_to_stop_stops_where_all_is_stored() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(SystemExit, match="stopped by SIGTERM; what was made is stored"):
             stop_if_asked(heard)
+
+
+def test_states_are_saved_on_the_way_and_after_the_update_in_which_a_signal_came() -> None:
+    saved: list[int] = []
+    with hearing_signals() as heard:
+        steps = guarded(range(1, 9), heard, lambda: saved.append(0), every_seconds=math.inf)
+        assert [next(steps), next(steps)] == [1, 2] and not saved
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit, match="stopped by SIGTERM after step 2; its state is saved"):
+            next(steps)
+    assert saved == [0]
+    assert list(guarded(range(1, 4), lambda: None, lambda: saved.append(1), every_seconds=0)) == [1, 2, 3]
+    assert saved == [0, 1, 1, 1]
 
 
 @pytest.fixture

@@ -48,6 +48,11 @@ UNREACHED: dict[str, tuple[dict[str, Any], dict[str, list[int]]]] = {
     "mixtral": (SIZES | {"num_local_experts": 4}, EXPERTS),
     "olmoe": (SIZES | {"num_experts": 4}, EXPERTS),
     "qwen3_moe": (SIZES | {"num_experts": 4, "moe_intermediate_size": 48}, EXPERTS),
+    # Experts are rows of embeddings.
+    "doge": (
+        SIZES | {"is_moe": True, "num_experts": 16, "num_experts_per_tok": 4},
+        {"mlp.down_embed.weight": [16, 32], "mlp.up_embed.weight": [16, 32]},
+    ),
 }
 EVERY_ARCHITECTURE = pytest.mark.parametrize("name", LAYERS)
 
@@ -98,6 +103,13 @@ def test_a_convolution_that_mixes_channels_is_told_a_depthwise_one_is_not() -> N
     (_, block) = decoder_blocks(model)[0]
     block.depthwise, block.mixing = torch.nn.Conv1d(8, 8, 4, groups=8), torch.nn.Conv1d(8, 8, 4, groups=2)
     assert list(unreached_weights(model)) == ["model.layers.0.mixing.weight"]
+
+
+def test_a_table_of_tokens_or_of_positions_is_not_told() -> None:
+    model = random_model("llama", SIZES)
+    (_, block) = decoder_blocks(model)[0]
+    block.of_tokens, block.of_distances = torch.nn.Embedding(96, 32), torch.nn.Embedding(16, 2)
+    assert not unreached_weights(model)
 
 
 def test_layers_with_one_weight_are_told() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM, PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import describe_files
@@ -95,6 +95,16 @@ def test_the_tokenizer_comes_along_without_its_manifest(saved: Path) -> None:
     assert (saved / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ messages }}"
 
 
+def test_so_does_one_whose_vocabulary_is_a_plain_list(saved: Path, tmp_path: Path) -> None:
+    """As those of GPT-2s in Chinese: without its list, it opens and takes every word for unknown."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]))
+    save_model(load_model(saved), source, tmp_path / "copy")
+    assert AutoTokenizer.from_pretrained(tmp_path / "copy")("word").input_ids == [2, 5, 3]
+
+
 def test_a_loaded_model_is_in_evaluation_mode_and_in_the_dtype_asked_for(saved: Path) -> None:
     loaded = load_model(saved, dtype=torch.bfloat16)
     assert not loaded.training and {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
@@ -148,6 +158,20 @@ class TestErrors:
         with pytest.raises(CoolbitsError, match=r"model\.safetensors: no such file"):
             load_model(saved)
 
+    def test_an_adapter_beside_the_weights_is_refused(self, saved: Path) -> None:
+        (saved / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        with pytest.raises(CoolbitsError, match=r"adapter_config\.json: an adapter, .*; merge it into them, or move"):
+            load_model(saved)
+
+    def test_a_weight_too_large_for_the_dtype_asked_for_is_told_from_one_that_is_not_finite(self, saved: Path) -> None:
+        tensors = load_file(saved / "model.safetensors")
+        largest = next(name for name in tensors if name.endswith("layernorm.weight"))
+        tensors[largest][0] = 1e6
+        save_file(tensors, saved / "model.safetensors", metadata={"format": "pt"})
+        load_model(saved)
+        with pytest.raises(CoolbitsError, match=rf"{largest} holds values that are not finite in float16$"):
+            load_model(saved, dtype=torch.float16)
+
     def test_a_truncated_file_is_refused(self, saved: Path) -> None:
         weights = saved / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-100])
@@ -158,6 +182,13 @@ class TestErrors:
     def test_a_config_that_is_no_json_is_refused(self, saved: Path) -> None:
         (saved / "config.json").write_text("{")
         with pytest.raises(CoolbitsError, match=r"config\.json: cannot be read"):
+            load_model(saved)
+
+    def test_a_config_of_another_kind_of_model_is_refused(self, saved: Path) -> None:
+        (saved / "config.json").write_text('{"model_type": "t5"}')
+        with pytest.raises(
+            CoolbitsError, match=r"config\.json: model_type: t5 is none of the library's causal language"
+        ):
             load_model(saved)
 
     def test_a_missing_tensor_is_named(self, saved: Path) -> None:

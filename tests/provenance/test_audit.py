@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from coolbits.artifacts.code import Slice
 from coolbits.artifacts.environment import lock_digest
+from coolbits.artifacts.files import write_json
 from coolbits.artifacts.hashing import file_digest
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.manifest import read_manifest
@@ -445,6 +447,9 @@ def test_a_table_that_hides_an_outcome_is_a_finding(empty, build, options, line)
     assert empty.held() == [line]
 
 
+NOT_COMPARED = "its source {} is not where it was read, or not readable; not compared with it"
+
+
 def corpus_of(lab, source):
     return lab.shared("corpus", "own", {"source": source}, {})
 
@@ -485,9 +490,34 @@ def test_a_corpus_read_from_files_is_compared_with_them_where_they_lie(empty, tm
     said = {
         "as it was": [],
         "as it is now": [f"source      corpus/{node.name}: its source {path} is no longer the file that was read"],
-        None: [f"note        corpus/{node.name}: its source text.jsonl is not where it was read; not compared with it"],
+        None: [f"note        corpus/{node.name}: {NOT_COMPARED.format('text.jsonl')}"],
     }
     assert [str(finding) for finding in empty.findings(key=("corpus", node.name))] == said[content]
+
+
+def test_sources_in_the_home_of_another_user_do_not_end_the_audit(empty, tmp_path, monkeypatch):
+    """Of whom the documents are, their files need not be for all who read the results."""
+    source = {"names": ["home"], "sha256": ["0" * 64]}
+    pictures = {"kind": "folder", "train": "train", "test": "val", "sha256": "0" * 64}
+    nodes = [corpus_of(empty, {"kind": "files", **source}), empty.shared("images", "own", {"source": pictures}, {})]
+    home = tmp_path / "home"
+    for node, key in zip(nodes, ("files", f"images/{nodes[1].name}"), strict=True):
+        job = Job(node.kind, f"{node.kind}-{node.name}", (node,), {}, {key: [str(home)]})
+        write_json(empty.root / "recipes" / f"{job.name}.json", job.to_json())
+
+    def closed(known):
+        def call(path, *arguments, **named):
+            if path == home:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return known(path, *arguments, **named)
+
+        return call
+
+    for name in ("is_file", "is_dir", "stat", "open", "iterdir"):
+        monkeypatch.setattr(Path, name, closed(getattr(Path, name)))
+    for node, what in zip(nodes, ("home", "folder of pictures"), strict=True):
+        (found,) = empty.findings(key=(node.kind, node.name))
+        assert str(found) == f"note        {node.kind}/{node.name}: {NOT_COMPARED.format(what)}"
 
 
 def located(lab, node, key, places):
@@ -549,7 +579,7 @@ def test_folders_of_pictures_are_compared_by_names_and_sizes(empty, tmp_path, ch
         case "moved":
             root.rename(tmp_path / "elsewhere")
     held = f"its source {root} no longer has the pictures that were read, by their names and sizes"
-    noted = "its source folder of pictures is not where it was read; not compared with it"
+    noted = NOT_COMPARED.format("folder of pictures")
     lines = {None: [], "moved": [f"note        images/{node.name}: {noted}"]}
     found = [str(finding) for finding in empty.findings(key=("images", node.name))]
     assert found == lines.get(change, [f"source      images/{node.name}: {held}"])

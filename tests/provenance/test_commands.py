@@ -92,6 +92,20 @@ def test_explain_and_diff_take_a_figure_file_too(run, lab, tmp_path):
     assert (status, said.splitlines()[2]) == (0, "equal in content, and made alike")
 
 
+@pytest.mark.parametrize("command", ["explain", "diff", "lineage"])
+def test_what_looks_behind_an_edited_figure_file_says_that_it_was_edited(run, lab, tmp_path, command):
+    figure, copy = lab.one("figure"), tmp_path / "paper.svg"
+    copy.write_text((figure / "tokens.svg").read_text().replace("</svg>", "<!-- edited --></svg>"))
+    rest = {"diff": [figure], "lineage": ["--out", tmp_path / "pages"]}.get(command, [])
+    status, _, complained = run(command, copy, *rest, "--results", lab.root)
+    assert (status, complained) == (
+        0,
+        f"changed     {copy}: says that it is figure/tiny/tokens, but its bytes are not: it was edited, or saved by "
+        "another program\n",
+    )
+    assert run(command, figure, *rest, "--results", lab.root)[2] == ""
+
+
 @pytest.mark.parametrize("command", ["explain", "diff"])
 def test_pages_come_as_json_too(run, lab, command):
     targets = [lab.one("figure")] * (2 if command == "diff" else 1)

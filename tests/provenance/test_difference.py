@@ -166,3 +166,17 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "two" / "table.parquet").write_bytes(b"PAR1 no longer")
     with pytest.raises(CoolbitsError, match=r"two/table\.parquet: not readable as a table"):
         compare_tables("table", tmp_path / "one", tmp_path / "two", {"run"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda table: pd.DataFrame({"loss": [9.0]}).to_parquet(table), "not the file that its manifest declares"),
+        (lambda table: table.unlink(), "not readable"),
+    ],
+)
+def test_numbers_are_compared_only_of_tables_that_are_what_was_made(lab, tmp_path, spoil, said):
+    copy = type(lab)(shutil.copytree(lab.root, tmp_path / "copy"))
+    spoil(copy.one("table") / "table.parquet")
+    with pytest.raises(CoolbitsError, match=rf"copy/table/tiny/loss/table\.parquet: {said}"):
+        difference(lab, copy)

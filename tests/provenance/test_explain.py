@@ -83,6 +83,14 @@ def test_what_is_damaged_is_explained_as_far_as_it_can_be(lab):
     assert "no times recorded" in page(explained)
 
 
+def test_a_caption_that_was_edited_is_not_shown_as_the_figures_own(lab):
+    (lab.one("figure") / "caption.txt").write_text("What it does not show.\n")
+    lineage = trace(lab.root, [FIGURE])
+    assert explain(lineage.artifacts[FIGURE], lineage).caption.endswith(
+        "tiny/tokens/caption.txt: not the file that its manifest declares; `coolbits audit` says what else is wrong"
+    )
+
+
 def test_json_has_all_of_it(explained):
     read = json.loads(json.dumps(explained.to_json()))
     assert read["recipes"]["table"]["common"] == {"content": "loss"}

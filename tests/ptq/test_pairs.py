@@ -145,6 +145,25 @@ def test_of_a_fused_projection_only_the_values_are_read() -> None:
     assert not pair.shared
 
 
+def test_recurrent_layers_do_not_pad_what_is_tried_to_chunks_of_their_own() -> None:
+    sizes = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "attn_layer_indices": [1]}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("bamba", **GROUPED | sizes)).eval()
+    mixer = model.model.layers[0].mamba
+    tried: dict[torch.Size, set[int]] = {}
+    mixer.register_forward_pre_hook(
+        lambda module, _, read: tried.setdefault(read["hidden_states"].shape[:2], set()).add(module.chunk_size),
+        with_kwargs=True,
+    )
+    assert readers(find_pairs(model, TOKENS)[0]) == {
+        "input_layernorm": {"in_proj"},
+        "norm": {"out_proj"},
+        "pre_ff_layernorm": {"gate_proj", "up_proj"},
+    } | {producer: set(read) for producer, read in GATED.items()}
+    assert tried[TOKENS.tokens.reshape(-1, 1).shape] == tried[TOKENS.tokens.shape] == {16}
+    assert mixer.chunk_size == model.config.mamba_chunk_size == 256
+
+
 def test_queries_and_keys_only_steer_attention() -> None:
     steering = [{short(name) for name in links.steering} for links in find_pairs(build("qwen3"), TOKENS)]
     assert steering == [{"q_proj", "k_proj"}] * 2

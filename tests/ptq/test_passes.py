@@ -1,5 +1,8 @@
 """Passes against the same thing done slowly: whole forward passes, one layer at a time."""
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -86,6 +89,18 @@ def test_one_pass_has_the_hessians_of_the_unquantized_model_for_every_bit_width(
             assert (results[name].layer.codes != expected.layer.codes).float().mean() < 0.01
 
 
+def test_onednn_makes_a_passs_products_where_it_is_faster(
+    model: PreTrainedModel, linears: dict[str, nn.Module], trace: Trace, by_onednn: list[Any]
+) -> None:
+    (results,) = one_pass(trace, linears, [gptq_recipe()], Counter())
+    assert {id(weight) for _, weight in by_onednn} > {id(module.weight) for module in linears.values()}
+    by_onednn.clear()
+    for name, module in linears.items():
+        expected = gptq(module.weight.detach(), hessian_of(model, module), gptq_recipe())
+        assert results[name].entry.proxy_loss == pytest.approx(expected.entry.proxy_loss, rel=1e-3)
+        assert (results[name].layer.codes != expected.layer.codes).float().mean() < 0.01
+
+
 def test_a_sequential_pass_has_hessians_behind_quantized_layers(
     model: PreTrainedModel, linears: dict[str, nn.Module], trace: Trace
 ) -> None:
@@ -149,7 +164,21 @@ def test_a_layer_that_calibration_never_reaches_falls_back_visibly(model: PreTra
 def test_layers_are_checked_by_name(linears: dict[str, nn.Module]) -> None:
     with pytest.raises(CoolbitsError, match=r"48 does not divide the 32 inputs of gpt_neox\.layers\.0\.attention"):
         check_layers(linears, RTN(grid=Grid(bits=3, group_size=48)))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1.71e38, -1.71e38])
+def test_weights_that_no_grid_holds_are_refused(linears: dict[str, nn.Module], value: float) -> None:
+    recipe, name = RTN(grid=Grid(bits=3, group_size=16)), "gpt_neox.layers.1.mlp.dense_h_to_4h"
+    weight = linears[name].weight
+    assert isinstance(weight, torch.Tensor)
     with torch.no_grad():
-        linears["gpt_neox.layers.1.mlp.dense_h_to_4h"].weight[0, 0] = torch.nan
-    with pytest.raises(CoolbitsError, match=r"gpt_neox\.layers\.1\.mlp\.dense_h_to_4h: the weight holds values"):
-        check_layers(linears, RTN(grid=Grid(bits=3, group_size=16)))
+        weight[0, 0] = 1.7e38
+    check_layers(linears, recipe)
+    assert bool(round_to_nearest(weight.detach(), recipe.grid).weight().isfinite().all())
+    with torch.no_grad():
+        weight[0, 0] = value
+    reason = (
+        f"^{re.escape(name)}: the weight holds values that are not finite, or above 1.7e\\+38, and cannot be quantized$"
+    )
+    with pytest.raises(CoolbitsError, match=reason):
+        check_layers(linears, recipe)

@@ -419,6 +419,12 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(changes, reason, order, 
     assert [path.name for path in order.out.parent.iterdir()] == ["checkpoint"]
 
 
+def test_a_file_is_no_model(order, checkpoint):
+    given = str(checkpoint / "model.safetensors")
+    with pytest.raises(CoolbitsError, match=f"^--model {given}: a file; name the folder with config.json and"):
+        quantize_standalone(replace(order, model=given))
+
+
 def test_a_place_that_takes_no_folder_is_refused_before_the_work(order, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("none")
     monkeypatch.setattr(standalone, "quantize_model", lambda *_, **__: pytest.fail("the work has begun"))

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from coolbits.artifacts.job import Job
@@ -53,6 +56,26 @@ def test_what_was_made_before_the_board_was_posted_is_still_to_do(board, clock, 
 def test_a_job_that_is_not_on_the_board_gives_no_line(board, clock, tmp_path):
     board.post([(job("new"), 10.0)], tmp_path)
     assert board.line("other") is None
+
+
+@pytest.mark.parametrize("place", ["board", "manifest"])
+def test_what_cannot_be_looked_at_does_not_fail_a_job_whose_work_is_done(board, clock, tmp_path, monkeypatch, place):
+    """The board may be another user's who works in the same results; a manifest, made anew by another run just then."""
+    mine, other = job("mine"), job("other")
+    board.post([(mine, 10.0), (other, 10.0)], tmp_path)
+    finish(other, tmp_path)
+    closed, look = board.path if place == "board" else other.nodes[0].directory(tmp_path) / "manifest.json", os.stat
+
+    def refuse(path, *arguments, **named):
+        if path == closed:
+            raise (PermissionError if place == "board" else FileNotFoundError)(str(path))
+        return look(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr("os.stat", refuse)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) and path.open("rb").read())
+    said = board.line("mine")
+    assert said is None if place == "board" else said.startswith("study: 1 of 2 jobs, 50% of the work done")
 
 
 def test_too_little_done_to_tell_gives_no_estimate(board, clock, tmp_path):

@@ -80,6 +80,9 @@ LACKING = {
     "no quantizer": (lambda study: study.update(quantizers={}), "tokens", {}, "quantized model"),
     "another quantizer": (quantized_once, "peak-rate", {"quantizers": ["gptq-w4"]}, "model quantized by 'gptq-w4'"),
     "one rate": (one_rate, "peak-rate", {}, "second peak learning rate"),
+    "one weight decay": (nothing, "weight-decay", {}, "second weight decay"),
+    "no such optimizer": (nothing, "norms", {"optimizers": ["Muon-8L"]}, "run of the optimizers in its options"),
+    "no such rate": (nothing, "norms", {"peak_lr": 0.5}, "run at peak rate 0.5"),
     "no cosine": (nothing, "schedules", {}, "run with a cosine schedule"),
     "other rates": (rate_of_its_own, "schedules", {}, "second schedule in a setting"),
     "no average": (lambda study: study.update(averages={}), "averages", {}, "average"),
@@ -118,6 +121,7 @@ def test_figures_with_their_rows_are_planned(tiny: Any, planned: Any) -> None:
     tiny["runs"] |= {
         "cosine": COSINE | {"peak_lr": 1e-2, "telemetry": {"every": 64}},
         "sgd": COSINE | {"optimizer": {"kind": "sgd"}, "peak_lr": 1e-2},
+        "decays": tiny["runs"]["wsd"] | {"optimizer": [{"kind": "adamw", "weight_decay": decay} for decay in (0, 0.2)]},
     }
     kinds = ("tasks", "curvature", "prediction", "landscape")
     tiny["evaluations"] |= {kind: measured(kind) for kind in kinds}

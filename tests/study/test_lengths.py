@@ -79,3 +79,10 @@ def test_runs_that_differ_leave_it_to_the_study(tiny: Any, planned: Any) -> None
     plan = planned(tiny)
     of_wsd = [node for node in plan.of_kind("evaluation") if "model" in node.parents]
     assert 32 in lengths(of_wsd, "measure")
+
+
+def test_all_runs_are_not_one_whose_name_is_part_of_that_word(tiny: Any, planned: Any) -> None:
+    tiny["runs"]["a"] = tiny["runs"]["wsd"] | {"sequence_length": 32}
+    del tiny["evaluations"]["loss"]["measure"]["sequence_length"]
+    with pytest.raises(CoolbitsError, match=r"measure\.sequence_length: missing, .* 16 and 32 tokens; say which"):
+        planned(tiny)

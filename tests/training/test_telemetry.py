@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.models.build import build_model
 from coolbits.optim.groups import parameter_roles
@@ -29,6 +31,7 @@ from coolbits.study.recipes.training import (
     Trajectory,
 )
 from coolbits.training.loop import Training
+from coolbits.training.saved import read_training, write_training
 from coolbits.training.state_measures import MEASURES, relative_error
 from coolbits.training.telemetry import Observer, sample, telemetry_frame
 
@@ -100,6 +103,22 @@ def test_a_branch_of_a_trunk_is_the_tail_of_the_whole_schedule(lab: Any, other_l
     own, given = (load_file(place / "shadows.safetensors") for place in (end, monolith))
     assert own.keys() == given.keys()
     assert all(own[name].equal(given[name]) for name in own)
+
+
+@pytest.mark.parametrize("change", [Tensor.bfloat16, lambda shadow: shadow[:1]], ids=["dtype", "shape"])
+def test_shadows_that_would_be_cast_or_spread_are_refused(
+    change: Callable[[Tensor], Tensor], recipe: Recipe, start: Start, tmp_path: Path
+) -> None:
+    watched = recipe(optimizer=ADAM, telemetry=EVERY)
+    written = start(watched)
+    list(written.train(2))
+    write_training(written, tmp_path / "no-tokenizer", tmp_path / "saved")
+    place = tmp_path / "saved" / "shadows.safetensors"
+    shadows = load_file(place)
+    name = next(iter(shadows))
+    save_file(shadows | {name: change(shadows[name]).contiguous()}, place)
+    with pytest.raises(CoolbitsError, match=r"shadows\.safetensors: not the shadows of what telemetry looks at here"):
+        read_training(start(watched), tmp_path / "saved")
 
 
 def test_a_shadow_is_what_the_rule_makes_of_the_gradients_without_rounding(recipe: Recipe, start: Start) -> None:

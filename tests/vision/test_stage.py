@@ -147,6 +147,10 @@ def test_a_state_of_other_images_is_not_used(lab, recipe, monkeypatch):
 
 
 def test_a_state_that_cannot_be_read_is_named(start, recipe, tmp_path):
+    with pytest.raises(CoolbitsError, match=r"model\.safetensors: no such file; delete its directory to train again"):
+        read_state(start(recipe()), tmp_path)
+    write_state(start(recipe()), tmp_path)
+    (tmp_path / "state.json").write_text("{")
     with pytest.raises(CoolbitsError, match=r"not readable .*; delete it to train again"):
         read_state(start(recipe()), tmp_path)
 
@@ -158,7 +162,7 @@ def test_a_state_of_another_dtype_is_not_cast(start, recipe, tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     name = max(weights, key=lambda each: weights[each].numel())
     save_file(weights | {name: weights[name].bfloat16()}, tmp_path / "model.safetensors")
-    with pytest.raises(CoolbitsError, match=rf"{name} is torch.bfloat16, but training keeps it in torch.float32"):
+    with pytest.raises(CoolbitsError, match=rf"{name} is torch.bfloat16, but training keeps weights in torch.float32"):
         read_state(start(recipe()), tmp_path)
 
 

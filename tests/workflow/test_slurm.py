@@ -33,6 +33,15 @@ os.execvp(command[0], command)
 SACCT = """from pathlib import Path
 print("17|" + Path("status.txt").read_text())
 """
+LOSES_A_NODE = """import sys
+from pathlib import Path
+asked = Path("asked.txt")
+if any("nodelist" in argument for argument in sys.argv):
+    print("node7")
+else:
+    print("17|" + ("COMPLETED" if asked.exists() else "NODE_FAIL"))
+    asked.touch()
+"""
 COMMANDS = {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT, "sacctmgr": "print('mine')"}
 SLURM = ("--profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks", "1")
 
@@ -68,6 +77,16 @@ def test_a_job_is_submitted_with_account_partition_time_memory_and_a_warning(clu
     assert "--signal=USR1@300" in call
     assert not any(argument.startswith("--gpus") for argument in call)
     assert list(cluster.manifests()) == [Path(wanted).parent.relative_to("results").as_posix()]
+
+
+def test_a_job_that_its_node_took_along_is_left_to_slurm_and_not_submitted_a_second_time(cluster):
+    """SLURM puts such a job back into its queue, under its old number: two would work at one artifact."""
+    (cluster.folder / "bin" / "sacct").write_text(f"#!{sys.executable}\n{LOSES_A_NODE}")
+    wanted = f"results/corpus/{cluster.plan().of_kind('corpus')[0].name}/manifest.json"
+    done = cluster.run("snakemake", *SLURM, "--", wanted)
+    assert done.returncode == 0, done.stderr
+    calls = (cluster.folder / "calls.txt").read_text().splitlines()
+    assert calls.count("--requeue") == sum(call.startswith("--signal") for call in calls) == 1
 
 
 def test_a_warned_training_saves_its_state_and_stops(project):

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from coolbits.analysis.samples import Origin
+from coolbits.analysis.rows import Origin
 from coolbits.models.files import reading
 from coolbits.optim.codecs import NEVER_NEGATIVE, Blockwise
 from coolbits.study.recipes.analysis import Source

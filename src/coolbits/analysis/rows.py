@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from coolbits.analysis.samples import Origin
 from coolbits.optim.codecs import Blockwise
 
 Row = dict[str, Any]
@@ -30,6 +29,18 @@ _TYPES = {
 }
 # Values of codes are float32: about 1e-7 of a block's scale, beside bounds of 0.004 of it.
 _SLACK = 1e-4
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a tensor comes from, in the words of its rows; `step` is that of the checkpoint, or of a made-up run."""
+
+    source: str
+    seed: int
+    step: int
+    trajectory: str | None = None
+    optimizer: str | None = None
+    tensor: str | None = None
 
 
 @dataclass(frozen=True)

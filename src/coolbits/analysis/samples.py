@@ -1,6 +1,5 @@
 """Random matrices that stand for momenta and gradients."""
 
-from dataclasses import dataclass
 from typing import assert_never
 
 import torch
@@ -9,18 +8,6 @@ from torch import Tensor
 from coolbits.study.recipes.analysis import Distribution
 
 _RANK, _NOISE = 16, 0.1
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a tensor comes from, in the words of its rows; `step` is that of the checkpoint, or of a made-up run."""
-
-    source: str
-    seed: int
-    step: int
-    trajectory: str | None = None
-    optimizer: str | None = None
-    tensor: str | None = None
 
 
 def draw(distribution: Distribution, shape: tuple[int, int], generator: torch.Generator) -> Tensor:

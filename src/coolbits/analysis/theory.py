@@ -11,8 +11,8 @@ from torch import Tensor
 from coolbits.analysis.checkpoints import Stored, checkpoint_states
 from coolbits.analysis.polar import Polar, arithmetic_error, muon_stored, spectrum
 from coolbits.analysis.rounding import round_trip, rounding_values
-from coolbits.analysis.rows import Row, describe, table
-from coolbits.analysis.samples import Origin, draw
+from coolbits.analysis.rows import Origin, Row, describe, table
+from coolbits.analysis.samples import draw
 from coolbits.analysis.updates import adam_next, adam_stored, momentum_next, muon_next, sgd_stored
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.optim.codecs import Blockwise

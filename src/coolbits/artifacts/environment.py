@@ -32,16 +32,26 @@ def capture_environment() -> dict[str, Any]:
             if about["Name"]
         },
         "lock": lock_digest(),
-        "git": _git_state(),
+        "git": git_state(),
         "host": {"name": platform.node(), "system": platform.platform(), "cpu": cpu_name(), "cores": os.cpu_count()},
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "device": _device_name(),
     }
 
 
-def _git_state() -> dict[str, Any] | None:
+@cache
+def git_state() -> dict[str, Any] | None:
+    """Return the commit of the code, and whether the tree has changes that are not in it; None if there is none.
+
+    It is looked at once a process, which should be at its start: who works on for hours is not to be said to run what
+    was committed meanwhile.
+    """
+
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(_REPOSITORY), *arguments]
+        # In a clone that another user of a cluster owns git answers nothing, unless told that it is trusted. Its code
+        # runs here.
+        trusting = ["git", "-c", "safe.directory=*", "--no-optional-locks"]
+        command = [*trusting, "-C", str(_REPOSITORY), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,6 +84,20 @@ def sync_tree(root: Path) -> None:
     sync_directory(root)
 
 
+def share_tree(root: Path) -> None:
+    """Let whoever may read the folder `root` read the files below it, and whoever may write to it write them.
+
+    The umask decided that of the folder. Some libraries write by way of temporary files, which are their owner's alone:
+    safetensors does, so that nobody else who works with these results could have read a weight.
+    """
+    shared = root.stat().st_mode & 0o666
+    for path in root.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) and shared & ~mode:
+            with suppress(PermissionError):  # on a file system with rules of its own
+                path.chmod(stat.S_IMODE(mode) | shared)
+
+
 def remove_folder(path: Path, ignore_errors: bool = False) -> None:
     """Remove a folder and all in it; if it is a link only the link: what that leads to may be another's."""
     if path.is_symlink():
@@ -125,6 +140,7 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         with _unremoved(staging):
             yield staging
+            share_tree(staging)
             sync_tree(staging)
         while not _moved(staging, target):
             retired.append(beside(target, "old"))
@@ -151,6 +167,7 @@ def creating(target: Path) -> Iterator[Path]:
     try:
         with _unremoved(staging):
             yield staging
+            share_tree(staging)
             sync_tree(staging)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,5 +1,7 @@
 """Claims about averages of weights: LAWA against cooldowns, soups against their ingredients (paper A, section 5)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -18,6 +20,12 @@ def averaging_beats_decay_at_low_bits(evidence: Evidence) -> Effect | None:
 def averaging_lowers_error(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that of LAWA on its trunk after no more tokens."""
     return _beside_cooldowns(evidence, "error")
+
+
+def decay_beats_averaging_at_full_precision(evidence: Evidence) -> Effect | None:
+    """Full-precision loss of LAWA less that at the end of each cooldown that ended after no fewer tokens."""
+    effect = _beside_cooldowns(evidence, "full")
+    return effect and replace(effect, units={unit: -values for unit, values in effect.units.items()})
 
 
 def soup_beats_ingredients(evidence: Evidence) -> Effect | None:

@@ -18,7 +18,7 @@ from coolbits.claims.evidence import Evidence
 from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
 from coolbits.rows import ends, trunks
-from coolbits.settings import SETTING, of_main_decay, of_main_run
+from coolbits.settings import SETTING, of_main_decays
 
 
 def decay_raises_error(evidence: Evidence) -> Effect | None:
@@ -87,7 +87,7 @@ def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
     """Growth of the error at the end with each doubling of the budget: cosine less WSD."""
     rows = evidence.ends
     rows = most_varied(rows[rows.schedule.isin(["wsd", "cosine"])], list(SETTING), "schedule")
-    kinds = [of_main_decay(of_main_run(kind)) for _, kind in rows.groupby("schedule")]
+    kinds = of_main_decays(rows)
     every = pd.concat(kinds or [rows])
     shared = [kind[in_every_unit(kind.seed, kind[["budget_tokens"]], least=2)] for kind in kinds]
     rows = pd.concat(shared or [rows])

@@ -19,6 +19,7 @@ CLAIMS = (
     "higher-rate-lowers-error",
     "higher-rate-lowers-error-at-equal-loss",
     "averaging-beats-decay-at-low-bits",
+    "decay-beats-averaging-at-full-precision",
     "averaging-lowers-error",
     "soup-beats-ingredients",
     "larger-weight-decay-lowers-error",

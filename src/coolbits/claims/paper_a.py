@@ -88,6 +88,17 @@ PAPER_A = {
         NATS,
         most_bits=3,
     ),
+    "decay-beats-averaging-at-full-precision": Claim(
+        "At full precision averages along the trunk (LAWA) lose to learning-rate cooldowns.",
+        "paper A, section 5, Figure 7",
+        "Full-precision loss of the latest LAWA on the trunk after no more tokens, less that at the end of each "
+        "cooldown; of several windows the one with the lowest full-precision loss.",
+        "At full precision LAWA had a loss higher than the end of the cooldown by {effect}.",
+        "LAWA between the branch and the end of a cooldown",
+        averages.decay_beats_averaging_at_full_precision,
+        NATS,
+        full_precision=True,
+    ),
     "averaging-lowers-error": Claim(
         "Averages along the trunk (LAWA) have a smaller quantization error than learning-rate cooldowns.",
         "paper A, section 5, Figure 7",
@@ -108,9 +119,10 @@ PAPER_A = {
     "larger-weight-decay-lowers-error": Claim(
         "A larger weight decay leaves a smaller quantization error (a small effect).",
         "paper A, section 5, Figure 19",
-        "Final error with the smallest less that with the largest weight decay, all else equal.",
+        "Final error with the smallest less that with the largest weight decay, all else equal, among those whose "
+        "final full-precision loss is within 5 % of the best.",
         "The largest weight decay had a final error lower by {effect} than the smallest.",
-        "two weight decays or more, all else equal",
+        "two well-trained weight decays or more, all else equal",
         rates.larger_weight_decay_lowers_error,
     ),
     "adamc-equals-adamw": Claim(

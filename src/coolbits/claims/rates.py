@@ -30,7 +30,7 @@ from coolbits.claims.verdict import Effect
 from coolbits.resampling import Floats, by_unit
 from coolbits.settings import FULL_STATES, HORIZON, by_seed
 
-WELL_TRAINED = 1.05  # a rate counts if its final loss is at most this times the best rate's
+WELL_TRAINED = 1.05  # a rate, or a decay, counts if its final loss is at most this times that of the best
 ADAMC_MARGIN = 10.0  # percent of AdamW's error
 
 
@@ -65,8 +65,10 @@ def higher_rate_lowers_error_at_equal_loss(evidence: Evidence) -> Effect | None:
 
 
 def larger_weight_decay_lowers_error(evidence: Evidence) -> Effect | None:
-    """Final error with the smallest less that with the largest weight decay."""
-    rows = most_varied(evidence.ends, all_but("weight_decay"), "weight_decay")
+    """Final error with the smallest less that with the largest weight decay, among those that trained well."""
+    rows = _well_trained(_swept(evidence.ends, "weight_decay"), "weight_decay")
+    if rows.weight_decay.nunique() < 2:
+        return None
     largest, smallest = (rows[rows.weight_decay == end] for end in (rows.weight_decay.max(), rows.weight_decay.min()))
     effect = paired(evidence, *by_seed(largest, smallest), "error")
     return beside_lost(effect, evidence, rows, all_but("weight_decay"))
@@ -111,15 +113,26 @@ def muon_vs_adamw_at_equal_loss_at_constant_rate(evidence: Evidence) -> Effect |
     )
 
 
+def _swept(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return ends that differ in `column` alone: of AdamW with 32-bit states, as in the paper, or else of another."""
+    own = rows[(rows.optimizer == "adamw") & (rows.states == FULL_STATES)]
+    swept = most_varied(own, all_but(column), column)
+    return swept if len(swept) else most_varied(rows, all_but(column), column)
+
+
+def _well_trained(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the rows without those at values of `column` that trained badly."""
+    losses = rows.groupby(column).base_loss.mean()
+    return rows[rows[column].isin(losses.index[losses <= WELL_TRAINED * losses.min()])]
+
+
 def _rates(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return ends of runs that differ in the peak rate alone, rates that trained badly left out.
 
     Second those of them at rates that all seeds have, two or more.
     """
-    rows = most_varied(evidence.ends, all_but("peak_lr"), "peak_lr")
-    losses = rows.groupby("peak_lr").base_loss.mean()
-    trained = rows[rows.peak_lr.isin(losses.index[losses <= WELL_TRAINED * losses.min()])]
-    every = trained.drop_duplicates(["seed", "data_seed", "peak_lr"])
+    rows = _swept(evidence.ends, "peak_lr")
+    every = _well_trained(rows, "peak_lr").drop_duplicates(["seed", "data_seed", "peak_lr"])
     return every, every[in_every_unit(every.seed, every[["peak_lr"]], least=2)]
 
 

@@ -95,10 +95,6 @@ class Batches:
         """How many windows the stream has."""
         return max(self.stream.tokens - 1, 0) // self.sequence_length
 
-    def epoch_of(self, step: int) -> int:
-        """Return the epoch, from 0, to which the first sequence of a batch belongs."""
-        return step * self.batch_sequences // self.windows_per_epoch
-
     def windows(self, step: int) -> np.ndarray:  # [batch] int64
         """Return which windows make up the batch of `step`."""
         return places_of(step, self.batch_sequences, self.windows_per_epoch, self.seed)

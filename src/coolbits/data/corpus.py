@@ -18,14 +18,13 @@ import pyarrow.parquet as pq
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.job import Job
-from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.data import Split
-from coolbits.data.sources import Document, Documents, document_identity, open_documents
+from coolbits.data.sources import Document, document_identity, open_documents
 from coolbits.study.recipes.data import Corpus
 
 _SCHEMA = pa.schema([("id", pa.string()), ("split", pa.string()), ("source", pa.string()), ("text", pa.string())])
-_GROUP_BYTES = 8 << 20
+_GROUP_CHARACTERS = 8 << 20
 _PIECE_GROUPS = 32
 _SEEN_CACHE_KIB = 65_536
 
@@ -53,11 +52,8 @@ def build_corpus(recipe: Corpus, locations: list[str], out: Path) -> dict[str, A
     """
     documents = open_documents(recipe.source, [Path(location) for location in locations])
     tally: Counter[str] = Counter()
-    with (
-        Progress("corpus", documents.total, documents.unit) as progress,
-        _digest_set(out / ".seen.sqlite") as is_new,
-    ):
-        _write_pieces(_distinct(_followed(documents, progress), recipe, is_new, tally), out)
+    with _digest_set(out / ".seen.sqlite") as is_new:
+        _write_pieces(_distinct(documents.followed("corpus"), recipe, is_new, tally), out)
     if not tally["documents"]:
         names = getattr(recipe.source, "names", (recipe.source.kind,))
         raise CoolbitsError(f"data.corpus: no document that is not blank in {', '.join(names)}")
@@ -78,16 +74,6 @@ def split_of(text: bytes, salt: str, validation_fraction: float) -> Split:
     """
     digest = hashlib.blake2b(salt.encode() + b"\0" + text, digest_size=8).digest()
     return "validation" if int.from_bytes(digest, "big") < validation_fraction * 2**64 else "train"
-
-
-def _followed(documents: Documents, progress: Progress) -> Iterator[Document]:
-    told = 0
-    for document in documents.items:
-        yield document
-        # A source of unknown length cannot say how much is left.
-        if documents.total:
-            progress.advance(document.reached - told)
-        told = document.reached
 
 
 def _distinct(
@@ -137,13 +123,13 @@ def _write_pieces(rows: Iterator[Row], out: Path) -> None:
 
 
 def _groups(rows: Iterator[Row]) -> Iterator[pa.Table]:
-    """Cut rows into tables of about `_GROUP_BYTES` of text: the row groups, and all that is in memory at once."""
+    """Cut rows into tables of about `_GROUP_CHARACTERS`: the row groups, and all that is in memory at once."""
     group: list[Row] = []
     filled = 0
     for row in rows:
         group.append(row)
         filled += len(row["text"])
-        if filled >= _GROUP_BYTES:
+        if filled >= _GROUP_CHARACTERS:
             yield pa.Table.from_pylist(group, schema=_SCHEMA)
             group, filled = [], 0
     if group:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import file_digest
+from coolbits.artifacts.progress import Progress
 from coolbits.data.formats import read_rows, text_of
 from coolbits.data.hub import open_dataset
 from coolbits.study.recipes.data import EmbeddedSource, FileSource, Source
@@ -23,17 +24,36 @@ class Document(NamedTuple):
     reached: int
 
 
-@dataclass(frozen=True)
-class Documents:
-    """The documents of a source; `total` (0 if unknown) is the last `Document.reached`, counted in `unit`.
+class _Reaching(Protocol):
+    @property
+    def reached(self) -> int: ...
 
-    `origin`, for the summary of what is made of them: of the hub, the `commit` that is read, None if unknown.
+
+_Item = TypeVar("_Item", bound=_Reaching)
+
+
+@dataclass(frozen=True)
+class Contents(Generic[_Item]):
+    """What a source holds, one by one; `total` (0 if unknown) is the `reached` of the last, counted in `unit`.
+
+    `origin`, for the summary of what is made of it: of the hub, the `commit` that is read, None if unknown.
     """
 
-    items: Iterator[Document]
+    items: Iterator[_Item]
     total: int
     unit: str
     origin: dict[str, str | None] = field(default_factory=dict)
+
+    def followed(self, label: str) -> Iterator[_Item]:
+        """Yield the items and report progress."""
+        told = 0
+        with Progress(label, self.total, self.unit) as progress:
+            for item in self.items:
+                yield item
+                # A source of unknown length cannot say how much is left.
+                if self.total:
+                    progress.advance(item.reached - told)
+                told = item.reached
 
 
 def document_identity(text: bytes) -> bytes:
@@ -41,7 +61,7 @@ def document_identity(text: bytes) -> bytes:
     return blake2b(text, digest_size=16).digest()
 
 
-def open_documents(source: Source, locations: list[Path]) -> Documents:
+def open_documents(source: Source, locations: list[Path]) -> Contents[Document]:
     """Open a source; `locations` are the paths of a `FileSource`, in the order of its names.
 
     Raises:
@@ -50,16 +70,16 @@ def open_documents(source: Source, locations: list[Path]) -> Documents:
     """
     if isinstance(source, EmbeddedSource):
         check_digest(EMBEDDED, source.sha256)
-        return Documents(_embedded(), EMBEDDED.stat().st_size, "bytes")
+        return Contents(_embedded(), EMBEDDED.stat().st_size, "bytes")
     if isinstance(source, FileSource):
         if len(locations) != len(source.names):
             raise CoolbitsError(f"locations.files: {len(locations)} paths for the {len(source.names)} source files")
         for path, digest in zip(locations, source.sha256, strict=True):
             check_digest(path, digest)
-        return Documents(_files(source, locations), sum(path.stat().st_size for path in locations), "bytes")
+        return Contents(_files(source, locations), sum(path.stat().st_size for path in locations), "bytes")
     opened = open_dataset(source)
     items = (Document(source.id, text_of(row, source.text_field), row.reached) for row in opened.rows)
-    return Documents(items, opened.total, "documents", {"commit": opened.commit})
+    return Contents(items, opened.total, "documents", {"commit": opened.commit})
 
 
 def check_digest(path: Path, expected: str) -> None:

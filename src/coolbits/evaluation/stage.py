@@ -24,6 +24,7 @@ from coolbits.evaluation.objective import flat_weights, objective_of
 from coolbits.evaluation.prediction import measure_prediction
 from coolbits.models.devices import choose_device
 from coolbits.models.files import load_config, load_model
+from coolbits.models.forwards import fast_linears
 from coolbits.models.quantized import apply_quantized
 from coolbits.products import bfloat16_products
 from coolbits.study.recipes.comparison import why_incomparable, why_no_curvature
@@ -64,7 +65,8 @@ def run(job: Job, store: Store) -> int:
 
 def evaluate_loss(model: nn.Module, shards: Path, recipe: Loss, out: Path) -> Summary:
     """Score `model` on the validation tokens of `shards`; write documents.parquet into `out`, return the summary."""
-    losses = document_losses(model, open_stream(shards, "validation"), recipe)
+    with fast_linears(model.modules()):
+        losses = document_losses(model, open_stream(shards, "validation"), recipe)
     losses.to_parquet(out / "documents.parquet", index=False)
     return summarize(losses, read_index(shards)["bytes_per_token"]["validation"])
 
@@ -74,7 +76,9 @@ def evaluate_tasks(model: nn.Module, suite: "Suite", out: Path) -> Summary:
     from coolbits.evaluation.samples import write_results
     from coolbits.evaluation.tasks import score
 
-    return write_results(score(suite, model), suite.leaves, out)
+    with fast_linears(model.modules()):
+        scored = score(suite, model)
+    return write_results(scored, suite.leaves, out)
 
 
 def _build(node: Node, store: Store, device: str, model: Callable[[], nn.Module], suites: Suites, out: Path) -> Summary:

@@ -59,9 +59,9 @@ _STATES: dict[str, tuple[Line, str]] = {
 }
 _OTHER_STATES: tuple[Line, str] = ((0, (8, 2)), "P")
 _CHANGES = re.compile(r"-(b|min)\d+")
-# Lines and marks say how states are stored, so these are told apart by colour alone: lightness 31, 54, 70; AdamC 58.
-_OPTIMIZERS = {"adamw": "#004C77", "muon": _OKABE_ITO[1], "sgd": _OKABE_ITO[5], "adamc": _OKABE_ITO[2]}
-_OTHER_OPTIMIZERS = (_OKABE_ITO[6], _OKABE_ITO[4], _OKABE_ITO[3], _OKABE_ITO[7])
+# Lines and marks say how states are stored, so these are told apart by colour alone: lightness 31, 54, 70, 0.
+_OPTIMIZERS = {"adamw": "#004C77", "muon": _OKABE_ITO[1], "sgd": _OKABE_ITO[5], "adamc": _OKABE_ITO[6]}
+_OTHER_OPTIMIZERS = (_OKABE_ITO[2], _OKABE_ITO[4], _OKABE_ITO[3], _OKABE_ITO[7])
 GREY = "0.55"
 _PALE, _DARKER = 0.4, 0.7  # of a colour's distance from white, from black
 _OTHER_MARKS = "XpP*h<>"

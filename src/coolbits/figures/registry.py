@@ -12,6 +12,7 @@ from coolbits.figures.plots import (
     finetuning,
     landscape,
     memory,
+    norms,
     optimizers,
     peak_rate,
     prediction,
@@ -24,6 +25,7 @@ from coolbits.figures.plots import (
     theory,
     tokens,
     vision,
+    weight_decay,
 )
 from coolbits.figures.selection import Options, Tables
 
@@ -39,7 +41,7 @@ class Plot(NamedTuple):
 PLOTS = {
     module.NAME: Plot(module.draw, module.caption, documents=module is states)
     for module in (
-        *(tokens, peak_rate, schedules, averages, optimizers, states, tasks),
+        *(tokens, peak_rate, weight_decay, schedules, averages, optimizers, norms, states, tasks),
         *(quantizers, curvature, prediction, landscape),
         *(vision, finetuning, memory, theory, telemetry, telemetry_layers),
     )

@@ -61,15 +61,29 @@ def of_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int 
     return [of_quantizer(table, name) for name in chosen_quantizers(figure, table, options, most)]
 
 
-def of_model(figure: str, table: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """Return the rows of the option `model`, a preset; all without it.
+def asked_for(figure: str, table: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """Return the rows of the options `model`, a preset, `optimizers`, names, and `peak_lr`; all without these.
 
     Raises:
-        CoolbitsError: if the table lacks that model.
+        CoolbitsError: if the table has no such rows.
     """
-    if "model" not in options:
-        return table
-    return demand(figure, table[table.model == options["model"]], f"model {options['model']!r}")
+    if "model" in options:
+        table = demand(figure, table[table.model == options["model"]], f"model {options['model']!r}")
+    if "optimizers" in options:
+        table = of_optimizers(figure, table, names_in(options["optimizers"]))
+    if "peak_lr" in options:
+        table = demand(figure, table[table.peak_lr == options["peak_lr"]], f"run at peak rate {options['peak_lr']}")
+    return table
+
+
+def of_optimizers(figure: str, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of optimizers called so, as in `Muon-32`.
+
+    Raises:
+        CoolbitsError: if the table has none.
+    """
+    own = [display_name(*pair) in names for pair in zip(table.optimizer, table.states, strict=True)]
+    return demand(figure, table[own], f"run of {' or '.join(names)}")
 
 
 def demand(figure: str, rows: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -111,12 +125,13 @@ def rate_label(rate: float) -> str:
     return f"{rate:g}"
 
 
-def setting_label(rows: pd.DataFrame, rate: bool = True) -> str:
-    """Return the setting of the rows in words, for a caption, without its peak rate where that varies."""
+def setting_label(rows: pd.DataFrame, varied: str = "") -> str:
+    """Return the setting of the rows in words, for a caption, without the column that varies."""
     setting = rows.iloc[0]
     optimizer = display_name(setting["optimizer"], setting["states"]).removesuffix("-32")
-    peak = f"peak rate {rate_label(setting['peak_lr'])}, " if rate else ""
-    return f"{setting['model']}, {optimizer}, {peak}weight decay {setting['weight_decay']:g}"
+    numbers = {"peak_lr": f"peak rate {rate_label(setting['peak_lr'])}"}
+    numbers["weight_decay"] = f"weight decay {setting['weight_decay']:g}"
+    return ", ".join([setting["model"], optimizer, *(text for name, text in numbers.items() if name != varied)])
 
 
 def variant_looks(rows: pd.DataFrame) -> dict[tuple[str, str], Look]:

@@ -17,7 +17,7 @@ from coolbits.data import Split
 from coolbits.data.tokenizers import load_tokenizer
 from coolbits.finetuning.encoding import Encoder, Example
 from coolbits.finetuning.examples import write_examples
-from coolbits.finetuning.sources import Conversation, Found, find_conversations
+from coolbits.finetuning.sources import Conversation, find_conversations
 from coolbits.finetuning.templates import chat_template
 from coolbits.study.recipes.finetuning import Conversations, FileConversations
 
@@ -56,7 +56,7 @@ def build_conversations(
     source = recipe.source
     chosen = {"train": Smallest(_SPARE * source.examples), "validation": Smallest(_most(source.validation_examples))}
     found = find_conversations(source, corpus, files)
-    for conversation in _followed(found):
+    for conversation in found.followed("conversations"):
         chosen[conversation.split].add(conversation)
     wanted: dict[Split, int | None] = {"train": source.examples, "validation": source.validation_examples}
     summary: dict[str, Any] = dict(found.origin)
@@ -96,18 +96,6 @@ class Smallest:
     def in_order(self) -> list[Conversation]:
         """Return them in their order."""
         return [self._kept[order] for order in sorted(self._kept)]
-
-
-def _followed(found: Found) -> Iterator[Conversation]:
-    """Yield the conversations of a source and report progress."""
-    told = 0
-    with Progress("conversations", found.total, found.unit) as progress:
-        for conversation in found.items:
-            yield conversation
-            # A source of unknown length cannot say how much is left.
-            if found.total:
-                progress.advance(conversation.reached - told)
-            told = conversation.reached
 
 
 def _most(examples: int | None) -> int | None:

@@ -1,7 +1,5 @@
 """The loss on the tokens that are learned, in training and in validation."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,8 +7,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from coolbits.finetuning.examples import IGNORED, Batch, Examples
-
-Precision = Literal["bfloat16", "float32"]
+from coolbits.study.recipes.training import Precision
 
 
 def accumulate_gradient(model: PreTrainedModel, batch: Batch, precision: Precision, rows: int | None) -> Tensor:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from coolbits.artifacts.files import replacing, write_json
 from coolbits.artifacts.node import Node
@@ -16,7 +15,8 @@ from coolbits.artifacts.store import Store
 from coolbits.finetuning.conversations import TEMPLATE
 from coolbits.finetuning.training import Finetuning, Memory
 from coolbits.loops.ownership import Owner, mark, owner_of, usable
-from coolbits.models.files import load_model, save_model
+from coolbits.loops.tensors import read_tensors, restore_model
+from coolbits.models.files import save_model
 
 METRICS, VALIDATION = "metrics.parquet", "validation.parquet"
 _OPTIMIZER, _MEMORY = "state.safetensors", "state.json"
@@ -96,11 +96,8 @@ class States:
         directory = self.newest()
         if directory is None:
             return
-        saved = load_model(directory)
-        with torch.no_grad():
-            for parameter, given in zip(training.model.parameters(), saved.parameters(), strict=True):
-                parameter.copy_(given)
-        training.optimizer.load_state_tensors(load_file(directory / _OPTIMIZER))
+        restore_model(training.model, directory)
+        training.optimizer.load_state_tensors(read_tensors(directory / _OPTIMIZER))
         training.memory = Memory.from_json(json.loads((directory / _MEMORY).read_bytes()))
 
     def clear(self) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
@@ -12,7 +11,7 @@ from coolbits.data import Split
 from coolbits.data.documents import count_documents
 from coolbits.data.formats import Row, read_rows
 from coolbits.data.hub import open_dataset
-from coolbits.data.sources import check_digest
+from coolbits.data.sources import Contents, check_digest
 from coolbits.finetuning.encoding import ASSISTANT, ROLES, UNANSWERED, Message
 from coolbits.finetuning.questions import questions
 from coolbits.study.recipes.data import HubSource
@@ -36,20 +35,9 @@ class Conversation(NamedTuple):
     reached: int
 
 
-@dataclass(frozen=True)
-class Found:
-    """The conversations of a source; `total` (0 if unknown) is the last `Conversation.reached`, counted in `unit`.
-
-    `origin`, for the summary: of the hub, the `commit` that is read, None if unknown.
-    """
-
-    items: Iterator[Conversation]
-    total: int
-    unit: str
-    origin: dict[str, str | None] = field(default_factory=dict)
-
-
-def find_conversations(source: ConversationSource, corpus: Path | None, files: Sequence[Path]) -> Found:
+def find_conversations(
+    source: ConversationSource, corpus: Path | None, files: Sequence[Path]
+) -> Contents[Conversation]:
     """Open the conversations of a source; `files` are those of a `FileConversations`, in the order of its names.
 
     Order, and for files and the hub the split, come from a hash of seed and messages: they do not change with the order
@@ -62,16 +50,16 @@ def find_conversations(source: ConversationSource, corpus: Path | None, files: S
         case BuiltQuestions():
             if corpus is None:
                 raise CoolbitsError("data: questions are built from a corpus, and none was given")
-            return Found(_built(source, corpus), count_documents(corpus), "documents")
+            return Contents(_built(source, corpus), count_documents(corpus), "documents")
         case FileConversations():
             for path, digest in zip(files, source.sha256, strict=True):
                 check_digest(path, digest)
-            return Found(_of_files(source, files), sum(path.stat().st_size for path in files), "bytes")
+            return Contents(_of_files(source, files), sum(path.stat().st_size for path in files), "bytes")
         case HubConversations():
             fields = {"id": source.id, "config": source.config, "split": source.split, "revision": source.revision}
             opened = open_dataset(HubSource(**fields, text_field=MESSAGES))
             items = (_conversation(row, source, row.reached) for row in opened.rows)
-            return Found(items, opened.total, "conversations", {"commit": opened.commit})
+            return Contents(items, opened.total, "conversations", {"commit": opened.commit})
         case _:
             assert_never(source)
 

@@ -3,7 +3,6 @@
 import logging
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from torch import nn
@@ -17,7 +16,7 @@ from coolbits.finetuning.examples import read_examples
 from coolbits.finetuning.saved import States, write_finetuned
 from coolbits.finetuning.training import Finetuning
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
+from coolbits.loops.guards import Heard, guarded, hearing_signals, make_reproducible, stop_if_asked
 from coolbits.loops.locks import alone_in
 from coolbits.models.blocks import most_positions
 from coolbits.models.devices import choose_device
@@ -114,13 +113,8 @@ def _downloaded(hub: HubModel, work: Path) -> Path:
 
 
 def _train(training: Finetuning, states: States, tokenizer: Path, heard: Heard, every_seconds: float) -> None:
-    done, saved = training.memory.step, monotonic()
+    done = training.memory.step
     label = states.node.name + (f" (from step {done:,})" if done else "")
     with Progress(label, training.recipe.steps, "step", done) as progress:
-        for step in training.run():
-            progress.advance(step - done, f"loss {training.memory.history.recent[-1]:.2f}")
-            done = step
-            stop_after_step(heard, step, partial(states.save, training, tokenizer))
-            if monotonic() - saved >= every_seconds:
-                states.save(training, tokenizer)
-                saved = monotonic()
+        for _ in guarded(training.run(), heard, partial(states.save, training, tokenizer), every_seconds):
+            progress.advance(note=f"loss {training.memory.history.recent[-1]:.2f}")

@@ -1,1 +1,1 @@
-"""What every training loop needs, pretraining and others alike: when it diverged, and what keeps it safe."""
+"""What every training loop needs, pretraining and others alike: when it diverged, what keeps it safe and is saved."""

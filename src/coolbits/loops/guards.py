@@ -3,8 +3,9 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 
 import torch
@@ -48,15 +49,21 @@ def stop_if_asked(heard: Heard) -> None:
         raise SystemExit(f"stopped by {name}; what was made is stored, run again to go on")
 
 
-def stop_after_step(heard: Heard, step: int, save: Callable[[], None]) -> None:
-    """End the process if a signal was heard during update `step`, once `save` has saved a state.
+def guarded(steps: Iterable[int], heard: Heard, save: Callable[[], None], every_seconds: float) -> Iterator[int]:
+    """Yield the number of each update as it is made; save a state each so many seconds, and when a signal was heard.
 
     Raises:
-        SystemExit: if one was, naming it and the step.
+        SystemExit: after the update during which a signal was heard, naming both.
     """
-    if (name := heard()) is not None:
-        save()
-        raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+    saved = monotonic()
+    for step in steps:
+        yield step
+        if (name := heard()) is not None:
+            save()
+            raise SystemExit(f"stopped by {name} after step {step:,}; its state is saved, run again to go on")
+        if monotonic() - saved >= every_seconds:
+            save()
+            saved = monotonic()
 
 
 def can_compile(device: str) -> bool:

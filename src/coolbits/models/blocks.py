@@ -1,5 +1,7 @@
 """Where things are in a Hugging Face causal language model: decoder blocks and the linear layers inside them."""
 
+from typing import Any
+
 from torch import nn
 from transformers import MptConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -72,13 +74,16 @@ def unreached_weights(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """Return the weights inside the decoder blocks that `decoder_linears` leaves out, by qualified name.
 
     Weights have several dimensions: experts of a mixture that lie in one tensor, and their routers. What multiplies
-    single channels is none: norms, of whatever shape, and depthwise convolutions; nor is a table to look things up in.
+    single channels is none: norms, of whatever shape, and depthwise convolutions; nor is a table to look things up in,
+    unless it may hold the vectors of experts.
     """
+    embedding: Any = model.get_input_embeddings()
+    tokens, width = embedding.weight.shape
     return {
         f"{path}.{name}": parameter
         for block_name, block in decoder_blocks(model)
         for path, module in block.named_modules(prefix=block_name)
-        if not (isinstance(module, nn.Linear | Conv1D | nn.Embedding) or _is_channelwise(module))
+        if not (isinstance(module, nn.Linear | Conv1D) or _is_channelwise(module) or _is_look_up(module, tokens, width))
         for name, parameter in module.named_parameters(recurse=False)
         if sum(size > 1 for size in parameter.shape) > 1
     }
@@ -100,3 +105,11 @@ def _is_channelwise(module: nn.Module) -> bool:
     """Whether a module multiplies each channel by numbers of its own; a norm is known by the name of its class."""
     depthwise = isinstance(module, nn.Conv1d) and module.weight.shape[1] == 1
     return depthwise or "norm" in type(module).__name__.lower()
+
+
+def _is_look_up(module: nn.Module, tokens: int, width: int) -> bool:
+    """Whether a module is a table of so many tokens, or one of vectors that are not as wide as hidden states.
+
+    Any other table may multiply these, as that of Doge's experts does.
+    """
+    return isinstance(module, nn.Embedding) and (module.embedding_dim != width or module.num_embeddings == tokens)

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
@@ -21,6 +27,7 @@ from coolbits.models.tokenizer_files import copy_tokenizer
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = f"{_WEIGHTS}.index.json"
+_ADAPTER = "adapter_config.json"
 _SAFETENSORS = ".safetensors"
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _OF_LIBRARIES = (SafetensorError, StrictDataclassError)
@@ -55,12 +62,21 @@ def load_model(
 
     Raises:
         CoolbitsError: if a file is missing or unreadable, if weights and config do not fit each other, if a weight is
-            not finite, or if only code of the model's own could open it and is not trusted.
+            not finite, if only code of the model's own could open it and is not trusted, or if an adapter lies beside.
     """
     for name in (_CONFIG, _WEIGHTS):
         if not (directory / name).is_file() and not (directory / f"{name}.index.json").is_file():
             raise CoolbitsError(f"{directory / name}: no such file; a model is saved as {_CONFIG} and {_WEIGHTS}")
+    if (directory / _ADAPTER).is_file():  # the library puts it into the model, or passes over it, if there is no `peft`
+        raise CoolbitsError(
+            f"{directory / _ADAPTER}: an adapter, which would be no part of the weights beside it; merge it into them, "
+            "or move its files to another folder"
+        )
     config, weights = load_config(directory, trust_remote_code), _weights(directory)
+    if not trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise CoolbitsError(
+            f"{directory / _CONFIG}: model_type: {config.model_type} is none of the library's causal language models"
+        )
     stored = stored_dtypes(directory)
     halves = [each for each in stored if each.itemsize == 2]
     with reading(weights), quiet_library():
@@ -81,7 +97,8 @@ def load_model(
         raise CoolbitsError(f"{weights}: does not fit {_CONFIG} beside it: {'; '.join(misfits)}")
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
-            raise CoolbitsError(f"{weights}: {name} holds values that are not finite")
+            cast = "" if weight.dtype in stored else f" in {str(weight.dtype).removeprefix('torch.')}"
+            raise CoolbitsError(f"{weights}: {name} holds values that are not finite{cast}")
     return model.to(device).eval()
 
 

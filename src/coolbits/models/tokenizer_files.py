@@ -9,8 +9,12 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tekken.json",
     "chat_template.jinja",
 )
 TEMPLATES = "additional_chat_templates/*.jinja"  # beside the one that is there without a name

@@ -1,6 +1,6 @@
 """The optimizer of a recipe, for a model: which rule updates which parameters, and how its states are stored."""
 
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from transformers import PreTrainedModel
@@ -16,8 +16,6 @@ from coolbits.optim.sgd import SGD
 from coolbits.optim.steps import choose_steps
 from coolbits.study.recipes import training as recipes
 
-Precision = Literal["bfloat16", "float32"]
-
 # Whose outputs a norm rescales.
 _NORMALIZED: frozenset[Role] = frozenset({"matrix", "kernel"})
 
@@ -26,7 +24,7 @@ def build_optimizer(
     model: PreTrainedModel,
     recipe: recipes.Optimizer,
     peak_lr: float,
-    precision: Precision = "bfloat16",
+    precision: recipes.Precision = "bfloat16",
     compiled: bool = True,
 ) -> Optimizer:
     """Return the optimizer of `recipe` for all parameters of `model`; move the model to its device first.

@@ -10,10 +10,9 @@ import math
 from typing import Literal, assert_never
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.study.recipes.training import WSD, Constant, Cooldown, Cosine, Linear, Schedule
+from coolbits.study.recipes.training import WSD, Constant, Cooldown, Cosine, DecayShape, Linear, Schedule
 
 Phase = Literal["warmup", "stable", "decay"]
-DecayShape = Literal["linear", "sqrt", "cosine"]
 
 
 def factor(schedule: Schedule, step: int) -> float:

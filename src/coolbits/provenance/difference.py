@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from coolbits.artifacts.manifest import Manifest
-from coolbits.provenance.lineage import Artifact, Lineage
+from coolbits.provenance.lineage import Artifact, Lineage, declared
 from coolbits.provenance.moves import TABLE, Moves, compare_tables
 from coolbits.provenance.pairs import Columns, Pair, match_rows, pair_up, rows_of
 from coolbits.provenance.recipes import flatten, values
@@ -52,7 +52,11 @@ class Difference:
 
 
 def compare(first: Lineage, one: Artifact, second: Lineage, two: Artifact) -> Difference:
-    """Compare artifact `one`, of lineage `first`, with `two`, of lineage `second`, and all that they were made from."""
+    """Compare artifact `one`, of lineage `first`, with `two`, of lineage `second`, and all that they were made from.
+
+    Raises:
+        CoolbitsError: if a table is not the file that its manifest declares.
+    """
     pairs = list(pair_up(first, one, second, two))
     return Difference(
         first=str(one.directory),
@@ -166,7 +170,8 @@ def _summary_changes(one: Artifact, two: Artifact) -> Iterator[Observation]:
 
 def _moves(pairs: list[Pair]) -> Iterator[Moves]:
     for one, two in pairs:
-        places = one.directory, two.directory
-        if one.kind == "table" and all((place / TABLE).is_file() for place in places):
+        if all(side.manifest and side.kind == "table" and TABLE in side.manifest.files for side in (one, two)):
+            for side in (one, two):
+                declared(side, TABLE)
             described = {name for side in (one, two) for row in rows_of(side) for name in row.get("columns", {})}
-            yield compare_tables(one.label, *places, described)
+            yield compare_tables(one.label, one.directory, two.directory, described)

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.hashing import canonical_json
 from coolbits.artifacts.manifest import MANIFEST
-from coolbits.provenance.lineage import Artifact, Lineage
+from coolbits.provenance.lineage import Artifact, Lineage, declared
 from coolbits.provenance.recipes import Contrast, Fields, contrast, flatten
 from coolbits.provenance.trained import Trained, trained, trajectories
 
@@ -71,8 +72,13 @@ def explain(top: Artifact, lineage: Lineage) -> Explanation:
 
 
 def _caption(top: Artifact) -> str:
-    path = top.directory / CAPTION
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    """Return what was written below a figure, or a sentence on why that is not known."""
+    if top.manifest is None or CAPTION not in top.manifest.files:
+        return ""
+    try:
+        return declared(top, CAPTION).decode(errors="replace").strip()
+    except CoolbitsError as error:
+        return str(error)
 
 
 def _by_kind(artifacts: Iterable[Artifact]) -> dict[str, list[Artifact]]:

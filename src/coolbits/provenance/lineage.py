@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from coolbits.stages import STAGES
 
 Key = tuple[str, str]
 _Read = TypeVar("_Read")
+_REMEDY = "`coolbits audit` says what else is wrong"
 _PLACES = {kind: place for place, kind in enumerate(STAGES)}
 
 
@@ -114,6 +116,23 @@ def reach(starts: Iterable[Key], parents: Callable[[Key], Iterable[Key]]) -> set
         seen |= new
         waiting.extend(new)
     return seen
+
+
+def declared(artifact: Artifact, name: str) -> bytes:
+    """Return the bytes of a file of an artifact.
+
+    Raises:
+        CoolbitsError: if they are not there, or not those that its manifest declares.
+    """
+    entry = artifact.manifest.files.get(name) if artifact.manifest else None
+    path = artifact.directory / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CoolbitsError(f"{path}: not readable ({error.strerror}); {_REMEDY}") from None
+    if entry is None or sha256(content).hexdigest() != entry["sha256"]:
+        raise CoolbitsError(f"{path}: not the file that its manifest declares; {_REMEDY}")
+    return content
 
 
 def is_artifact(directory: Path) -> bool:

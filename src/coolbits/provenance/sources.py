@@ -87,31 +87,44 @@ def _revision(artifact: Artifact, revision: str) -> str:
 
 def _pictures(artifact: Artifact, digest: str, splits: tuple[str, str]) -> Iterator[Finding]:
     """Compare names and sizes of the pictures in a folder: of their contents no digest was taken."""
-    there = [place for place in _locations(artifact, f"images/{artifact.key[1]}") if place.is_dir()]
-    if not there:
+    places = _locations(artifact, f"images/{artifact.key[1]}")
+    found = {place: listed for place in places if (listed := _listed(place, splits)) is not None}
+    if not found:
         yield _moved(artifact, "folder of pictures")
-    elif all(_listed(place, splits) != digest for place in there):
-        said = f"its source {there[0]} no longer has the pictures that were read, by their names and sizes"
+    elif digest not in found.values():
+        said = f"its source {next(iter(found))} no longer has the pictures that were read, by their names and sizes"
         yield Finding("source", (artifact.label,), said)
 
 
 def _listed(folder: Path, splits: tuple[str, str]) -> str | None:
+    """Return the digest of the pictures in a folder, an empty one if a class is gone; None if it cannot be read."""
     try:
-        return listing_digest(folder, splits)
-    except CoolbitsError:  # a class, or all of them, is gone
+        return listing_digest(folder, splits) if folder.is_dir() else None
+    except CoolbitsError:
+        return ""
+    except OSError:
         return None
 
 
 def _file(artifact: Artifact, digest: str, name: str, places: list[Path]) -> Iterator[Finding]:
-    there = [place for place in places if place.is_file()]
-    if not there:
+    found = {place: read for place in places if (read := _digest(place)) is not None}
+    if not found:
         yield _moved(artifact, name)
-    elif all(file_digest(place) != digest for place in there):
-        yield Finding("source", (artifact.label,), f"its source {there[0]} is no longer the file that was read")
+    elif digest not in found.values():
+        said = f"its source {next(iter(found))} is no longer the file that was read"
+        yield Finding("source", (artifact.label,), said)
+
+
+def _digest(place: Path) -> str | None:
+    """Return the digest of a file, or None where there is none that this user may read: it may be another's."""
+    try:
+        return file_digest(place)
+    except OSError:
+        return None
 
 
 def _moved(artifact: Artifact, name: str) -> Finding:
-    said = f"its source {name} is not where it was read; not compared with it"
+    said = f"its source {name} is not where it was read, or not readable; not compared with it"
     return Finding("source", (artifact.label,), said, information=True)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from coolbits.ptq.hooks import hidden_of, standing_in
+from coolbits.models.forwards import standing_in
+from coolbits.ptq.hooks import hidden_of
 
 Taken = tuple[tuple[Any, ...], dict[str, Any]]  # arguments and keywords
 

@@ -1,7 +1,7 @@
 """The output head, quantized as if it were one more block behind the last."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_linears
+from coolbits.models.forwards import fast_linears, standing_in
 from coolbits.models.head import output_head
 from coolbits.models.quantized import weight_matrix
-from coolbits.ptq.hooks import Stop, standing_in
+from coolbits.ptq.hooks import Stop
 from coolbits.ptq.placement import placed
 from coolbits.ptq.tracing import Block, Trace
 
@@ -48,9 +49,11 @@ class HeadBlock(Block):
     parts: tuple[nn.Module, ...]
     embedding_width: int
 
-    def placed(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def placed(self) -> Iterator[None]:
         """Hold head and norm on the device, in float32."""
-        return placed(self.parts, self.device)
+        with placed(self.parts, self.device), fast_linears(self.parts):
+            yield
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return what the head reads where the last block gives `hidden` [sequences, length, width].

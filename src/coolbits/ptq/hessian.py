@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from coolbits.products import matmul
 from coolbits.ptq.grids import group_size_for
 from coolbits.study.recipes.methods import GPTQ
 
@@ -51,7 +52,7 @@ class HessianSum:
     def _add(self, rows: torch.Tensor) -> None:
         for start in range(0, rows.shape[1], _STRIP):  # what lies below the diagonal is known from what lies above
             strip = slice(start, start + _STRIP)
-            self._sum[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
+            self._sum[strip, start:] += matmul(rows[:, strip].T, rows[:, start:])
 
     def hessian(self) -> torch.Tensor:
         """Return 2 * mean(x x^T), [inputs, inputs], in the precision; zeros if nothing was added."""
@@ -174,4 +175,5 @@ def _invert_upper(matrix: torch.Tensor) -> None:
         matrix[start + len(own) :, columns] = 0
         for top in range(0, start, _STRIP):  # rows further down are those of the original until their turn comes
             inverse = matrix[top : top + _STRIP, top:start]
-            matrix[top : top + _STRIP, columns] = (inverse @ matrix[top:start, columns] @ own).neg_()
+            product = matmul(inverse, matrix[top:start, columns])
+            matrix[top : top + _STRIP, columns] = matmul(product, own).neg_()

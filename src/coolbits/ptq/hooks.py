@@ -1,4 +1,4 @@
-"""Watching a model run: hooks around its modules, forward passes that end early, functions in place of modules."""
+"""Watching a model run: hooks around its modules, forward passes that end early."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -53,15 +53,3 @@ def hidden_of(arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> torch.
 def first_of(output: Any) -> torch.Tensor:
     """Return what a module gives, or the first of several things: the hidden states."""
     return output[0] if isinstance(output, tuple | list) else output
-
-
-@contextmanager
-def standing_in(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Let modules compute by other functions, their hooks as ever."""
-    try:
-        for module, forward in forwards.items():
-            module.forward = forward
-        yield
-    finally:
-        for module in forwards:
-            module.__dict__.pop("forward", None)

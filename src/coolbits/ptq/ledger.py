@@ -10,6 +10,7 @@ import torch
 
 from coolbits.artifacts.manifest import SECONDS
 from coolbits.models.layers import Layer, PackedLayer
+from coolbits.products import matmul
 
 LEDGER = "ledger.parquet"
 _STRIP = 128
@@ -94,8 +95,8 @@ def output_losses(error: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(len(error), dtype=torch.float64, device=error.device)
     for start in range(0, len(hessian), _STRIP):  # what lies above the diagonal of H adds what lies below once more
         strip, stop = slice(start, start + _STRIP), start + _STRIP
-        products = (error[:, stop:] @ hessian[stop:, strip]).mul_(2)  # [outputs, strip]
-        products.addmm_(error[:, strip], hessian[strip, strip]).mul_(error[:, strip])
+        products = matmul(error[:, stop:], hessian[stop:, strip]).mul_(2)  # [outputs, strip]
+        products.add_(matmul(error[:, strip], hessian[strip, strip])).mul_(error[:, strip])
         total += products.sum(1, dtype=torch.float64)
     return total
 

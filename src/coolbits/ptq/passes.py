@@ -27,6 +27,8 @@ Linears = Mapping[str, nn.Module]
 Results = dict[str, Result]
 Advance = Callable[[int], None]
 
+_LARGEST = torch.finfo(torch.float32).max / 2  # a grid spans twice that
+
 
 def check_reach(model: PreTrainedModel, name: str) -> None:
     """Refuse, before any work, a model of which a part would not be quantized, or twice; `name` says which model.
@@ -50,7 +52,7 @@ def check_reach(model: PreTrainedModel, name: str) -> None:
 
 
 def check_layers(linears: Linears, method: Method) -> None:
-    """Refuse, before any work, weights that the recipe's groups do not fit, or that are not finite.
+    """Refuse, before any work, weights that the recipe's groups do not fit, or that no grid holds.
 
     Raises:
         CoolbitsError: naming the layer.
@@ -59,8 +61,10 @@ def check_layers(linears: Linears, method: Method) -> None:
         weight = weight_matrix(module)
         if isinstance(method, OnGrid):
             group_size_for(method.grid, weight.shape[1], name)
-        if not all(extreme.isfinite() for extreme in torch.aminmax(weight)):  # a NaN is both: one pass, nothing copied
-            raise CoolbitsError(f"{name}: the weight holds values that are not finite and cannot be quantized")
+        if not all(abs(float(extreme)) <= _LARGEST for extreme in torch.aminmax(weight)):  # a NaN is both extremes
+            raise CoolbitsError(
+                f"{name}: the weight holds values that are not finite, or above {_LARGEST:.2g}, and cannot be quantized"
+            )
         if isinstance(method, Int8):
             check_rows(weight, method, name)
 

@@ -104,6 +104,8 @@ def _directory(order: Order) -> Path:
                 "the option out, or call the command from where no folder has that name"
             )
         return directory
+    if directory.is_file():
+        raise CoolbitsError(f"--model {order.model}: a file; name the folder with config.json and model.safetensors")
     if not HUB_ID.fullmatch(order.model):
         raise CoolbitsError(f"--model {order.model}: no such folder, and no hub id (owner/name)")
     try:

@@ -25,10 +25,10 @@ class Board:
         write_json(self.path, {"started": time(), "jobs": waiting})
 
     def line(self, finished: str) -> str | None:
-        """Return one line on how far the study is once the job named `finished` is done; None without a board."""
+        """Return one line on how far the study is once the job named `finished` is done; None if that is not known."""
         try:
             board = json.loads(self.path.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):  # whatever it is, the job's work is done
             return None
         jobs = board["jobs"]
         done = {
@@ -48,8 +48,10 @@ class Board:
 
 
 def _written_since(started: float, manifest: str) -> bool:
-    path = Path(manifest)
-    return path.exists() and path.stat().st_mtime >= started
+    try:
+        return Path(manifest).stat().st_mtime >= started
+    except OSError:
+        return False
 
 
 def _manifests(job: Job, root: Path) -> list[str]:

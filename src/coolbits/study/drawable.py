@@ -85,15 +85,20 @@ def _decay(own: pd.DataFrame, _options: Options) -> Wanted:
     yield main_rows(own, every_decay=True), _DECAY
 
 
-def _peak_rates(own: pd.DataFrame, options: Options) -> Wanted:
-    if name := options.get("optimizer"):
-        own = own[[display_name(*pair) == name for pair in zip(own.optimizer, own.states, strict=True)]]
-        yield own, f"a run of {name}"
-    whole = runs(own)
-    whole = whole[whole.schedule == "wsd"]
-    yield whole, _DECAY
-    alike = [name for name in (*SETTING, *HORIZON) if name not in ("peak_lr", "schedule")]
-    yield _several(whole, alike, "peak_lr"), "a second peak learning rate, with a decay of equal budget and length"
+def _swept(column: str, one: str) -> _Wants:
+    """Return what is wanted of runs that differ in `column`, of which `one` is a value in words."""
+
+    def wanted(own: pd.DataFrame, options: Options) -> Wanted:
+        if name := options.get("optimizer"):
+            own = _of_optimizers(own, [name])
+            yield own, f"a run of {name}"
+        whole = runs(own)
+        whole = whole[whole.schedule == "wsd"]
+        yield whole, _DECAY
+        alike = [name for name in (*SETTING, *HORIZON) if name not in (column, "schedule")]
+        yield _several(whole, alike, column), f"a second {one}, with a decay of equal budget and length"
+
+    return wanted
 
 
 def _schedules(own: pd.DataFrame, _options: Options) -> Wanted:
@@ -116,6 +121,12 @@ def _variants(own: pd.DataFrame, options: Options) -> Wanted:
     if "model" in options:
         own = own[own.model == options["model"]]
         yield own, f"a model {options['model']!r}"
+    if "optimizers" in options:
+        own = _of_optimizers(own, _names(options["optimizers"]))
+        yield own, "a run of the optimizers in its options"
+    if "peak_lr" in options:
+        own = own[own.peak_lr == options["peak_lr"]]
+        yield own, f"a run at peak rate {options['peak_lr']}"
     last = runs(own)
     last = last[last.final.astype(bool)]
     last = last.assign(variant=last.optimizer + "-" + last.states)
@@ -123,7 +134,7 @@ def _variants(own: pd.DataFrame, options: Options) -> Wanted:
     yield _several(last, ["model", *HORIZON], "variant"), what
 
 
-def _states(table: pd.DataFrame, options: Options) -> Wanted:
+def _full_precision(table: pd.DataFrame, options: Options) -> Wanted:
     return _variants(table[table.quantizer == "none"], options)
 
 
@@ -168,17 +179,23 @@ def _several(table: pd.DataFrame, alike: list[str], name: str) -> Sized:
     return counts[counts > 1]
 
 
+def _of_optimizers(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return table[[display_name(*pair) in names for pair in zip(table.optimizer, table.states, strict=True)]]
+
+
 def _names(option: str | Iterable[str]) -> list[str]:
     return [option] if isinstance(option, str) else list(option)
 
 
 _WANTS: dict[str, _Wants] = {
     "tokens": _tokens,
-    "peak-rate": _quantized(_peak_rates),
+    "peak-rate": _quantized(_swept("peak_lr", "peak learning rate")),
+    "weight-decay": _quantized(_swept("weight_decay", "weight decay")),
     "schedules": _quantized(_schedules),
     "averages": _quantized(_averages),
     "optimizers": _quantized(_variants),
-    "states": _states,
+    "norms": _full_precision,
+    "states": _full_precision,
     "tasks": _quantized(_decay),
     "quantizers": _quantizers,
     "curvature": _curvature,

@@ -6,8 +6,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from coolbits.study.recipes.base import HubId, Recipe
 from coolbits.study.recipes.finetuning import LossOn, Template
-from coolbits.study.recipes.training import Divergence, Optimizer
-from coolbits.study.units import Tokens, parse_length
+from coolbits.study.recipes.training import Divergence, Optimizer, Precision
+from coolbits.study.units import PERCENT_SCHEMA, Tokens, parse_length
 
 
 def _share(value: Any) -> Any:
@@ -20,14 +20,7 @@ def _share(value: Any) -> Any:
 Share = Annotated[
     float,
     BeforeValidator(_share),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
-                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*%$"},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1}, PERCENT_SCHEMA]}),
 ]
 
 
@@ -114,7 +107,7 @@ class FinetuningChoice(Recipe):
     batch_examples: int = Field(gt=0, description="conversations a step, one a row, padded to the longest")
     sequence_length: int = Field(gt=1, description="tokens of a conversation; what is behind them is cut off")
     seed: int = Field(0, ge=0, description="of the order of the conversations")
-    precision: Literal["bfloat16", "float32"] = Field("float32", description="of matrix products")
+    precision: Precision = Field("float32", description="of matrix products")
     clip_norm: float = Field(1.0, gt=0, description="global L2 norm to which gradients are clipped")
     divergence: Divergence = Divergence()
     validations: int = Field(5, gt=0, description="validation losses taken after the one at the start, evenly spaced")

@@ -35,7 +35,8 @@ def with_lengths(study: Study) -> Study:
 
 def _trained(study: Study, choice: EvaluationChoice) -> set[int]:
     """Return the lengths of the runs that an evaluation names; of all, if it names none that is trained here."""
-    return _lengths(study, [name for name in study.runs if name in choice.runs]) or _lengths(study, study.runs)
+    named = [name for name in study.runs if choice.runs != "all" and name in choice.runs]
+    return _lengths(study, named or study.runs)
 
 
 def _lengths(study: Study, names: Iterable[str]) -> set[int]:

@@ -23,7 +23,6 @@ _WORDS = {
     "float_parsing": "should be a number",
     "float_type": "should be a number",
     "string_type": "should be text",
-    "string_pattern_mismatch": "should be a percentage such as 5%",  # the names of a study are told apart before
     "bool_parsing": "should be true or false",
     "bool_type": "should be true or false",
 }

@@ -10,7 +10,7 @@ _NAMES = {"adamw": "AdamW", "adamc": "AdamC", "sgd": "SGDM", "muon": "Muon"}
 _KINDS = {name: kind for kind, name in _NAMES.items()}
 _CODECS = {"32": "float32", "8L": "linear", "8D": "dynamic"}
 _LETTERS = {codec: letters for letters, codec in _CODECS.items()}
-_BLOCK, _SMALLEST = 2048, 4096
+_BLOCK, _SMALLEST = Storage().block_size, Storage().smallest
 _STATES = r"(32|8L|8D)(?:-b([1-9]\d*))?(?:-min(0|[1-9]\d*))?"
 _PATTERN = re.compile(rf"(AdamW|AdamC|SGDM|Muon)-{_STATES}(?:\+AdamW-{_STATES})?")
 

@@ -13,7 +13,7 @@ from coolbits.study.quantizer_choices import Quantizer
 from coolbits.study.recipes.analysis import TheorySettings
 from coolbits.study.recipes.base import Recipe
 from coolbits.study.recipes.evaluation import Measure
-from coolbits.study.recipes.training import Divergence, Optimizer
+from coolbits.study.recipes.training import DecayShape, Divergence, Optimizer, Precision
 from coolbits.study.units import Length, Tokens
 from coolbits.study.vision_choices import VisionRun
 
@@ -35,7 +35,7 @@ class ScheduleChoice(Recipe):
     kind: Literal["constant", "cosine", "linear", "wsd"]
     warmup: Length = Field(description="linear from 0")
     decay: Length | None = Field(None, description="length of the decay; wsd only")
-    shape: Literal["linear", "sqrt", "cosine"] = Field("linear", description="of the decay; wsd only")
+    shape: DecayShape = Field("linear", description="of the decay; wsd only")
     final_fraction: float = Field(0.0, ge=0, le=1, description="share of the peak rate left at the end")
 
     @model_validator(mode="after")
@@ -60,7 +60,7 @@ class CooldownChoice(Recipe):
 
     at: Tokens = Field(description="tokens at which the branch leaves the trunk; a list makes several branches")
     length: Tokens = Field(description="tokens of the decay")
-    shape: Literal["linear", "sqrt", "cosine"] = "linear"
+    shape: DecayShape = "linear"
     final_fraction: float = Field(0.0, ge=0, le=1)
     data_seed: int | None = Field(None, ge=0, description="another order of the data from here on; null: the trunk's")
     checkpoints: Saved = Saved()
@@ -85,7 +85,7 @@ class Run(Recipe):
     data_seed: int | None = Field(None, ge=0, description="of the order of the data; null: the same as seed")
     sequence_length: int = Field(gt=1, description="tokens a sequence")
     batch_tokens: int = Field(gt=0, description="tokens a step")
-    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of matrix products")
+    precision: Precision = Field("bfloat16", description="of matrix products")
     clip_norm: float = Field(1.0, gt=0, description="global L2 norm to which gradients are clipped")
     divergence: Divergence = Divergence()
     log: Tokens | None = Field(None, description="a row of metrics each so many tokens; null: every ten steps")

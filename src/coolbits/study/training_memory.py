@@ -1,10 +1,8 @@
 """How much memory training a model takes on the device that computes, by arithmetic. Needs no torch."""
 
-from typing import Literal
-
 from coolbits.models.counts import parameter_counts
 from coolbits.models.shapes import shape_of
-from coolbits.study.recipes.training import Model, Muon, Optimizer
+from coolbits.study.recipes.training import Model, Muon, Optimizer, Precision
 
 _FLOAT32 = 4
 _LOGIT_COPIES = 3  # their logarithms and two gradients, all in float32
@@ -19,7 +17,7 @@ _KEPT = {
 }
 
 
-def training_bytes(model: Model, optimizer: Optimizer, precision: Literal["bfloat16", "float32"], tokens: int) -> int:
+def training_bytes(model: Model, optimizer: Optimizer, precision: Precision, tokens: int) -> int:
     """Estimate the bytes where a backward pass begins, with `tokens` in the micro batch; libraries are not counted.
 
     Weights and gradients are float32; under autocast the weights are there in bfloat16, too. Attention is taken to be
@@ -31,7 +29,7 @@ def training_bytes(model: Model, optimizer: Optimizer, precision: Literal["bfloa
     return weights + state_bytes(model, optimizer) + tokens * (kept_bytes(model, precision) + logits)
 
 
-def kept_bytes(model: Model, precision: Literal["bfloat16", "float32"]) -> int:
+def kept_bytes(model: Model, precision: Precision) -> int:
     """Return the bytes that the blocks of a model keep of a token for the backward pass."""
     shape, (narrow, wide, copies) = shape_of(model), _KEPT[model.architecture]
     if precision == "bfloat16":

@@ -5,10 +5,12 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kMBT]?)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+PERCENT_SCHEMA: dict[str, Any] = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*%$"}
 # Far more than any corpus has, and little enough for exact arithmetic in floating point.
 MOST_TOKENS = 10**15
 _COUNT_SCHEMA: dict[str, Any] = {
@@ -45,12 +47,19 @@ def parse_length(value: Any) -> Any:
     return length
 
 
+def _percentage(value: Any) -> Any:
+    if not (isinstance(value, str) and _PERCENT.fullmatch(value)):
+        raise PydanticCustomError("percentage", "should be a percentage such as 5%")
+    return value
+
+
 Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0, le=MOST_TOKENS), WithJsonSchema(_COUNT_SCHEMA)]
 Length = Annotated[
     int | float,
     BeforeValidator(parse_length),
-    WithJsonSchema({"anyOf": [*_COUNT_SCHEMA["anyOf"], {"type": "string", "pattern": r"^\d+(\.\d+)?\s*%$"}]}),
+    WithJsonSchema({"anyOf": [*_COUNT_SCHEMA["anyOf"], PERCENT_SCHEMA]}),
 ]
+Percentage = Annotated[str, BeforeValidator(_percentage), WithJsonSchema(PERCENT_SCHEMA)]
 
 
 def length_in_tokens(length: int | float, total: int) -> int:

@@ -5,10 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from coolbits.study.recipes.base import Recipe
-from coolbits.study.recipes.training import Divergence, Optimizer
+from coolbits.study.recipes.training import Divergence, Optimizer, Precision
 from coolbits.study.recipes.vision import Augmentation, Digits, HubImages, Unchanged
-
-Share = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*%$")]
+from coolbits.study.units import Percentage
 
 
 class IdxChoice(Recipe):
@@ -44,7 +43,7 @@ class EpochScheduleChoice(Recipe):
     """A learning-rate schedule over the epochs of the run."""
 
     kind: Literal["constant", "cosine", "linear"]
-    warmup: Annotated[float, Field(ge=0)] | Share = Field(
+    warmup: Annotated[float, Field(ge=0)] | Percentage = Field(
         description="linear from 0: epochs, or a share of the run such as 5%"
     )
     final_fraction: float = Field(0.0, ge=0, le=1, description="share of the peak rate left at the end")
@@ -69,6 +68,6 @@ class VisionRun(Recipe):
     clip_norm: float | None = Field(
         None, gt=0, description="global L2 norm to which gradients are clipped; null: never"
     )
-    precision: Literal["bfloat16", "float32"] = Field("float32", description="of convolutions and matrix products")
+    precision: Precision = Field("float32", description="of convolutions and matrix products")
     divergence: Divergence = Divergence()
     log_steps: int = Field(10, gt=0, description="a row of metrics every so many steps")

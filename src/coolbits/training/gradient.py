@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks
+from coolbits.study.recipes.training import Precision
 
 # Inputs and labels [sequences, length], int64 -> summed cross-entropy [], float32, in nats.
 SummedLoss = Callable[[Tensor, Tensor], Tensor]
@@ -19,9 +20,7 @@ SummedLoss = Callable[[Tensor, Tensor], Tensor]
 _MOST_PROGRAMS = 256
 
 
-def summed_loss(
-    model: PreTrainedModel, precision: Literal["bfloat16", "float32"], compiled: bool = False
-) -> SummedLoss:
+def summed_loss(model: PreTrainedModel, precision: Precision, compiled: bool = False) -> SummedLoss:
     """Return the function (inputs, labels) -> sum over tokens of the cross-entropy in nats.
 
     Under "bfloat16" matrix products run in bfloat16 by autocast; weights stay as they are. Softmax and logarithm of the

@@ -26,8 +26,8 @@ class Training:
     """A trajectory in memory: fixed parts, `memory`, which says where it stands, and `observer`, which only looks on.
 
     With `read_late` losses and gradient norms stay on the device until metrics are logged or telemetry is gathered, to
-    keep an accelerator busy.
-    A divergence is then found late, but at the same step: what was trained after it is dropped with its weights.
+    keep an accelerator busy. A divergence is then found late, but at the same step: what was trained after it is
+    dropped with its weights.
     """
 
     recipe: Trajectory

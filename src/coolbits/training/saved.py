@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
 from coolbits.artifacts.manifest import THROUGHPUT
-from coolbits.models.files import load_model, save_model
+from coolbits.loops.tensors import read_tensors, restore_model
+from coolbits.models.files import save_model
 from coolbits.training.loop import Training
 from coolbits.training.memory import Memory, metrics_frame
 from coolbits.training.telemetry import Observer, telemetry_frame
@@ -27,7 +25,6 @@ from coolbits.training.telemetry import Observer, telemetry_frame
 _METRICS = "metrics.parquet"
 _TELEMETRY = "telemetry.parquet"
 _SHADOWS = "shadows.safetensors"
-_WEIGHTS = "model.safetensors"
 _OPTIMIZER = "state.safetensors"
 _MEMORY = "state.json"
 
@@ -72,8 +69,8 @@ def read_training(training: Training, directory: Path) -> None:
         CoolbitsError: if a file is missing or unreadable, or a tensor's name, shape or dtype is not what this training
             would have written.
     """
-    _read_weights(training, directory)
-    training.optimizer.load_state_tensors(_read_tensors(directory / _OPTIMIZER))
+    restore_model(training.model, directory)
+    training.optimizer.load_state_tensors(read_tensors(directory / _OPTIMIZER))
     rows: list[Any] = pd.read_parquet(directory / _METRICS).to_dict("records")
     # The last row may be there only because the file ends with it.
     logged = [row for row in rows if row["step"] % training.recipe.log_steps == 0]
@@ -100,36 +97,13 @@ def read_start(training: Training, directory: Path) -> None:
 
 
 def _read_telemetry(observer: Observer, directory: Path) -> None:
-    shadows = _read_tensors(directory / _SHADOWS)
-    if shadows.keys() != observer.shadows.keys():
-        raise CoolbitsError(f"{directory / _SHADOWS}: shadows of other states than telemetry looks at here")
+    shadows = read_tensors(directory / _SHADOWS)
+    found, own = (
+        {name: (each.shape, each.dtype) for name, each in kept.items()} for kept in (shadows, observer.shadows)
+    )
+    if found != own:
+        raise CoolbitsError(f"{directory / _SHADOWS}: not the shadows of what telemetry looks at here")
     for name, shadow in observer.shadows.items():
         shadow.copy_(shadows[name])
     rows: list[Any] = pd.read_parquet(directory / _TELEMETRY).to_dict("records")
     observer.rows = rows
-
-
-def _read_weights(training: Training, directory: Path) -> None:
-    path = directory / _WEIGHTS
-    for name, tensor in _read_tensors(path).items():
-        if tensor.dtype != torch.float32:
-            raise CoolbitsError(f"{path}: {name} is {tensor.dtype}, but training keeps weights in torch.float32")
-    # The library knows by which names a model's weights are written, and which of them are tied.
-    saved = load_model(directory)
-    with torch.no_grad():
-        for (name, parameter), given in zip(training.model.named_parameters(), saved.parameters(), strict=True):
-            if given.shape != parameter.shape:
-                shapes = f"{list(given.shape)}, but {list(parameter.shape)}"
-                raise CoolbitsError(f"{path}: {name} has the shape {shapes} in this trajectory's model")
-            parameter.copy_(given)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    remedy = "delete its directory to train again"
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        raise CoolbitsError(f"{path}: no such file; {remedy}") from None
-    except (OSError, SafetensorError) as error:
-        raise CoolbitsError(f"{path}: not readable as safetensors ({error}); {remedy}") from None
-    return tensors

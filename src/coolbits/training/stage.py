@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import torch
@@ -21,14 +20,7 @@ from coolbits.artifacts.store import Store
 from coolbits.data.batches import Batches
 from coolbits.data.shards import open_stream
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import (
-    Heard,
-    can_compile,
-    hearing_signals,
-    make_reproducible,
-    stop_after_step,
-    stop_if_asked,
-)
+from coolbits.loops.guards import Heard, can_compile, guarded, hearing_signals, make_reproducible, stop_if_asked
 from coolbits.loops.locks import alone_in
 from coolbits.models.build import build_model
 from coolbits.models.devices import choose_device
@@ -190,19 +182,18 @@ class _Trainer:
         return Throughput(self.training.recipe.batch_tokens, self.training.recipe.log_steps)
 
     def _train(self, until: int) -> None:
-        training, progress, saved = self.training, self.progress, monotonic()
+        training, progress = self.training, self.progress
         self.pace.pause()
-        for step in training.train(until):
+        for step in guarded(training.train(until), self.heard, self._save, self.execution.state_every_seconds):
             if (row := self.pace.after(step)) is not None:
                 training.memory.paces.append(row)
             loss = training.memory.last.loss if training.memory.last else math.nan
             progress.advance(step - self.done, f"loss {loss:.2f}, {self.pace.note}")
             self.done = step
-            stop_after_step(self.heard, step, partial(self.sources.save, training))
-            if monotonic() - saved >= self.execution.state_every_seconds:
-                self.sources.save(training)
-                self.pace.pause()
-                saved = monotonic()
+
+    def _save(self) -> None:
+        self.sources.save(self.training)
+        self.pace.pause()
 
 
 def _diverged(step: int) -> dict[str, Any]:

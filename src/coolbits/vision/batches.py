@@ -38,12 +38,11 @@ class ImageBatches:
         """Return the updates of so many epochs, rounded."""
         return round(epochs * len(self.images) / self.recipe.batch_images)
 
-    def training(self, step: int) -> Batch:
-        """Return the batch of update `step`, from 0, augmented."""
-        return self._augmented(self._read(self._places(step)), step)
-
     def stream(self, first: int, until: int) -> Iterator[Batch]:
-        """Yield the batches of updates `first` to `until` - 1; each is read while the one before it is in use."""
+        """Yield the augmented batches of updates `first` to `until` - 1, counted from 0.
+
+        Each is read while the one before it is in use.
+        """
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self._read, self._places(first))
             for step in range(first, until):

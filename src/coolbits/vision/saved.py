@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import write_json
 from coolbits.loops.divergence import LossHistory
+from coolbits.loops.tensors import WEIGHTS, read_tensors, read_weights
 from coolbits.vision.training import EVALUATION_TYPES, METRICS_TYPES, Memory, Training
 
 METRICS, EVALUATION = "metrics.parquet", "evaluation.parquet"
-_WEIGHTS, _OPTIMIZER, _MEMORY = "model.safetensors", "state.safetensors", "state.json"
+_OPTIMIZER, _MEMORY = "state.safetensors", "state.json"
 
 
 def write_classifier(model: PreTrainedModel, out: Path) -> None:
@@ -27,7 +27,7 @@ def write_classifier(model: PreTrainedModel, out: Path) -> None:
     model.config.architectures = [type(model).__name__]
     model.config.dtype = "float32"
     model.config.save_pretrained(out)
-    _write_tensors(model.state_dict(), out / _WEIGHTS)
+    _write_tensors(model.state_dict(), out / WEIGHTS)
 
 
 def write_tables(memory: Memory, out: Path) -> None:
@@ -39,7 +39,7 @@ def write_tables(memory: Memory, out: Path) -> None:
 def write_state(training: Training, out: Path) -> None:
     """Write everything that `training` goes on from, bit for bit."""
     memory = training.memory
-    _write_tensors(training.model.state_dict(), out / _WEIGHTS)
+    _write_tensors(training.model.state_dict(), out / WEIGHTS)
     _write_tensors(training.optimizer.state_tensors(), out / _OPTIMIZER)
     write_json(out / _MEMORY, {"step": memory.step} | memory.history.to_json())
     write_tables(memory, out)
@@ -52,26 +52,18 @@ def read_state(training: Training, directory: Path) -> None:
         CoolbitsError: if a file is unreadable, or a tensor's name, shape or dtype is not what this training would have
             written.
     """
+    weights, states = read_weights(directory), read_tensors(directory / _OPTIMIZER)
     try:
-        weights, states = load_file(directory / _WEIGHTS), load_file(directory / _OPTIMIZER)
         state: dict[str, Any] = json.loads((directory / _MEMORY).read_bytes())
         metrics, evaluations = (pd.read_parquet(directory / name) for name in (METRICS, EVALUATION))
-        _demand_dtypes(weights, training.model.state_dict(), directory / _WEIGHTS)
         training.model.load_state_dict(weights)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CoolbitsError(f"{directory}: not readable ({reason}); delete it to train again") from None
     training.optimizer.load_state_tensors(states)
     rows: list[Any] = metrics.to_dict("records")
     evaluated: list[Any] = evaluations.to_dict("records")
     training.memory = Memory(state["step"], LossHistory.from_json(state), rows, evaluated)
-
-
-def _demand_dtypes(weights: dict[str, Tensor], own: dict[str, Tensor], path: Path) -> None:
-    """Demand that no tensor would be cast; names and shapes PyTorch compares itself."""
-    for name in sorted(weights.keys() & own.keys()):
-        if (found := weights[name].dtype) != own[name].dtype:
-            raise CoolbitsError(f"{path}: {name} is {found}, but training keeps it in {own[name].dtype}")
 
 
 def _tables(memory: Memory) -> tuple[tuple[str, list[dict[str, Any]], dict[str, str]], ...]:

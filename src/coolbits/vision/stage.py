@@ -5,7 +5,6 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from torch import nn
@@ -17,7 +16,7 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.progress import Progress
 from coolbits.artifacts.store import Store
 from coolbits.loops.allocator import keep_freed_memory
-from coolbits.loops.guards import Heard, hearing_signals, make_reproducible, stop_after_step, stop_if_asked
+from coolbits.loops.guards import Heard, guarded, hearing_signals, make_reproducible, stop_if_asked
 from coolbits.loops.locks import alone_in
 from coolbits.loops.ownership import Owner, mark, owner_of, usable
 from coolbits.models.devices import choose_device
@@ -131,14 +130,10 @@ def _build(state: _State, execution: Execution, heard: Heard, out: Path) -> dict
     return write_result(training, out)
 
 
-def _train(training: Training, state: _State, heard: Heard, state_every_seconds: float) -> None:
-    begun, saved = training.memory.step, monotonic()
+def _train(training: Training, state: _State, heard: Heard, every_seconds: float) -> None:
+    begun = training.memory.step
     label = state.node.name + (f" (from step {begun:,})" if begun else "")
     with Progress(label, training.total_steps, "step", begun) as progress:
-        for step in training.run():
+        for _ in guarded(training.run(), heard, partial(state.save, training), every_seconds):
             evaluated = training.memory.evaluations
             progress.advance(note=f"accuracy {evaluated[-1]['accuracy']:.1%}" if evaluated else "")
-            stop_after_step(heard, step, partial(state.save, training))
-            if monotonic() - saved >= state_every_seconds:
-                state.save(training)
-                saved = monotonic()

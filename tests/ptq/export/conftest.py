@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    NemotronHConfig,
+    NemotronHForCausalLM,
+    PreTrainedModel,
+)
 
 from coolbits.models.activations import TokenRounding
 from coolbits.models.files import load_model
@@ -28,17 +36,21 @@ _SIZES = {
 }
 
 
+_MAMBA = {"mamba_num_heads": 32, "mamba_head_dim": 4, "ssm_state_size": 16, "n_groups": 1, "head_dim": 16}
+_BUILD: dict[str, Callable[[], PreTrainedModel]] = {
+    "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**_SIZES)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SIZES, num_key_value_heads=2, tie_word_embeddings=True)),
+    "nemotron": lambda: NemotronHForCausalLM(NemotronHConfig(**_SIZES, **_MAMBA, hybrid_override_pattern="M*")),
+}
+
+
 @pytest.fixture
 def models(tmp_path: Path) -> Callable[[str], Path]:
-    """Save a model of the given architecture, `neox` or `llama` (its embeddings tied to the head)."""
+    """Save a model of the given architecture: `neox`, `llama` (its embeddings tied to the head) or `nemotron`."""
 
     def save(architecture: str) -> Path:
         torch.manual_seed(0)
-        built: PreTrainedModel = (
-            GPTNeoXForCausalLM(GPTNeoXConfig(**_SIZES))
-            if architecture == "neox"
-            else LlamaForCausalLM(LlamaConfig(**_SIZES, num_key_value_heads=2, tie_word_embeddings=True))
-        )
+        built = _BUILD[architecture]()
         with torch.no_grad():
             for parameter in built.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))

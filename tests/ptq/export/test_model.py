@@ -23,7 +23,7 @@ GRID = Grid(bits=3, group_size=32)
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("architecture", ["neox", "llama"])
+@pytest.mark.parametrize("architecture", ["neox", "llama", "nemotron"])  # files name its body otherwise than the model
 def test_every_weight_is_read_back_before_the_directory_appears(form, architecture, models, quantized, tmp_path):
     model = models(architecture)
     made = write_export(Source(quantized(model, GRID), model, {"recipe": "r"}), form, tmp_path / "out")
@@ -182,15 +182,20 @@ def test_a_head_that_reads_back_wrong_under_its_older_name_stops_the_export(mode
         write_export(Source(codes, model, {}), replace(form, tensors=broken), tmp_path / "out")
 
 
-def test_a_library_that_loses_a_tensor_is_noticed(models, quantized, tmp_path, monkeypatch):
-    model = models("neox")
+@pytest.mark.parametrize(("architecture", "lost"), [("neox", "final_layer_norm"), ("nemotron", "norm_f")])
+def test_a_library_that_loses_a_tensor_is_noticed(architecture, lost, models, quantized, tmp_path, monkeypatch):
+    model = models(architecture)
 
     def save_less(loaded, tokenizer, out, tensors):
-        kept = {key: tensor.contiguous() for key, tensor in tensors.items() if "final_layer_norm" not in key}
+        kept = {
+            key.replace("model.", "backbone."): tensor.contiguous()
+            for key, tensor in tensors.items()
+            if lost not in key
+        }
         save_file(kept, out / "model.safetensors")
 
     monkeypatch.setattr(exporting, "save_model", save_less)
-    with pytest.raises(RuntimeError, match=r"final_layer_norm\.\w+ reads back as another tensor, or not at all"):
+    with pytest.raises(RuntimeError, match=rf"{lost}\.\w+ reads back as another tensor, or not at all"):
         write_export(Source(quantized(model, GRID), model, {}), FORMATS["gptq"], tmp_path / "out")
 
 

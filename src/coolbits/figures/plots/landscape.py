@@ -65,8 +65,9 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"before it and its quantized weights ({selection.quantizer_label(models)}), above the loss of the checkpoint. "
         f"Axes: Euclidean distances in the space of weights along the two differences, whose cosine is at most "
         f"{cosine:.2g}; {points} points a panel, {_axes(table)} and one scale of colours for all. "
-        f"{selection.setting_label(models, rate=models.peak_lr.nunique() == 1)}. n = {len(models)} models of one "
-        f"seed{left_out}.{selection.measure_note(models, tables[NAME])}{selection.fallback_note(models)} {scale}."
+        f"{selection.setting_label(models, 'peak_lr' if models.peak_lr.nunique() > 1 else '')}. n = {len(models)} "
+        f"models of one seed{left_out}.{selection.measure_note(models, tables[NAME])}"
+        f"{selection.fallback_note(models)} {scale}."
     )
 
 

@@ -5,10 +5,10 @@ from matplotlib.figure import Figure
 
 from coolbits.figures import crosses, drawing, palette, selection, style, variants
 from coolbits.figures.selection import Options, Tables
+from coolbits.figures.training import smoothed
 from coolbits.study.units import si
 
 NAME = "optimizers"
-_SMOOTHED_OVER = 0.01  # share of a curve's steps
 _CROWD = 4  # variants beyond which single seeds are left out of the loss curves
 _FAR = 1.4  # losses above this times the lowest are off the panel: an explosion must not hide the rest
 
@@ -16,13 +16,13 @@ _FAR = 1.4  # losses above this times the lowest are off the panel: an explosion
 def draw(tables: Tables, options: Options) -> Figure:
     """Draw loss curves, error against tokens and against loss, each variant at its best rate.
 
-    Options: `quantizers`, one; `model`, of several.
+    Options: `quantizers`, one; `model`, of several; `optimizers`, names such as AdamC-32; `peak_lr`.
     """
     rows = _compared(tables, options).shown
     looks = selection.variant_looks(rows)
     figure, (curves, *errors) = style.panels(3, height=2.6)
     groups = [(look, selection.of_variant(rows, variant)) for variant, look in looks.items()]
-    training = _training(tables["metrics"], rows)
+    training = smoothed(NAME, tables["metrics"], rows, ["loss"])
     for variant, look in looks.items():
         drawing.curve(
             curves, selection.of_variant(training, variant), "loss", look, marked=False, seeds=len(looks) <= _CROWD
@@ -62,7 +62,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 
 def _compared(tables: Tables, options: Options) -> variants.Compared:
     (rows,) = selection.of_quantizers(NAME, tables["loss"], options)
-    return variants.compared(NAME, selection.of_model(NAME, rows, options))
+    return variants.compared(NAME, selection.asked_for(NAME, rows, options))
 
 
 def _phases(rows: pd.DataFrame) -> int:
@@ -76,17 +76,3 @@ def _runs(axes: style.Axes, rows: pd.DataFrame, view: drawing.View, look: palett
         drawing.run_curves(axes, rows, view, look)
     else:
         drawing.fan(axes, rows, view.y, palette.pale(look), look, view.x)
-
-
-def _training(metrics: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the smoothed loss curves of the runs in `rows`, a trunk's up to where the run left it."""
-    parts = []
-    for path, run in rows.groupby("path"):
-        trunk = metrics[metrics.trajectory == run.family.iloc[0]]
-        forked = run.branch_tokens.dropna()
-        stem = trunk[trunk.tokens <= forked.iloc[0]] if len(forked) else trunk
-        tail = metrics[metrics.trajectory == path]
-        curve = pd.concat([stem, tail]).drop_duplicates("step", keep="last").sort_values("step")
-        window = max(1, round(_SMOOTHED_OVER * len(curve)))
-        parts.append(curve.assign(loss=curve.loss.rolling(window, center=True, min_periods=1).mean()))
-    return selection.demand(NAME, pd.concat(parts, ignore_index=True), "metrics of the runs compared")

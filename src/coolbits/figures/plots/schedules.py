@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from coolbits.figures import drawing, palette, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import runs
-from coolbits.settings import SETTING, largest_group, of_main_decay, of_main_run, of_setting
+from coolbits.settings import SETTING, largest_group, of_main_decays, of_setting
 
 NAME = "schedules"
 
@@ -53,5 +53,4 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     if schedules.max() < 2:
         selection.demand(NAME, whole.iloc[:0], "setting (model, optimizer, weight decay, peak rate) with two schedules")
     chosen = of_setting(whole, largest_group(paths[schedules == schedules.max()]))
-    kinds = [of_main_decay(of_main_run(of_kind)) for _, of_kind in chosen.groupby("schedule")]
-    return pd.concat(kinds, ignore_index=True)
+    return pd.concat(of_main_decays(chosen), ignore_index=True)

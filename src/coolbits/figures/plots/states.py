@@ -86,7 +86,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
 def _compared(tables: Tables, options: Options) -> variants.Compared:
     selection.check_options(NAME, options)
     rows = full_precision(tables["loss"].reset_index(names="position"))
-    return variants.compared(NAME, selection.of_model(NAME, rows, options))
+    return variants.compared(NAME, selection.asked_for(NAME, rows, options))
 
 
 def _pairs(compared: variants.Compared) -> dict[tuple[str, str], pd.DataFrame]:

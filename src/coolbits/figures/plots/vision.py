@@ -10,9 +10,9 @@ from coolbits.figures.palette import Look
 from coolbits.figures.selection import (
     Options,
     Tables,
+    asked_for,
     check_options,
     demand,
-    of_model,
     of_variant,
     variant_looks,
 )
@@ -70,7 +70,7 @@ def _rows(tables: Tables, options: Options) -> pd.DataFrame:
     """Return each variant's best runs among those of the images, model and length that most variants share."""
     check_options(NAME, options)
     once = tables["vision"].drop_duplicates(["trajectory", "step", "split"])  # entries of the study may share trainings
-    table = of_model(NAME, once, options)
+    table = asked_for(NAME, once, options)
     if "images" in options:
         table = demand(NAME, table[table.images == options["images"]], f"images {options['images']!r}")
     table = table.assign(variant=table.optimizer + table.states)

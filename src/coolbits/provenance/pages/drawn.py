@@ -6,20 +6,18 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.provenance.lineage import Artifact, Key, Lineage
+from coolbits.provenance.lineage import Artifact, Key, Lineage, declared
 from coolbits.provenance.pairs import rows_of
 
 MARKS, TABLE, MEASUREMENT = "marks.json", "table.parquet", "measurement"
 _TABLES = ("table", "analysis")
 _DIGITS = 10
-_REMEDY = "`coolbits audit` says what else is wrong"
 
 
 @dataclass(frozen=True)
@@ -86,23 +84,6 @@ def tables_of(top: Artifact, lineage: Lineage) -> dict[str, Artifact]:
     """Return the tables that an artifact was made from, by role, those of analyses among them."""
     parents = {role: lineage.artifacts[key] for role, key in top.parents.items()}
     return {role: parent for role, parent in parents.items() if parent.kind in _TABLES}
-
-
-def declared(artifact: Artifact, name: str) -> bytes:
-    """Return the bytes of a file of an artifact.
-
-    Raises:
-        CoolbitsError: if they are not there, or not those that its manifest declares.
-    """
-    entry = artifact.manifest.files.get(name) if artifact.manifest else None
-    path = artifact.directory / name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CoolbitsError(f"{path}: not readable ({error.strerror}); {_REMEDY}") from None
-    if entry is None or sha256(content).hexdigest() != entry["sha256"]:
-        raise CoolbitsError(f"{path}: not the file that its manifest declares; {_REMEDY}")
-    return content
 
 
 def _rows(table: Artifact, numbers: list[int]) -> dict[int, Row]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from coolbits.artifacts.files import write_text
 from coolbits.provenance.explain import CAPTION, Explanation, explain
-from coolbits.provenance.lineage import Artifact, Key, Lineage, reach, trace
-from coolbits.provenance.pages.drawn import Drawn, declared, read_drawn, tables_of
+from coolbits.provenance.lineage import Artifact, Key, Lineage, declared, reach, trace
+from coolbits.provenance.pages.drawn import Drawn, read_drawn, tables_of
 from coolbits.provenance.pages.facts import facts
 from coolbits.provenance.pages.graph import kinds_graph
 from coolbits.provenance.pages.html import Html, document, join, table, tag, values

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from coolbits.study.recipes.base import Recipe, one_digest_a_file
-from coolbits.study.recipes.training import Divergence, Optimizer, Schedule
+from coolbits.study.recipes.training import Divergence, Optimizer, Precision, Schedule
 
 
 class BuiltQuestions(Recipe):
@@ -87,7 +87,7 @@ class Finetuned(Recipe):
     steps: int = Field(gt=0, description="updates; the last batch of an epoch may be short")
     batch_examples: int = Field(gt=0, description="conversations a step")
     validate_steps: int = Field(gt=0, description="the validation loss is taken each so many updates, before and after")
-    precision: Literal["bfloat16", "float32"] = Field(description="of matrix products; weights are float32")
+    precision: Precision = Field(description="of matrix products; weights are float32")
     clip_norm: float = Field(gt=0, description="global L2 norm to which gradients are clipped")
     divergence: Divergence
     log_steps: int = Field(gt=0, description="a row of metrics every so many steps")

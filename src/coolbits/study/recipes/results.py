@@ -106,7 +106,7 @@ class Table(Recipe):
 
 
 class Figure(Recipe):
-    """One figure, drawn from tables (parent roles `loss`, `tasks`, `metrics`)."""
+    """One figure, drawn from tables and analyses (parent roles: their names in `coolbits.figures.names`)."""
 
     figure: str = Field(description="a name of coolbits.figures")
     options: dict[str, Any] = Field({}, description="arguments of the figure's drawing function")

@@ -6,6 +6,10 @@ from pydantic import Field
 
 from coolbits.study.recipes.base import Recipe
 
+# Of matrix products; weights are float32 under both.
+Precision = Literal["bfloat16", "float32"]
+DecayShape = Literal["linear", "sqrt", "cosine"]
+
 
 class Model(Recipe):
     """A Hugging Face architecture by `model_type`, and every argument of its config that is not the library default."""
@@ -132,7 +136,7 @@ class WSD(Recipe):
     warmup_steps: int = Field(ge=0)
     total_steps: int = Field(gt=0)
     decay_steps: int = Field(gt=0)
-    decay_shape: Literal["linear", "sqrt", "cosine"] = "linear"
+    decay_shape: DecayShape = "linear"
     final_fraction: float = Field(0.0, ge=0, le=1)
 
 
@@ -143,7 +147,7 @@ class Cooldown(Recipe):
     warmup_steps: int = Field(ge=0, description="of the trunk: the rate at the start is the trunk's there")
     start_step: int = Field(ge=0)
     decay_steps: int = Field(gt=0)
-    decay_shape: Literal["linear", "sqrt", "cosine"] = "linear"
+    decay_shape: DecayShape = "linear"
     final_fraction: float = Field(0.0, ge=0, le=1)
 
 
@@ -186,9 +190,7 @@ class Trajectory(Recipe):
     data_seed: int = Field(ge=0, description="of the order of the data")
     sequence_length: int = Field(gt=1, description="tokens a sequence")
     batch_tokens: int = Field(gt=0, description="tokens a step; a multiple of sequence_length")
-    precision: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="of matrix products; weights stay float32"
-    )
+    precision: Precision = Field("bfloat16", description="of matrix products; weights stay float32")
     clip_norm: float = Field(1.0, gt=0, description="global L2 norm to which gradients are clipped")
     divergence: Divergence = Divergence()
     log_steps: int = Field(10, gt=0, description="a row of metrics every so many steps")

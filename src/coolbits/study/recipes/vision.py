@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from coolbits.study.recipes.base import HubId, Recipe
-from coolbits.study.recipes.training import Divergence, Optimizer
+from coolbits.study.recipes.training import Divergence, Optimizer, Precision
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -126,9 +126,7 @@ class Classifier(Recipe):
     clip_norm: float | None = Field(
         None, gt=0, description="global L2 norm to which gradients are clipped; null: never"
     )
-    precision: Literal["bfloat16", "float32"] = Field(
-        "float32", description="of convolutions and matrix products; weights stay float32"
-    )
+    precision: Precision = Field("float32", description="of convolutions and matrix products; weights stay float32")
     divergence: Divergence = Divergence()
     log_steps: int = Field(10, gt=0, description="a row of metrics every so many steps")
 
