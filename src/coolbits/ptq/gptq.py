@@ -103,7 +103,7 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     recipe, order = tasks[0][1], factor.order
     grid, inputs = recipe.grid, len(order)
     size = group_size_for(grid, inputs)
-    columns = torch.cat([weight for weight, _ in tasks]).to(spread.dtype).T.contiguous()  # [inputs, rows]
+    columns = torch.cat([weight for weight, _ in tasks]).T.contiguous()  # [inputs, rows]
     columns[factor.dead] = 0
     rows = [len(weight) for weight, _ in tasks]
     highest = torch.tensor([float(own.grid.top) for _, own in tasks], device=order.device)
@@ -115,7 +115,7 @@ def _quantize_rows(tasks: Sequence[Task], factor: Factor, spread: torch.Tensor) 
     else:
         known, members = None, index
         index = _restored(members, order)
-    columns = columns[order]  # no other name keeps the copy in the inputs' own order
+    columns = columns[order].to(spread.dtype)  # no other name keeps the copy in the inputs' own order
     swept, groups = sweep(columns, spread, tops, members, known, recipe)
     if recipe.order == "group-aware" and known is None:
         # Whole groups were visited in another order: give each its place back, and members lie as they did.

@@ -150,30 +150,32 @@ def _inverse_factor(matrix: torch.Tensor) -> torch.Tensor | None:
     """Return the upper U with inv(matrix) = U^T U, or None if `matrix` is not positive definite.
 
     A Cholesky factorization from the last row up gives matrix = R R^T with R upper triangular; then U = inv(R). The
-    inverse itself, which costs accuracy, is never formed.
+    inverse itself, which costs accuracy, is never formed. It goes by halves, so that most of it is products:
+
+        matrix = [[A, B], [B^T, C]],  C = R2 R2^T,  S = B inv(R2)^T,  A - S S^T = R1 R1^T,  R = [[R1, S], [0, R2]]
     """
-    # Transposed, symmetric matrices lie as LAPACK wants them, and it works in place.
-    lower = matrix.flip(0, 1).mT
-    failed = torch.empty((), dtype=torch.int32, device=matrix.device)
-    torch.linalg.cholesky_ex(lower, out=(lower, failed))
+    size = len(matrix)
+    if size <= _STRIP:
+        return _small_inverse_factor(matrix)
+    half = size // 2
+    last = _inverse_factor(matrix[half:, half:])
+    if last is None:
+        return None
+    shares = matmul(matrix[:half, half:], last.T)
+    first = _inverse_factor(matrix[:half, :half] - matmul(shares, shares.T))
+    if first is None:
+        return None
+    corner = matmul(first, matmul(shares, last)).neg_()
+    del shares
+    factor = torch.zeros_like(matrix)
+    factor[:half, :half], factor[:half, half:], factor[half:, half:] = first, corner, last
+    return factor
+
+
+def _small_inverse_factor(matrix: torch.Tensor) -> torch.Tensor | None:
+    lower, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1))
     if failed:
         return None
-    factor = lower.flip(0, 1)
-    del lower
-    _invert_upper(factor)
+    identity = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
+    factor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
     return factor if is_finite(factor) else None
-
-
-def _invert_upper(matrix: torch.Tensor) -> None:
-    """Invert an upper triangular matrix in place, by strips, with nothing multiplied that is zero but their corners."""
-    size = len(matrix)
-    for start in range(0, size, _STRIP):
-        columns = slice(start, start + _STRIP)
-        own = matrix[columns, columns]
-        identity = torch.eye(len(own), device=matrix.device, dtype=matrix.dtype)
-        own.copy_(torch.linalg.solve_triangular(own, identity, upper=True))
-        matrix[start + len(own) :, columns] = 0
-        for top in range(0, start, _STRIP):  # rows further down are those of the original until their turn comes
-            inverse = matrix[top : top + _STRIP, top:start]
-            product = matmul(inverse, matrix[top:start, columns])
-            matrix[top : top + _STRIP, columns] = matmul(product, own).neg_()
