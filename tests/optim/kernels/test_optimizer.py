@@ -52,7 +52,9 @@ def give_gradients(model: PreTrainedModel, step: int) -> None:
 def built_with(monkeypatch: pytest.MonkeyPatch) -> Build:
     """A model's optimizer by its name, whose 8-bit states are updated by the given functions whatever the device."""
 
-    def make(steps: ModuleType, name: str, model: PreTrainedModel, precision: build.Precision = "float32") -> Optimizer:
+    def make(
+        steps: ModuleType, name: str, model: PreTrainedModel, precision: recipes.Precision = "float32"
+    ) -> Optimizer:
         monkeypatch.setattr(build, "choose_steps", lambda device, compile_cpu: steps)
         recipe: recipes.Optimizer = TypeAdapter(recipes.Optimizer).validate_python(optimizer_preset(name))
         return build.build_optimizer(model, recipe, LR, precision)
