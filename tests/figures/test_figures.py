@@ -262,6 +262,22 @@ def test_norms_are_those_of_the_metrics(tables: Tables, store: Store) -> None:
         plot("norms").draw(tables, {"quantizers": "gptq-w3"})
 
 
+def test_norms_of_a_run_that_blows_up_do_not_hide_the_others(make_tables: Callable[[int], Tables]) -> None:
+    tables = make_tables(1)
+    loss, metrics = (tables[name].copy() for name in ("loss", "metrics"))
+    families = loss[loss.optimizer == "muon"].family.unique()
+    lost = loss.family.isin(families)
+    loss.loc[lost, "outcome"], loss.loc[lost, "diverged_step"] = "diverged", 50
+    blown = metrics.trajectory.isin(loss[lost].trajectory)
+    metrics.loc[blown, ["grad_norm", "weight_norm"]] *= 1e6
+    blown_up = tables | {"loss": loss, "metrics": metrics}
+    with theme():
+        for panel, norm in zip(plot("norms").draw(blown_up, {}).axes, ("grad_norm", "weight_norm"), strict=True):
+            others = metrics[~blown][norm]
+            assert panel.get_ylim()[0] < others.min() and panel.get_ylim()[1] < 3 * others.max()
+    assert "beyond the others is off the panels" in plot("norms").caption(blown_up, {}, SCALE)
+
+
 def test_weight_decays_are_a_line_each_and_the_caption_leaves_them_out(make_tables: Callable[[int], Tables]) -> None:
     tables = make_tables(1)
     with theme():

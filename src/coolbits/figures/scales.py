@@ -1,5 +1,6 @@
 """Scales of the axes of values, such that every number drawn has a place on them."""
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -22,3 +23,11 @@ def scale_values(axes: Axes) -> None:
 def from_zero(axes: Axes) -> None:
     """Let the y axis begin at 0, or below what is drawn where some of it is negative."""
     axes.set_ylim(bottom=0 if axes.dataLim.y0 >= 0 else axes.get_ylim()[0])
+
+
+def show(axes: Axes, values: pd.Series) -> None:
+    """Let the y axis, once it has its scale, end a little beyond these values."""
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform([values.min(), values.max()])
+    edge = 0.05 * (high - low)
+    axes.set_ylim(*scale.inverted().transform([low - edge, high + edge]))

@@ -27,9 +27,12 @@ def draw(tables: Tables, options: Options) -> Figure:
             crosses.diverged(panel, selection.of_variant(rows, variant), look)
         panel.set_ylabel(label)
         style.token_axis(panel)
-    # The first gradients, and those of a run that blows up, are many times the others.
-    scales.scale_values(axes[0])
-    for panel in axes:
+    scales.scale_values(axes[0])  # the first gradients are many times the others
+    lost = rows[rows.outcome == "diverged"]
+    lasting = training[~training.trajectory.isin([*lost.family, *lost.path])]
+    for panel, norm in zip(axes, _LABELS, strict=True):
+        if crosses.count(panel) and len(lasting):  # what blew up must not hide the rest
+            scales.show(panel, lasting[norm])
         crosses.make_room(panel)
     style.legend(figure, drawing.handles(looks.values(), marked=False) + crosses.entry(rows))
     return figure
@@ -40,11 +43,13 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     compared = _compared(tables, options)
     rows, seeds = compared.shown, compared.ends.seed.nunique()
     thin = "; thick lines: means, thin ones: single seeds" if seeds > 1 else ""
+    lost = rows.outcome == "diverged"
+    cut = "; what runs that diverged have beyond the others is off the panels" if lost.any() and not lost.all() else ""
     return (
         f"Norms along training of {rows.model.iloc[0]}, runs of {si(int(rows.tokens.max()))} tokens, each optimizer at "
         f"the setting with the lowest full-precision loss among those tried ({variants.peak_rates(compared.ends)}). "
         "a: Euclidean norm of the gradient of all weights, before it is clipped. b: that of the weights, after the "
-        f"update. Both are smoothed over 1 % of the steps. n = {compared.ends.path.nunique()} runs from {seeds} "
+        f"update. Both are smoothed over 1 % of the steps{cut}. n = {compared.ends.path.nunique()} runs from {seeds} "
         f"seed{'s' * (seeds > 1)}{thin}.{compared.lost()} {scale}."
     )
 
