@@ -107,14 +107,14 @@ def by_onednn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
     factors: list[Any] = []
-    is_for_onednn = products._is_for_onednn
+    by_onednn = products._by_onednn
 
-    def noted(*both: Tensor) -> bool:
-        factors.extend([both] * (chosen := is_for_onednn(*both)))
-        return chosen
+    def noted(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        factors.append((inputs, weight))
+        return by_onednn(inputs, weight, bias)
 
     monkeypatch.setattr(products, "mkl_is_slow", lambda: True)
-    monkeypatch.setattr(products, "_is_for_onednn", noted)
+    monkeypatch.setattr(products, "_by_onednn", noted)
     return factors
 
 

@@ -188,7 +188,7 @@ def test_what_has_gradients_or_is_cast_is_left_to_pytorch(by_onednn: list[Any]) 
 def test_mkl_is_slow_where_a_processor_that_is_not_intels_has_avx512(
     vendor: str, capability: str, slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_vendor", lambda: vendor)
+    monkeypatch.setattr(products, "cpu_says", lambda _field: vendor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for library in (torch.backends.mkl, torch.backends.mkldnn):
         monkeypatch.setattr(library, "is_available", lambda: True)

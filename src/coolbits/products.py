@@ -10,12 +10,13 @@ which PyTorch has for bfloat16: on a Zen 5 twice as fast.
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from coolbits.artifacts.environment import cpu_says
 
 _ATEN = torch.ops.aten
 # What autocast runs in bfloat16, and its gradient; all results are of the factors' dtype.
@@ -63,24 +64,21 @@ def mkl_is_slow() -> bool:
     """Return whether this processor has AVX-512, PyTorch's MKL does not use it, and oneDNN, which does, is there."""
     libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return libraries and wide and _vendor() not in ("", "GenuineIntel")
+    return libraries and wide and cpu_says("vendor_id") not in (None, "", "GenuineIntel")
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return functional.linear(inputs, weight, bias); float32 on a CPU, without gradients, by the faster library."""
     if not _is_for_onednn(inputs, weight):
         return nn.functional.linear(inputs, weight, bias)
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-    return made
+    # With a part of a larger matrix oneDNN would go by plain loops. A clone is dense, in the same order of dimensions.
+    dense = weight if weight.is_contiguous() or weight.mT.is_contiguous() else weight.clone()
+    return _by_onednn(inputs, dense, bias)
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
-    """Return the product of [..., m, k] and [k, n], likewise.
-
-    A part of a larger matrix is copied on the right: oneDNN would make the product by plain loops.
-    """
-    dense = right.is_contiguous() or right.mT.is_contiguous() or not _is_for_onednn(left, right)
-    return linear(left, (right if dense else right.contiguous()).mT)
+    """Return the product of [..., m, k] and [k, n], likewise."""
+    return linear(left, right.mT)
 
 
 def _is_for_onednn(inputs: Tensor, weight: Tensor) -> bool:
@@ -88,6 +86,11 @@ def _is_for_onednn(inputs: Tensor, weight: Tensor) -> bool:
     numbers = inputs.device.type == "cpu" and inputs.dtype == weight.dtype == torch.float32 and weight.numel() > 0
     watched = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
     return numbers and not watched and mkl_is_slow()
+
+
+def _by_onednn(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return made
 
 
 class _Widened(TorchDispatchMode):
@@ -107,12 +110,3 @@ class _Widened(TorchDispatchMode):
 
 def _is_narrow(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16
-
-
-def _vendor() -> str:
-    """Return what the processor says of its maker, "" where that cannot be read."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.rows import decays, runs, trunks
+from coolbits.study.optimizer_names import display_name
 
 VARIANT = ("optimizer", "states")
 TUNED = ("peak_lr", "weight_decay", "beta2")
@@ -18,6 +19,11 @@ SETTING = ("model", *VARIANT, "beta2", "weight_decay", "peak_lr")
 HORIZON = ("schedule", "budget_tokens", "decay")
 FULL_STATES = "32"
 SEEDS = ("seed", "data_seed")
+
+
+def of_optimizers(table: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """Return the rows of optimizers called so, as in `Muon-32`."""
+    return table[[display_name(*pair) in names for pair in zip(table.optimizer, table.states, strict=True)]]
 
 
 def main_setting(table: pd.DataFrame) -> dict[str, object]:

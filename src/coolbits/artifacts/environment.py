@@ -64,11 +64,17 @@ def git_state() -> dict[str, Any] | None:
 
 def cpu_name() -> str:
     """Return the name of this machine's CPU, as its maker gives it."""
+    said = cpu_says("model name")
+    return platform.processor() if said is None else said or platform.machine()
+
+
+def cpu_says(field: str) -> str | None:
+    """Return a field of /proc/cpuinfo, "" if the CPU has no such; None where there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 def _device_name() -> str:

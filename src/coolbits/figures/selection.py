@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from coolbits import settings
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.figures.drawing import fell_back
 from coolbits.figures.names import OPTIONS
@@ -82,8 +83,7 @@ def of_optimizers(figure: str, table: pd.DataFrame, names: Sequence[str]) -> pd.
     Raises:
         CoolbitsError: if the table has none.
     """
-    own = [display_name(*pair) in names for pair in zip(table.optimizer, table.states, strict=True)]
-    return demand(figure, table[own], f"run of {' or '.join(names)}")
+    return demand(figure, settings.of_optimizers(table, names), f"run of {' or '.join(names)}")
 
 
 def demand(figure: str, rows: pd.DataFrame, what: str) -> pd.DataFrame:

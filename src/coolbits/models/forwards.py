@@ -1,4 +1,4 @@
-"""Modules that compute by other functions than their own, for a while."""
+"""Modules that compute in other ways than their own, for a while."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -29,6 +29,24 @@ def standing_in(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[No
 def fast_linears(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
     """Let the linear layers among `modules` compute by `products.linear`."""
     return standing_in({module: partial(_forward, module) for module in modules if type(module) is nn.Linear})
+
+
+@contextmanager
+def in_short_chunks(block: nn.Module, most: int) -> Iterator[None]:
+    """Let recurrent modules of a block, such as Mamba 2's, compute in chunks no longer than `most` tokens.
+
+    The library pads each sequence to a chunk, and one of a single token to 256 by default.
+    """
+    chunked: dict[Any, Any] = {
+        module: module.chunk_size for module in block.modules() if isinstance(getattr(module, "chunk_size", None), int)
+    }
+    try:
+        for module, size in chunked.items():
+            module.chunk_size = min(size, most)
+        yield
+    finally:
+        for module, size in chunked.items():
+            module.chunk_size = size
 
 
 def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The output head, quantized as if it were one more block behind the last."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.models.blocks import decoder_linears
-from coolbits.models.forwards import fast_linears, standing_in
+from coolbits.models.forwards import standing_in
 from coolbits.models.head import output_head
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.hooks import Stop
@@ -49,11 +49,9 @@ class HeadBlock(Block):
     parts: tuple[nn.Module, ...]
     embedding_width: int
 
-    @contextmanager
-    def placed(self) -> Iterator[None]:
+    def placed(self) -> AbstractContextManager[None]:
         """Hold head and norm on the device, in float32."""
-        with placed(self.parts, self.device), fast_linears(self.parts):
-            yield
+        return placed(self.parts, self.device)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return what the head reads where the last block gives `hidden` [sequences, length, width].

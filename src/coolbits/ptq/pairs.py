@@ -14,13 +14,14 @@ heads share values.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from coolbits.models.blocks import decoder_blocks, decoder_linears
+from coolbits.models.forwards import in_short_chunks
 from coolbits.models.quantized import weight_matrix
 from coolbits.ptq.hooks import Hook, full_precision, hooked
 from coolbits.ptq.tokens import Tokens
@@ -130,30 +131,12 @@ def find_pairs(model: PreTrainedModel, calibration: Tokens, device: torch.device
     one, many = (trace.inputs[0].hidden for trace in traces)
     found = []
     for (name, _), single, whole in zip(blocks, *(trace.blocks for trace in traces), strict=True):
-        with single.placed(), full_precision(single.device), _in_short_chunks(single.module):
+        with single.placed(), full_precision(single.device), in_short_chunks(single.module, _LENGTH):
             inputs, output = _watch(single, one, linears)
             tried, checked = Pass(single, one, output), Pass(whole, many, whole.forward(many))
             found.append(_find_links(name, tried, inputs, checked, linears))
         one, many = tried.output, checked.output
     return found
-
-
-@contextmanager
-def _in_short_chunks(block: nn.Module) -> Iterator[None]:
-    """Let recurrent modules of a block, such as Mamba 2's, compute in chunks no longer than the sequences to try.
-
-    The library pads each sequence to a chunk, and one of a single token to 256 by default.
-    """
-    chunked: dict[Any, Any] = {
-        module: module.chunk_size for module in block.modules() if isinstance(getattr(module, "chunk_size", None), int)
-    }
-    try:
-        for module, size in chunked.items():
-            module.chunk_size = min(size, _LENGTH)
-        yield
-    finally:
-        for module, size in chunked.items():
-            module.chunk_size = size
 
 
 def _find_links(name: str, tried: Pass, inputs: Mapping[str, torch.Tensor], checked: Pass, linears: Linears) -> Links:

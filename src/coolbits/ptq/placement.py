@@ -7,20 +7,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from coolbits.models.forwards import fast_linears
+
 
 @contextmanager
 def placed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
     """Hold the tensors of `modules` (not those of their children) on `device`, real numbers in float32.
 
+    Linear layers among them make their products the fast way meanwhile.
     In the end the modules get their own tensors back, the very objects: nothing is rounded or copied back. What is in
     its place already is not copied at all.
     """
-    holders: list[dict[str, Any]] = [part for module in modules for part in (module._parameters, module._buffers)]
+    held = list(modules)
+    holders: list[dict[str, Any]] = [part for module in held for part in (module._parameters, module._buffers)]
     own = [(holder, dict(holder)) for holder in holders]
     try:
         for holder, tensors in own:
             holder.update({name: _moved(tensor, device) for name, tensor in tensors.items() if tensor is not None})
-        yield
+        with fast_linears(held):
+            yield
     finally:
         for holder, tensors in own:
             holder.update(tensors)

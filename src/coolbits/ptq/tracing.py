@@ -1,7 +1,7 @@
 """A model taken apart into decoder blocks, by watching one forward pass instead of a table of architectures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from coolbits.artifacts.errors import CoolbitsError
-from coolbits.models.forwards import fast_linears
 from coolbits.ptq.arguments import Taken, behind, moved_to, others_of, shared, watch_arguments
 from coolbits.ptq.hooks import Hook, Stop, first_of, full_precision, hidden_of, hooked
 from coolbits.ptq.placement import placed, placed_in_turn
@@ -49,11 +48,9 @@ class Block:
         """The names of its linear layers, in the order of their groups."""
         return tuple(name for group in self.groups for name in group)
 
-    @contextmanager
-    def placed(self) -> Iterator[None]:
-        """Hold the block on its device, in float32, where its linear layers make products the fast way."""
-        with placed(self.module.modules(), self.device), fast_linears(self.module.modules()):
-            yield
+    def placed(self) -> AbstractContextManager[None]:
+        """Hold the block on its device, in float32."""
+        return placed(self.module.modules(), self.device)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the block's output for hidden states [sequences, length, width]."""

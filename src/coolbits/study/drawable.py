@@ -13,7 +13,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.node import Node
 from coolbits.figures.names import FIGURES
 from coolbits.rows import quantizers, runs, trunks
-from coolbits.settings import HORIZON, SETTING, main_rows
+from coolbits.settings import HORIZON, SETTING, main_rows, of_optimizers
 from coolbits.study.optimizer_names import display_name
 from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VISION_COLUMNS
 from coolbits.study.schema import Study
@@ -90,7 +90,7 @@ def _swept(column: str, one: str) -> _Wants:
 
     def wanted(own: pd.DataFrame, options: Options) -> Wanted:
         if name := options.get("optimizer"):
-            own = _of_optimizers(own, [name])
+            own = of_optimizers(own, [name])
             yield own, f"a run of {name}"
         whole = runs(own)
         whole = whole[whole.schedule == "wsd"]
@@ -122,7 +122,7 @@ def _variants(own: pd.DataFrame, options: Options) -> Wanted:
         own = own[own.model == options["model"]]
         yield own, f"a model {options['model']!r}"
     if "optimizers" in options:
-        own = _of_optimizers(own, _names(options["optimizers"]))
+        own = of_optimizers(own, _names(options["optimizers"]))
         yield own, "a run of the optimizers in its options"
     if "peak_lr" in options:
         own = own[own.peak_lr == options["peak_lr"]]
@@ -177,10 +177,6 @@ def _several(table: pd.DataFrame, alike: list[str], name: str) -> Sized:
     """Return the groups of rows that agree in the columns `alike` and have several values in the column `name`."""
     counts = table.groupby(alike, dropna=False)[name].nunique()
     return counts[counts > 1]
-
-
-def _of_optimizers(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    return table[[display_name(*pair) in names for pair in zip(table.optimizer, table.states, strict=True)]]
 
 
 def _names(option: str | Iterable[str]) -> list[str]:
