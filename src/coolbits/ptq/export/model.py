@@ -11,6 +11,7 @@ from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.files import creating, write_json
 from coolbits.models.files import load_model, save_model
 from coolbits.models.head import output_head, untie_head
+from coolbits.models.layers import IntegerLayer
 from coolbits.models.own_code import forget_own_code
 from coolbits.models.quantized import QuantizedModel, apply_model, read_quantized
 from coolbits.ptq.export.compressed_tensors import COMPRESSED_TENSORS
@@ -44,7 +45,8 @@ def export_model(
     `model` is the directory of the model before quantization, if it is not where the artifact says.
 
     Raises:
-        CoolbitsError: if `out` exists or cannot be made, the format cannot hold the model, or a file is missing.
+        CoolbitsError: if `out` exists or cannot be made, the format or the dtype cannot hold the model, or a file is
+            missing.
     """
     form = find_format(format_name)
     check_target(out)
@@ -72,9 +74,7 @@ def write_export(source: Source, form: Format, out: Path, dtype: str = "float32"
     rounds = quantized.activations is not None
     check_modules({name: modules.get(name) for name in quantized.layers}, form, str(source.directory), rounds)
     apply_model(loaded, QuantizedModel({}, quantized.replaced), str(source.directory))
-    layers = {
-        name: replace(layer, scales=layer.scales.to(DTYPES[dtype])) for name, layer in integer_layers(quantized).items()
-    }
+    layers = _rounded(integer_layers(quantized), dtype, source.directory)
     head = output_head(loaded)
     config = form.config(quantized, _unquantized(modules, quantized), head is not None and head[0] in layers)
     untie_head(loaded, layers)
@@ -126,6 +126,24 @@ def check_modules(modules: Mapping[str, nn.Module | None], form: Format, source:
                 f"{source}: the format {form.name} cannot hold this model: {name} is {kind}, and readers put codes "
                 f"into `nn.Linear` alone; {_instead(rounds)}"
             )
+
+
+def _rounded(layers: Mapping[str, IntegerLayer], dtype: str, source: Path) -> dict[str, IntegerLayer]:
+    """Return the layers with scales of that dtype.
+
+    Raises:
+        CoolbitsError: if it has no number for one of them but zero or infinity, naming the layer.
+    """
+    rounded = {name: replace(layer, scales=layer.scales.to(DTYPES[dtype])) for name, layer in layers.items()}
+    for name, layer in rounded.items():
+        lost = (layer.scales == 0) | layer.scales.isinf()
+        if lost.any():
+            scale = float(layers[name].scales[lost][0])
+            raise CoolbitsError(
+                f"{source}: --dtype {dtype}: it cannot hold {scale:.2g}, a scale of {name}; allowed are float32 and "
+                "bfloat16"
+            )
+    return rounded
 
 
 def _instead(rounds: bool) -> str:
