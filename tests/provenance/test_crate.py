@@ -350,7 +350,7 @@ def test_the_command_says_what_it_packed(empty, clone, tmp_path, capsys, monkeyp
     assert cli.main(["crate", "out.zip", "--study", "näme mit space.yaml", "--without-large", "0.001"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("out.zip: 23 artifacts; ")
-    assert second == "left out: 22 files, 44kB"
+    assert second == "left out: 22 files, 44 kB"
     crate = Crate("out.zip")
     assert "näme mit space.yaml" in crate.names
     assert ids(crate.entities["#run"]["object"]) == ["n%C3%A4me%20mit%20space.yaml"]

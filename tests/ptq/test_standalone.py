@@ -389,7 +389,7 @@ REFUSED = {
     "too long to be drawn": ({"calibration": Wish("random", sequence_length=10**12)}, "but the model has 48 positions"),
     "more than any machine holds": (
         {"calibration": Wish("random", sequences=10**12)},
-        "--sequences: 1000000000000 sequences take 384TB of memory or more, and this machine has .*B; take fewer",
+        "--sequences: 1000000000000 sequences take 384 TB of memory or more, and this machine has .*B; take fewer",
     ),
     "no calibration file": ({"calibration": Wish("none.txt")}, "--calibration none.txt: no such file"),
     "export": ({"export": "compressed-tensors"}, "not neighbouring inputs .*; gptq can"),

@@ -5,6 +5,7 @@ import pytest
 from coolbits.models.counts import parameter_counts
 from coolbits.study.footprint import gpu_bytes, job_megabytes
 from coolbits.study.training_memory import training_bytes
+from coolbits.vision.presets import image_counts, image_preset
 
 TUNED = {
     "optimizer": {"kind": "adamw"},
@@ -137,6 +138,26 @@ def test_a_fine_tuning_has_conversations_for_sequences(tiny, gpu):
     taken, plan = gpu(tiny | {"finetuning": {"qa": tuned}}, "finetuned", micro_batch_sequences=2)
     recipe = plan.tracks[0].recipe
     assert taken == training_bytes(recipe.model, recipe.optimizer, "bfloat16", 2 * 16)
+
+
+def test_a_classifier_keeps_its_whole_batch_wherever_it_trains(tiny, gpu, planned):
+    run = {"data": {"kind": "digits"}, "model": "resnet-18", "optimizer": {"preset": "SGDM-8L"}, "peak_lr": 1e-2}
+    run |= {
+        "schedule": {"kind": "cosine", "warmup": 0},
+        "epochs": 1,
+        "batch_images": 64,
+        "input_size": 64,
+        "precision": "bfloat16",
+    }
+    study = tiny | {"vision": {"digits": run}}
+    counts = image_counts(image_preset("resnet-18"), 1, 10, 64)
+    # Weights and gradients in float32, weights in bfloat16, one state in codes of 8 bits with a scale for 2,048.
+    weights = counts.parameters * (4 + 4 + 2 + 1 + 4 / 2048)
+    taken, plan = gpu(study, "classifier")
+    assert taken == pytest.approx(weights + 64 * (2 * counts.kept + 8 * counts.pooled), rel=1e-6)
+    assert max(job_megabytes(job, plan) for job in plan.jobs("classifier")) == 2500
+    host = planned(study | {"execution": {"device": "cpu"}})
+    assert max(job_megabytes(job, host) for job in host.jobs("classifier")) == 2500 + round(1.3 * taken / 1e6)
 
 
 @pytest.mark.parametrize("parameters", [134_515_008, 3_212_749_824, 32_000_000_000])

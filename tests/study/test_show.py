@@ -96,5 +96,5 @@ def test_the_disk_of_a_corpus_of_unknown_length_is_told_to_be_a_guess(tiny, plan
         lines = print_of(planned(tiny | {"data": tiny["data"] | {"corpus": corpus}}), tmp_path, capsys)
         return next(line for line in lines if line.startswith("disk of text, models, images"))
 
-    assert disk().endswith("GB, 150GB of it a guess: the study does not say how long the corpus is")
+    assert disk().endswith(" GB, 150 GB of it a guess: the study does not say how long the corpus is")
     assert "guess" not in disk(documents=1000)

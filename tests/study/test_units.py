@@ -41,4 +41,4 @@ def test_other_lengths_are_refused(text):
 
 def test_counts_are_said_with_a_suffix():
     assert [si(count) for count in (12, 288_640, 999_999, 12_000_000, 1.5e9)] == ["12", "289k", "1M", "12M", "1.5B"]
-    assert [si_bytes(count) for count in (12, 288_640, 14.2e9, 2e12)] == ["12B", "289kB", "14.2GB", "2TB"]
+    assert [si_bytes(count) for count in (12, 288_640, 14.2e9, 2e12)] == ["12 B", "289 kB", "14.2 GB", "2 TB"]

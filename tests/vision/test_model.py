@@ -31,15 +31,37 @@ def test_planning_counts_the_parameters_that_are_built(name, parameters):
             setattr(config, key, value)
         config.num_labels = 1000
         built = sum(parameter.numel() for parameter in ResNetForImageClassification(config).parameters())
-    counted, _ = image_counts(image_preset(name), 3, 1000, 224)
+    counted = image_counts(image_preset(name), 3, 1000, 224).parameters
     assert counted == built
     assert parameters in (None, counted)
 
 
 @pytest.mark.parametrize(("name", "billions"), [("resnet-18", 1.81), ("resnet-50", 4.09)])
 def test_planning_counts_the_multiplications_of_the_papers(name, billions):
-    _, flops = image_counts(image_preset(name), 3, 1000, 224)
-    assert flops / 6e9 == pytest.approx(billions, rel=0.01)
+    assert image_counts(image_preset(name), 3, 1000, 224).flops / 6e9 == pytest.approx(billions, rel=0.01)
+
+
+@pytest.mark.parametrize(("precision", "number"), [("float32", 4), ("bfloat16", 2)])
+@pytest.mark.parametrize(
+    ("name", "channels", "size"), [("resnet-micro", 1, 16), ("resnet-18", 3, 64), ("resnet-50", 3, 64)]
+)
+def test_planning_counts_what_autograd_keeps_of_an_image(name, channels, size, precision, number):
+    model, kept = build_classifier(image_preset(name), channels, DIGITS, 0), {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def measured(images):
+        kept.clear()
+        rounding = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), rounding:
+            logits = model(pixel_values=torch.rand(images, channels, size, size)).logits
+        return sum(kept.values()), logits  # what is kept stays as long as logits, so that no address is used twice
+
+    counted = image_counts(image_preset(name), channels, len(DIGITS), size)
+    an_image = (measured(6)[0] - measured(2)[0]) / 4  # the rest is weights
+    assert an_image == pytest.approx(number * counted.kept + 8 * counted.pooled, rel=0.02)
 
 
 def test_every_convolution_of_the_micro_model_but_the_stem_and_shortcuts_is_large_enough_for_8_bit_states():

@@ -11,7 +11,9 @@ from coolbits.study.recipes.evaluation import Curvature, Evaluation, Prediction
 from coolbits.study.recipes.finetuning import Conversations, Finetuned
 from coolbits.study.recipes.ptq import Quantized
 from coolbits.study.recipes.training import Model, Trajectory
-from coolbits.study.training_memory import training_bytes
+from coolbits.study.recipes.vision import Classifier
+from coolbits.study.training_memory import classifier_bytes, training_bytes
+from coolbits.study.vision import count_classifier
 
 _LIBRARIES_MB = 2500  # torch, transformers and the allocator's slack
 _MARGIN = 1.3  # a job killed for memory costs more than one that asked for too much
@@ -41,9 +43,11 @@ def job_megabytes(job: Job, plan: Plan) -> int:
 def gpu_bytes(job: Job, plan: Plan) -> int:
     """Estimate the memory of a GPU that a job takes, in bytes: that of its largest node; libraries are not counted.
 
-    0 for what computes on none, for classifiers, and for the quantization of a model that others trained.
+    0 for what computes on none, and for the quantization of a model that others trained.
     """
     match job.kind:
+        case "classifier":
+            return max(_classified_bytes(node, plan) for node in job.nodes)
         case "checkpoint" | "finetuned":
             return max(_trained_bytes(node, plan) for node in job.nodes)
         case "evaluation":
@@ -75,6 +79,13 @@ def _trained_bytes(node: Node, plan: Plan) -> int:
     return taken + sequences * length * shape.layers * _SCORES * shape.heads * length
 
 
+def _classified_bytes(node: Node, plan: Plan) -> int:
+    """Return the bytes that training a classifier computes with, wherever it does."""
+    recipe, ref = Classifier.read(node.recipe), node.parents["images"]
+    counts = count_classifier(node, plan.known[ref.kind, ref.name])
+    return classifier_bytes(counts, recipe.optimizer, recipe.precision, recipe.batch_images)
+
+
 def _guessed(weights: int) -> Model:
     """Return a Llama of about so many weights, in place of a model of which the plan knows no more."""
     heads = max(1, round(_WIDTH * weights ** (1 / 3) / _HEAD_WIDTH))
@@ -94,6 +105,8 @@ def _guessed(weights: int) -> Model:
 def _node_bytes(node: Node, plan: Plan) -> int:
     if node.kind in ("checkpoint", "finetuned") and _on_host(plan):
         return _weight_bytes(node, plan) + _trained_bytes(node, plan)
+    if node.kind == "classifier":
+        return _classified_bytes(node, plan) if _on_host(plan) else 0
     recipe = _trajectory_of(node, plan.known)
     if recipe is None:
         return _foreign_bytes(node, plan)

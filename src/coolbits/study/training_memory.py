@@ -2,9 +2,10 @@
 
 from coolbits.models.counts import parameter_counts
 from coolbits.models.shapes import shape_of
-from coolbits.study.recipes.training import Model, Muon, Optimizer, Precision
+from coolbits.study.recipes.training import Model, Muon, Optimizer, Precision, Storage
+from coolbits.vision.presets import ImageCounts
 
-_FLOAT32 = 4
+_FLOAT32, _BFLOAT16, _INT64 = 4, 2, 8
 _LOGIT_COPIES = 3  # their logarithms and two gradients, all in float32
 # What a block keeps of a token for the backward pass: bytes for each of its width, under autocast to bfloat16 and in
 # float32, and numbers for each of the MLP's inner width. Found by counting tensors of the library's blocks.
@@ -23,10 +24,21 @@ def training_bytes(model: Model, optimizer: Optimizer, precision: Precision, tok
     Weights and gradients are float32; under autocast the weights are there in bfloat16, too. Attention is taken to be
     fused; what compiling the blocks saves is not taken off.
     """
-    cast = 2 if precision == "bfloat16" else 0
-    weights = (2 * _FLOAT32 + cast) * parameter_counts(model).total
+    weights = _weight_bytes(precision) * parameter_counts(model).total
     logits = _LOGIT_COPIES * _FLOAT32 * shape_of(model).vocabulary
     return weights + state_bytes(model, optimizer) + tokens * (kept_bytes(model, precision) + logits)
+
+
+def classifier_bytes(counts: ImageCounts, optimizer: Optimizer, precision: Precision, images: int) -> int:
+    """Estimate the same of a classifier, with `images` in the batch; each state is taken to be of all weights."""
+    states = sum(_stored_bytes(storage) for _, storage in optimizer.states)
+    kept = (_BFLOAT16 if precision == "bfloat16" else _FLOAT32) * counts.kept + _INT64 * counts.pooled
+    return round((_weight_bytes(precision) + states) * counts.parameters) + images * kept
+
+
+def _weight_bytes(precision: Precision) -> int:
+    """Return the bytes of a weight and its gradient."""
+    return 2 * _FLOAT32 + (_BFLOAT16 if precision == "bfloat16" else 0)
 
 
 def kept_bytes(model: Model, precision: Precision) -> int:
@@ -46,6 +58,10 @@ def state_bytes(model: Model, optimizer: Optimizer) -> int:
         # Muon's own state is of the matrices, AdamW's two are of all else.
         large = tables if muon and name != "momentum" else counts.matrices + (0 if muon else tables)
         small = 0 if muon and name == "momentum" else counts.vectors
-        stored = _FLOAT32 if storage.codec == "float32" else 1 + _FLOAT32 / storage.block_size
-        total += large * stored + small * _FLOAT32
+        total += large * _stored_bytes(storage) + small * _FLOAT32
     return round(total)
+
+
+def _stored_bytes(storage: Storage) -> float:
+    """Return the bytes of an element of a large state."""
+    return _FLOAT32 if storage.codec == "float32" else 1 + _FLOAT32 / storage.block_size

@@ -77,8 +77,10 @@ def si(count: float) -> str:
 
 
 def si_bytes(count: float) -> str:
-    """Say a count of bytes: 14_200_000_000 -> `14.2GB`."""
-    return si(count).replace("B", "G") + "B"
+    """Say a count of bytes: 14_200_000_000 -> `14.2 GB`."""
+    text = si(count).replace("B", "G")
+    number = text.rstrip("kMGT")
+    return f"{number} {text.removeprefix(number)}B"
 
 
 def three_digits(tokens: float) -> int:

@@ -16,7 +16,7 @@ from coolbits.study.recipes import vision as recipes
 from coolbits.study.schema import Study
 from coolbits.study.vision_choices import FolderChoice, IdxChoice, VisionRun
 from coolbits.vision.folders import listing_digest
-from coolbits.vision.presets import image_counts, image_preset
+from coolbits.vision.presets import ImageCounts, image_counts, image_preset
 
 # What planning takes a set for that it has not read: images for training, channels, pixels a side, classes.
 _ASSUMED = {"digits": (1_797, 1, 8, 10), "idx": (60_000, 1, 28, 10)}
@@ -67,10 +67,15 @@ def vision(study: Study, folder: Path) -> Vision:
 
 def training_flops(classifier: Node, images: Node) -> float:
     """Estimate the floating-point operations of a training, the evaluations included."""
+    count = _shape(images)[0]
+    return 1.1 * count_classifier(classifier, images).flops * count * recipes.Classifier.read(classifier.recipe).epochs
+
+
+def count_classifier(classifier: Node, images: Node) -> ImageCounts:
+    """Count what training a classifier on a set of images takes."""
     recipe = recipes.Classifier.read(classifier.recipe)
-    count, channels, size, classes = _shape(images)
-    _, flops = image_counts(recipe.model, channels, classes, recipe.input_size or size)
-    return 1.1 * flops * count * recipe.epochs
+    _, channels, size, classes = _shape(images)
+    return image_counts(recipe.model, channels, classes, recipe.input_size or size)
 
 
 def vision_bytes(node: Node, parents: dict[str, Node]) -> int:
@@ -78,8 +83,7 @@ def vision_bytes(node: Node, parents: dict[str, Node]) -> int:
     if node.kind == "images":
         count, channels, size, _ = _shape(node)
         return count * channels * size**2
-    _, channels, size, classes = _shape(parents[node.parents["images"].name])
-    return 4 * image_counts(recipes.Classifier.read(node.recipe).model, channels, classes, size)[0]
+    return 4 * count_classifier(node, parents[node.parents["images"].name]).parameters
 
 
 def pictures_to_decode(images: Node) -> int:

@@ -5,12 +5,27 @@ ours, for digits on one core: all convolutions but the stem and a shortcut, 92 %
 8-bit states.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.study.recipes.vision import ImageModel
 
 _EXPANSION = 4  # of a bottleneck's last convolution
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """The parameters of a model, and what one training image costs.
+
+    `flops` are those of both passes. The forward pass keeps `kept` numbers in the training's precision for the backward
+    pass, and of each of `pooled` maxima where it was, an int64.
+    """
+
+    parameters: int
+    flops: int
+    kept: int
+    pooled: int
 
 
 def _resnet(depths: list[int], widths: list[int], layer_type: str, stem: int = 64) -> dict[str, Any]:
@@ -35,29 +50,35 @@ def image_preset(name: str, **config: Any) -> ImageModel:
     return ImageModel(config=_PRESETS[name] | config)
 
 
-def image_counts(model: ImageModel, channels: int, classes: int, size: int) -> tuple[int, int]:
-    """Return the parameters of a model, and the FLOPs of one training image of `size` pixels square.
+def image_counts(model: ImageModel, channels: int, classes: int, size: int) -> ImageCounts:
+    """Count for images of `size` pixels square.
 
-    Forward and backward are 6 for each weight and place that it is multiplied with.
+    Forward and backward are 6 FLOPs for each weight and place that it is multiplied with. Kept are the image, what
+    convolutions give, and what activations behind them give, which all but shortcuts have.
     """
     config = model.config
     stem, widths = config["embedding_size"], config["hidden_sizes"]
     place = -(-size // 2)
     layers = [(stem, channels, 7, place)]  # outputs, inputs, kernel, places a side
+    shortcuts = []
     place, inputs = -(-place // 2), stem
+    pooled = stem * place**2
     for stage, (width, depth) in enumerate(zip(widths, config["depths"], strict=True)):
         for block in range(depth):
             stride = 2 if stage and not block else 1
             before, place = place, -(-place // stride)
             layers += _block(config["layer_type"], inputs, width, before, place)
             if stride > 1 or inputs != width:
-                layers.append((width, inputs, 1, place))
+                shortcuts.append((width, inputs, 1, place))
             inputs = width
-    weights = [outputs * inner * kernel**2 for outputs, inner, kernel, _ in layers]
-    norms = sum(2 * outputs for outputs, *_ in layers)
+    convolutions = layers + shortcuts
+    weights = [outputs * inner * kernel**2 for outputs, inner, kernel, _ in convolutions]
+    norms = sum(2 * outputs for outputs, *_ in convolutions)
     head = (inputs + 1) * classes
-    multiplied = sum(count * side**2 for count, (*_, side) in zip(weights, layers, strict=True))
-    return sum(weights) + norms + head, 6 * (multiplied + head)
+    multiplied = sum(count * side**2 for count, (*_, side) in zip(weights, convolutions, strict=True))
+    made, passed = (sum(outputs * side**2 for outputs, *_, side in some) for some in (layers, shortcuts))
+    kept = channels * size**2 + 2 * made + passed + pooled
+    return ImageCounts(sum(weights) + norms + head, 6 * (multiplied + head), kept, pooled)
 
 
 def _block(kind: str, inputs: int, width: int, before: int, place: int) -> list[tuple[int, int, int, int]]:
