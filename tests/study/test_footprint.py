@@ -101,6 +101,8 @@ def test_the_hidden_states_of_a_calibration_of_what_others_trained_are_on_the_ho
     plan = planned(study | {"execution": {"device": "cuda"}})
     (job,) = plan.jobs("quantized")
     assert job_megabytes(job, plan) > 1.3 * 4 * (3_212_749_824 + 2 * 1024 * 2048 * 3072) / 1e6
+    # A block of a hundred million weights, and 16,384 tokens of which an MLP holds four tensors 8,192 wide, in float32.
+    assert 1 < gpu_bytes(job, plan) / (4 * (1e8 + 16384 * (3 * 3072 + 4 * 8192))) < 3
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "average", "quantized", "evaluation"])

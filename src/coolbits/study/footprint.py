@@ -3,7 +3,6 @@
 from coolbits.artifacts.job import Job
 from coolbits.artifacts.node import Node, Ref
 from coolbits.models.shapes import shape_of
-from coolbits.study.durations import calibration_tokens
 from coolbits.study.measure_cost import kept_vectors
 from coolbits.study.plan import Plan
 from coolbits.study.quantization_memory import Peak, peak_bytes, sizes_of
@@ -43,7 +42,7 @@ def job_megabytes(job: Job, plan: Plan) -> int:
 def gpu_bytes(job: Job, plan: Plan) -> int:
     """Estimate the memory of a GPU that a job takes, in bytes: that of its largest node; libraries are not counted.
 
-    0 for what computes on none, and for the quantization of a model that others trained.
+    0 for what computes on none.
     """
     match job.kind:
         case "classifier":
@@ -70,8 +69,7 @@ def _trained_bytes(node: Node, plan: Plan) -> int:
         length = Conversations.read(plan.known[ref.kind, ref.name].recipe).sequence_length
         batch = recipe.batch_examples
     sequences = min(batch, plan.study.execution.micro_batch_sequences or batch)
-    trajectory = _trajectory_of(node, plan.known)
-    model = trajectory.model if trajectory else _guessed(plan.weights[node.kind, node.name])
+    model = _model_of(node, plan)
     taken = training_bytes(model, recipe.optimizer, recipe.precision, sequences * length)
     if not _on_host(plan):
         return taken
@@ -84,6 +82,12 @@ def _classified_bytes(node: Node, plan: Plan) -> int:
     recipe, ref = Classifier.read(node.recipe), node.parents["images"]
     counts = count_classifier(node, plan.known[ref.kind, ref.name])
     return classifier_bytes(counts, recipe.optimizer, recipe.precision, recipe.batch_images)
+
+
+def _model_of(node: Node, plan: Plan) -> Model:
+    """Return the model that a node trains or quantizes, or a guess at one that others trained."""
+    trajectory = _trajectory_of(node, plan.known)
+    return trajectory.model if trajectory else _guessed(plan.weights[node.kind, node.name])
 
 
 def _guessed(weights: int) -> Model:
@@ -143,11 +147,8 @@ def _by_model(job: Job) -> list[list[Node]]:
 
 
 def _quantized_peak(nodes: list[Node], plan: Plan) -> Peak:
-    recipe = _trajectory_of(nodes[0], plan.known)
-    if recipe is None:
-        return Peak(max(_foreign_bytes(node, plan) for node in nodes), 0)
     quantizers = [Quantized.read(node.recipe) for node in nodes]
-    return peak_bytes(sizes_of(recipe.model), quantizers, _FLOAT32, not _on_host(plan))
+    return peak_bytes(sizes_of(_model_of(nodes[0], plan)), quantizers, _FLOAT32, not _on_host(plan))
 
 
 def _on_host(plan: Plan) -> bool:
@@ -167,10 +168,6 @@ def _foreign_bytes(node: Node, plan: Plan) -> int:
             return 5 * weights
         case "evaluation" if weights and _on_host(plan):
             return _evaluated_bytes(node, plan)
-        case "quantized":
-            width = _WIDTH * (weights / _FLOAT32) ** (1 / 3)
-            # Hidden states of the whole calibration, before and after a block.
-            return 3 * weights + round(2 * _FLOAT32 * calibration_tokens(node) * width)
         case _:
             return 3 * weights
 
