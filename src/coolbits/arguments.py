@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
@@ -83,6 +83,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the sentence and exit."""
         sys.exit(refuse(f"{message}; see {self.prog} --help"))
+
+
+def add_verb(verbs: Any, name: str, does: str) -> argparse.ArgumentParser:
+    """Add a command to the subparsers `verbs`; what it does stands in the list of commands, and in its own help."""
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+    return parser
 
 
 def at_least(least: int) -> Callable[[str], int]:

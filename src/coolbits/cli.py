@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from coolbits.arguments import Parser, at_least, hearing_termination, interrupted, reason, refuse, refuse_disk
+from coolbits.arguments import Parser, add_verb, at_least, hearing_termination, interrupted, reason, refuse, refuse_disk
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.artifacts.refusals import disk_refusal
 from coolbits.commands import add_commands
@@ -19,6 +19,10 @@ from coolbits.commands_ptq import add_ptq_commands
 from coolbits.stages import STAGES
 
 _WRITTEN = ("out", "log", "board")
+_HINT = (
+    "To make a study, call snakemake, which calls the commands from corpus to claims. README.md says which command is "
+    "for what, and docs/ explains each."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,10 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="coolbits", description=__import__("coolbits").__doc__)
+    parser = Parser(prog="coolbits", description=__import__("coolbits").__doc__, epilog=_HINT)
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    plan = add_verb(verbs, "plan", "show what a study makes, what exists, and what it costs")
+    plan.add_argument("study", type=Path, metavar="STUDY", help="the study file")
+    plan.add_argument("--results", type=Path, default=Path("results"), help="the results folder (default: results)")
+    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    plan.set_defaults(command=_plan)
+    schema = add_verb(verbs, "schema", "print the JSON schema of the study file")
+    schema.set_defaults(command=_schema)
+    accept = add_verb(verbs, "accept", "keep artifacts that other code made, and record why")
+    accept.add_argument("artifacts", type=Path, nargs="+", help="artifact folders, for example results/checkpoint/*/*")
+    accept.add_argument("--why", type=reason, required=True, help="the reason, kept beside each artifact")
+    accept.set_defaults(command=_accept)
+    add_commands(verbs)
+    add_ptq_commands(verbs)
     for kind, module in STAGES.items():
-        stage = verbs.add_parser(kind, help=f"make the {kind} artifacts of a recipe file")
+        stage = add_verb(verbs, kind, f"make the {kind} artifacts of a recipe file")
         stage.add_argument(
             "recipe", type=Path, help="RECIPE: the job's JSON file; snakemake writes results/recipes/STUDY/*.json"
         )
@@ -66,19 +83,6 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--log", type=Path, help="file that gets the details")
         stage.add_argument("--board", type=Path, help="file with the jobs of this run, for the estimate of time left")
         stage.set_defaults(command=_stage, kind=kind, module=module)
-    plan = verbs.add_parser("plan", help="show what a study makes, what exists, and what it costs")
-    plan.add_argument("study", type=Path, help="the study file")
-    plan.add_argument("--results", type=Path, default=Path("results"), help="the results folder (default: results)")
-    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    plan.set_defaults(command=_plan)
-    schema = verbs.add_parser("schema", help="print the JSON schema of the study file")
-    schema.set_defaults(command=_schema)
-    accept = verbs.add_parser("accept", help="keep artifacts that other code made, and say why")
-    accept.add_argument("artifacts", type=Path, nargs="+", help="artifact folders, for example results/checkpoint/*/*")
-    accept.add_argument("--why", type=reason, required=True, help="the reason, kept beside the artifact")
-    accept.set_defaults(command=_accept)
-    add_commands(verbs)
-    add_ptq_commands(verbs)
     return parser
 
 

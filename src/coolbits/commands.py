@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from coolbits.arguments import megabytes
+from coolbits.arguments import add_verb, megabytes
 from coolbits.artifacts.errors import CoolbitsError
 
 if TYPE_CHECKING:
@@ -17,44 +17,46 @@ if TYPE_CHECKING:
 
 _FINDINGS = 1
 _RESULTS = Path("results")
-_WITHOUT_LARGE = "leave out artifacts' files of more than so many megabytes, all but their digests"
-_NO_FILES = "leave out all of artifacts' files but their manifests and records"
+_WITHOUT_LARGE = "leave out artifacts' files of more than so many megabytes; their digests stay"
+_NO_FILES = "leave out all files of artifacts except manifests and records"
 
 
 def add_commands(verbs: Any) -> None:
     """Add the parsers of these commands to the subparsers `verbs`; each has its function as `command`."""
-    audit = verbs.add_parser("audit", help="check a result and all that it was made from, back to the documents")
-    audit.add_argument("target", type=Path, help="an artifact's folder, a folder of artifacts, or a figure's file")
+    audit = add_verb(verbs, "audit", "check a result and everything it was made from, back to the documents")
+    audit.add_argument(
+        "target", type=Path, metavar="TARGET", help="an artifact's folder, a folder of artifacts, or a figure's file"
+    )
     _add_results(audit)
     audit.add_argument("--quick", action="store_true", help="compare sizes, and hash only small files")
     _add_json(audit)
     audit.set_defaults(command=_audit)
-    explain = verbs.add_parser("explain", help="tell on one page what a result shows and what it was made from")
-    explain.add_argument("target", type=Path, help="an artifact's folder or a file in it, or a figure's file")
+    explain = add_verb(verbs, "explain", "print one page on what a result shows and what it was made from")
+    explain.add_argument("target", type=Path, metavar="TARGET", help="an artifact's folder, a file in it, or a figure")
     _add_results(explain)
     _add_json(explain)
     explain.set_defaults(command=_explain)
-    lineage = verbs.add_parser("lineage", help="write pages on which a click on a figure leads to its runs and files")
+    lineage = add_verb(verbs, "lineage", "write pages that lead from the marks of a figure to its runs and files")
     lineage.add_argument("targets", type=Path, nargs="+", metavar="TARGET", help="as for audit")
     lineage.add_argument("--out", type=Path, help="the folder to write to (default: lineage in the results folder)")
     _add_results(lineage)
     lineage.set_defaults(command=_lineage)
-    settings = verbs.add_parser("settings", help="write a page of every key of a study with the value used")
-    settings.add_argument("study", type=Path, help="the study file")
+    settings = add_verb(verbs, "settings", "write a page of every key of a study with the value used")
+    settings.add_argument("study", type=Path, metavar="STUDY", help="the study file")
     settings.add_argument("--out", type=Path, help="the file to write (default: results/settings/STUDY.html)")
     settings.set_defaults(command=_settings)
-    diff = verbs.add_parser("diff", help="tell what changed between two results, and how the numbers moved")
-    diff.add_argument("first", type=Path, help="an artifact's folder, or a figure's file")
-    diff.add_argument("second", type=Path, help="another, in the same or another results folder")
+    diff = add_verb(verbs, "diff", "show what changed between two results, and how the numbers moved")
+    diff.add_argument("first", type=Path, metavar="BEFORE", help="an artifact's folder, or a figure's file")
+    diff.add_argument("second", type=Path, metavar="AFTER", help="another, in the same or another results folder")
     _add_results(diff)
     _add_json(diff)
     diff.set_defaults(command=_diff)
-    collect = verbs.add_parser("gc", help="list, or remove, what no study reaches and no result was made from")
-    collect.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="the study files whose artifacts stay")
+    collect = add_verb(verbs, "gc", "list, or with --yes remove, what no study reaches and no result was made from")
+    collect.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="study files whose artifacts stay")
     _add_results(collect)
     collect.add_argument("--yes", action="store_true", help="remove what is listed")
     collect.set_defaults(command=_gc)
-    crate = verbs.add_parser("crate", help="pack a study's results, with what made them from what, as an RO-Crate")
+    crate = add_verb(verbs, "crate", "pack a study's results and their provenance as an RO-Crate")
     crate.add_argument("out", type=Path, metavar="OUT.zip", help="the file to write")
     crate.add_argument("--study", type=Path, default=Path("config.yaml"), help="the study file (default: config.yaml)")
     _add_results(crate)

@@ -9,7 +9,7 @@ from math import exp, fsum, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coolbits.arguments import at_least
+from coolbits.arguments import add_verb, at_least
 
 if TYPE_CHECKING:
     from coolbits.ptq.export.model import Exported
@@ -23,8 +23,8 @@ _NUMBER = re.compile(r"\.\d+(?=\.)")
 
 def add_ptq_commands(verbs: Any) -> None:
     """Add the parsers of these commands to the subparsers `verbs`; each has its function as `command`."""
-    quantize = verbs.add_parser("quantize", help="quantize one model, without a study")
-    quantize.add_argument("--model", required=True, metavar="MODEL", help="a Hugging Face folder, or a hub id")
+    quantize = add_verb(verbs, "quantize", "quantize one model, without a study")
+    quantize.add_argument("--model", required=True, metavar="MODEL", help="a Hugging Face folder, or an id of the hub")
     quantize.add_argument(
         "--recipe", required=True, help="a preset such as gptq-w4-g128, or a YAML or JSON file with a quantizer"
     )
@@ -32,29 +32,38 @@ def add_ptq_commands(verbs: Any) -> None:
     quantize.add_argument(
         "--calibration",
         metavar="SOURCE",
-        help="embedded (packaged English, the default), random, a .txt, .jsonl or .parquet file, a folder with tokens "
-        "drawn before, or a dataset of the hub",
+        help="what to calibrate on: embedded (packaged English), random, a .txt, .jsonl or .parquet file, a folder "
+        "with tokens drawn before, or a dataset of the hub (default: the recipe's documents, or embedded)",
     )
-    quantize.add_argument("--sequences", type=at_least(1), help="of the calibration (default: the recipe's)")
-    quantize.add_argument("--sequence-length", type=at_least(2), help="in tokens (default: the recipe's)")
-    quantize.add_argument("--seed", type=at_least(0), help="of the choice of sequences (default: the recipe's)")
-    quantize.add_argument("--revision", default="main", help="of a model of the hub (default: main)")
-    quantize.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there")
+    quantize.add_argument("--sequences", type=at_least(1), help="calibration sequences (default: the recipe's)")
+    quantize.add_argument("--sequence-length", type=at_least(2), help="tokens of each (default: the recipe's)")
+    quantize.add_argument("--seed", type=at_least(0), help="decides which sequences (default: the recipe's)")
+    quantize.add_argument(
+        "--revision", default="main", help="branch, tag or commit of a model of the hub (default: main)"
+    )
+    quantize.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there is one"
+    )
     _add_threads(quantize)
-    quantize.add_argument("--head", action="store_true", help="also quantize the output head, which is left alone else")
+    quantize.add_argument("--head", action="store_true", help="also quantize the output head")
     quantize.add_argument("--save-model", action="store_true", help="also write the dequantized model, to OUT/model")
     quantize.add_argument("--export", choices=_FORMATS, help="also write this format, to OUT/FORMAT")
     quantize.add_argument(
         "--trust-remote-code", action="store_true", help="run the Python code that comes with the model"
     )
     quantize.set_defaults(command=_quantize)
-    export = verbs.add_parser("export", help="write a quantized model in the format of other software")
-    export.add_argument("artifact", type=Path, help="a quantized artifact, or what `coolbits quantize` wrote")
-    export.add_argument("--format", choices=_FORMATS, required=True)
-    export.add_argument("--out", type=Path, required=True, help="the folder to write, which must not exist")
-    export.add_argument("--model", type=Path, help="the model before quantization, if it was moved")
+    export = add_verb(verbs, "export", "write a quantized model in a format that other software opens")
     export.add_argument(
-        "--dtype", choices=_DTYPES, default="float32", help="of scales and the rest (default: float32, which is exact)"
+        "artifact", type=Path, metavar="ARTIFACT", help="a quantized artifact, or what `coolbits quantize` wrote"
+    )
+    export.add_argument("--format", choices=_FORMATS, required=True, help="docs/quantize.md says what each can hold")
+    export.add_argument("--out", type=Path, required=True, help="the folder to write, which must not exist")
+    export.add_argument("--model", type=Path, help="the model before quantization, if it is not where it was")
+    export.add_argument(
+        "--dtype",
+        choices=_DTYPES,
+        default="float32",
+        help="of scales and unquantized weights (default: float32, which is exact)",
     )
     _add_threads(export)
     export.set_defaults(command=_export)

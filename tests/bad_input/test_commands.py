@@ -10,7 +10,7 @@ import pytest
     [
         ("", "the following arguments are required: COMMAND; see coolbits --help"),
         ("fly", "argument COMMAND: invalid choice: 'fly' (choose from ...); see coolbits --help"),
-        ("plan", "the following arguments are required: study; see coolbits plan --help"),
+        ("plan", "the following arguments are required: STUDY; see coolbits plan --help"),
         ("plan study.yaml other.yaml", "unrecognized arguments: other.yaml; see coolbits --help"),
         ("plan study.yaml --jsn", "unrecognized arguments: --jsn; see coolbits --help"),
         ("plan study.yaml --results", "argument --results: expected one argument; see coolbits plan --help"),
@@ -49,7 +49,7 @@ import pytest
             "accept study.yaml --why tired",
             "study.yaml: a file, so no artifact; those are the folders results/KIND/NAME",
         ),
-        ("audit", "the following arguments are required: target; see coolbits audit --help"),
+        ("audit", "the following arguments are required: TARGET; see coolbits audit --help"),
         ("audit gone", "gone: no such file or folder"),
         ("audit .", ".: no artifacts in it; name a results folder, or a folder or file in one"),
         (
@@ -58,7 +58,7 @@ import pytest
         ),
         ("explain .", ".: no artifacts in it; name a results folder, or a folder or file in one"),
         ("diff . gone", ".: no artifacts in it; name a results folder, or a folder or file in one"),
-        ("diff .", "the following arguments are required: second; see coolbits diff --help"),
+        ("diff .", "the following arguments are required: AFTER; see coolbits diff --help"),
         ("gc", "the following arguments are required: STUDY; see coolbits gc --help"),
         ("gc study.yaml", "results: no results folder; say with --results where it is"),
         ("gc study.yaml --results study.yaml", "study.yaml: no results folder; say with --results where it is"),

@@ -1,6 +1,7 @@
 """A synthetic study in which every claimed effect is present, reversed or absent, down to the documents.
 
-And tables of image classifiers, of fine-tunings and of tasks, which have one number a training; and of analyses.
+And tables of image classifiers, of fine-tunings, of tasks and of curvature, which have one number a model; and of
+analyses.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -240,6 +241,22 @@ def make_tasks(losses: Frame, worse: float = 0.2, spread: float = 0.1) -> Frame:
 def tasks() -> Callable[..., Frame]:
     """Return `make_tasks`."""
     return make_tasks
+
+
+def make_curvatures(losses: Frame) -> Frame:
+    """Return a curvature table of the models of a loss table, two eigenvalues each; a point of error is a doubling."""
+    models = losses[losses.quantizer == "none"].reset_index(drop=True)
+    largest = 2.0 ** (100 * losses.loc[losses.quantizer != "none", "relative_error"].to_numpy())
+    table = models.drop(columns=["base_loss", "relative_error"])
+    table = table.assign(measurement=models.index, measure="curvature", top_eigenvalue=largest, trace=90 * largest)
+    ranked = [table.assign(rank=rank, eigenvalue=largest / rank, residual=0.0) for rank in (1, 2)]
+    return pd.concat(ranked).sort_values(["measurement", "rank"], ignore_index=True)
+
+
+@pytest.fixture(scope="session")
+def curvatures() -> Callable[..., Frame]:
+    """Return `make_curvatures`."""
+    return make_curvatures
 
 
 @pytest.fixture(scope="session")

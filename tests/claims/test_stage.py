@@ -34,6 +34,7 @@ def frames(
     classifiers: Make,
     finetunings: Make,
     tasks: Make,
+    curvatures: Make,
     memory_table: pd.DataFrame,
     theory_table: pd.DataFrame,
 ) -> Callable[[int], Frames]:
@@ -45,6 +46,7 @@ def frames(
             "vision": classifiers(seeds=seeds),
             "finetuning": finetunings(seeds=seeds),
             "tasks": tasks(table),
+            "curvature": curvatures(table),
             "memory": memory_table,
             "theory": theory_table,
         }
@@ -85,7 +87,7 @@ def _node(store: Store, frames: Frames) -> Node:
 
 
 def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
-    report = json.loads((made / "claims.json").read_text())
+    report, text = json.loads((made / "claims.json").read_text()), (made / "claims.html").read_text()
     assert (report["study"], report["scale"]) == ("micro", SCALE)
     assert [entry["id"] for entry in report["claims"]] == list(CLAIMS)
     for entry in report["claims"]:
@@ -96,6 +98,10 @@ def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
             assert "(exact)" in entry["reading"] and "there is no interval" in entry["rule"]
         else:
             assert entry["low"] <= entry["effect"] <= entry["high"] and entry["units"] == 3
+            effect, interval = f"{entry['effect']:+.3g}", f"{entry['low']:+.3g} to {entry['high']:+.3g}"
+            assert f"{effect} {entry['unit']} (interval {interval})" in entry["reading"]
+            count = f"{entry['n']} from 3 units; resampled: {entry['resampled']}"
+            assert f'<td class="number">{effect}</td><td class="number">{interval}</td><td>{count}</td>' in text
         assert entry["resampled"] == ("documents" if claim.table == "loss" else "nothing")
         assert ("bootstrap over documents" in entry["rule"]) == (claim.table == "loss")
     verdicts = read_manifest(made).summary["verdicts"]
@@ -175,7 +181,7 @@ def test_of_two_measures_of_losses_one_is_judged_on_and_named(study: Callable[..
     assert [entry["measure"] for entry in entries] == ["loss", "loss", "validation", "validation"]
     assert entries[0]["effect"] == pytest.approx(2.0, abs=0.1)
     assert entries[0]["reading"].endswith(
-        "Losses are those of the evaluation loss; those of validation do not compare with them."
+        "Measured by the evaluation loss; numbers of validation do not compare with these."
     )
 
 

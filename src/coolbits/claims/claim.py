@@ -14,6 +14,7 @@ PERCENT_OF_ANSWER_LOSS = "percent of the loss on answers"
 POINTS_OF_ACCURACY = "percentage points of accuracy"
 POINTS_OF_BYTES = "percentage points of the states' bytes"
 PERCENT = "percent"
+DOUBLINGS = "doublings"
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,17 @@ from coolbits.settings import SETTING, of_main_decays
 
 def decay_raises_error(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that where it left the trunk."""
-    start, end = _pairs(evidence)
-    return beside_lost(paired(evidence, start, end, "error"), evidence, end)
+    return since_branch(evidence, "error")
 
 
 def decay_raises_error_at_equal_tokens(evidence: Evidence) -> Effect | None:
     """Error at the end of each cooldown less that of the trunk after as many tokens."""
-    return _beside_trunk(evidence, "error", 1.0)
+    return beside_trunk(evidence, "error")
 
 
 def decay_lowers_loss(evidence: Evidence) -> Effect | None:
     """Full-precision loss of the trunk after as many tokens less that at the end of each cooldown."""
-    return _beside_trunk(evidence, "full", -1.0)
+    return beside_trunk(evidence, "full", -1.0)
 
 
 def flat_while_constant(evidence: Evidence) -> Effect | None:
@@ -102,17 +101,13 @@ def wsd_vs_cosine(evidence: Evidence) -> Effect | None:
     return beside_lost(over_seeds(rows, difference, rows, uneven=len(every) - len(rows)), evidence, every)
 
 
-def _pairs(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return where cooldowns left their trunk and where they ended: rows of trunks and of ends, paired by position."""
-    rows = evidence.main
-    finished = ends(rows)
-    finished = finished[finished.schedule == "wsd"]
-    left = finished[["family", "branch_tokens"]].rename(columns={"branch_tokens": "tokens"})
-    both = left.reset_index().merge(trunks(rows), on=["family", "tokens"], how="inner")
-    return both.set_index("index"), finished.loc[both["index"]]
+def since_branch(evidence: Evidence, column: str) -> Effect | None:
+    """Return the value at the end of each cooldown less that where it left the trunk."""
+    start, end = _pairs(evidence)
+    return beside_lost(paired(evidence, start, end, column), evidence, end)
 
 
-def _beside_trunk(evidence: Evidence, column: str, sign: float) -> Effect | None:
+def beside_trunk(evidence: Evidence, column: str, sign: float = 1.0) -> Effect | None:
     """Return `sign` times the value at each cooldown's end less that of its trunk after as many tokens.
 
     Between two checkpoints of the trunk the value is interpolated; a cooldown that ends beyond its trunk is left out.
@@ -133,6 +128,16 @@ def _beside_trunk(evidence: Evidence, column: str, sign: float) -> Effect | None
     values = sign * (evidence.of(kept, column) - trunks_own)
     effect = Effect(by_unit(kept.seed, values), len(kept), uneven=len(every) - len(kept))
     return beside_lost(effect, evidence, every)
+
+
+def _pairs(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return where cooldowns left their trunk and where they ended: rows of trunks and of ends, paired by position."""
+    rows = evidence.main
+    finished = ends(rows)
+    finished = finished[finished.schedule == "wsd"]
+    left = finished[["family", "branch_tokens"]].rename(columns={"branch_tokens": "tokens"})
+    both = left.reset_index().merge(trunks(rows), on=["family", "tokens"], how="inner")
+    return both.set_index("index"), finished.loc[both["index"]]
 
 
 def _log2(tokens: pd.Series) -> Floats:

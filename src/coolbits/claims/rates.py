@@ -36,12 +36,17 @@ ADAMC_MARGIN = 10.0  # percent of AdamW's error
 
 def higher_rate_lowers_error(evidence: Evidence) -> Effect | None:
     """Fall of the final error with each tenfold peak rate, among well-trained rates."""
+    return fall_with_rate(evidence, "error")
+
+
+def fall_with_rate(evidence: Evidence, column: str) -> Effect | None:
+    """Return the fall of the final value with each tenfold peak rate, among well-trained rates."""
     every, rows = _rates(evidence)
 
     def fall(rows: pd.DataFrame) -> Floats | None:
         if rows.peak_lr.nunique() < 2:
             return None
-        return -slope(evidence.of(rows, "error"), np.log10(rows.peak_lr.to_numpy(float)))
+        return -slope(evidence.of(rows, column), np.log10(rows.peak_lr.to_numpy(float)))
 
     effect = over_seeds(rows, over_orders(fall), rows, uneven=len(every) - len(rows))
     return beside_lost(effect, evidence, every, all_but("peak_lr"))

@@ -3,12 +3,13 @@
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.claims.claim import Claim
 from coolbits.claims.counted import COUNTED
+from coolbits.claims.curvature import OF_CURVATURE
 from coolbits.claims.errors import OF_ERRORS
 from coolbits.claims.names import CLAIMS
 from coolbits.claims.paper_a import PAPER_A
 from coolbits.claims.paper_b import PAPER_B
 
-_CLAIMS = PAPER_A | PAPER_B | COUNTED | OF_ERRORS
+_CLAIMS = PAPER_A | OF_CURVATURE | PAPER_B | COUNTED | OF_ERRORS
 REGISTRY = {name: _CLAIMS[name] for name in CLAIMS}
 
 

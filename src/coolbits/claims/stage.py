@@ -15,6 +15,7 @@ from coolbits.artifacts.node import Node
 from coolbits.artifacts.store import Store
 from coolbits.claims.claim import Claim
 from coolbits.claims.counted import of_analysis
+from coolbits.claims.curvature import of_curvature
 from coolbits.claims.downstream import of_tasks
 from coolbits.claims.evidence import FULL, Evidence, gather, measured
 from coolbits.claims.page import page
@@ -25,10 +26,15 @@ from coolbits.rows import by_measure, quantizers
 from coolbits.study.recipes.results import Claims, Evident
 
 TABLES: tuple[str, ...] = get_args(Evident)
-Several = Mapping[str, Evidence]  # by measure of losses, elsewhere one
+Several = Mapping[str, Evidence]  # by measure of losses and curvatures, elsewhere one
 Evidences = Mapping[str, Mapping[str, Several]]  # by table, then by quantizer
-_OF_TABLE = {"vision": of_images, "finetuning": of_answers, "memory": of_analysis, "theory": of_analysis}
-_NUMBERS = {"loss": "loss", "tasks": "accuracy"}
+_OF_TABLE = {
+    "vision": of_images,
+    "finetuning": of_answers,
+    "memory": of_analysis,
+    "theory": of_analysis,
+}
+_NUMBERS = {"loss": "loss is not finite", "tasks": "accuracy is not finite", "curvature": "curvature is not positive"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class Finding:
 
     Without rows effect and interval are None, and where every one of the `runs` on trial `diverged`; the interval also
     where the seeds do not decide one. Of the quantized `models` behind it `fallen` had a module that fell back to
-    another method. `measure` is the evaluation that took the losses, if it was judged on such. `lost` and `uneven` say
-    what was left out, see `Effect`.
+    another method. `measure` is the evaluation that took losses or curvatures, if it was judged on such. `lost` and
+    `uneven` say what was left out, see `Effect`.
     """
 
     id: str
@@ -107,6 +113,9 @@ def _gathered(recipe: Claims, tables: Mapping[str, Path]) -> Evidences:
         evidence["loss"] = _of_losses(recipe, tables["loss"])
     if "tasks" in tables and "loss" in tables:
         evidence["tasks"] = {FULL: {"": of_tasks(_read(tables["tasks"]), _read(tables["loss"]))}}
+    if "curvature" in tables:
+        measures = by_measure(_read(tables["curvature"]))
+        evidence["curvature"] = {FULL: {measure: of_curvature(rows) for measure, rows in measures.items()}}
     for name, of_table in _OF_TABLE.items():
         if name in tables:
             evidence[name] = {FULL: {"": of_table(_read(tables[name]))}}
@@ -214,6 +223,6 @@ def _reading(
             yield effect.caveat
         if len(several) > 1:
             others = ", ".join(name for name in several if name != measure)
-            yield f"Losses are those of the evaluation {measure}; those of {others} do not compare with them."
+            yield f"Measured by the evaluation {measure}; numbers of {others} do not compare with these."
     if several and (broken := several[measure].broken):
-        yield f"Models of the table left out, as their {_NUMBERS[chosen.table]} is not finite: {broken}."
+        yield f"Models of the table left out, as their {_NUMBERS[chosen.table]}: {broken}."

@@ -5,8 +5,8 @@ interval is that of the mean over units, see `coolbits.resampling.interval_of_me
 bootstrap over the documents that all of them are scored on. With one unit only documents are resampled, and the result
 says so: it speaks of this run, not of its repetition.
 
-Of image classifiers and fine-tunings a table has one number a training, and nothing to resample: Student's t is all.
-One unit has no interval then; neither have units that agree to the last digit, as accuracies on few images may.
+Of image classifiers, fine-tunings and curvatures a table has one number a model, and nothing to resample: Student's t
+is all. One unit has no interval then; neither have units that agree to the last digit, as accuracies on few images may.
 
 What is counted or computed, bytes of states and the theorems' bounds, is exact and has no interval at all.
 """
@@ -99,7 +99,7 @@ def rule(form: Form, confidence: float, margin: str = "", resampled: bool = True
         )
     return (
         f"{_decision(form, confidence, margin)} The interval is Student's t over seeds: there is one number a "
-        "training. With one seed, or seeds that agree to the last digit, there is none, and only divergence decides."
+        "model. With one seed, or seeds that agree to the last digit, there is none, and only divergence decides."
     )
 
 

@@ -36,7 +36,7 @@ class HubCorpus(Recipe):
     text_field: str = "text"
     documents: int | None = Field(None, gt=0, description="take only the first so many documents")
     files: tuple[str, ...] | None = Field(
-        None, min_length=1, description="of the repository, for example [en/c4-train.00001-of-01024.json.gz]"
+        None, min_length=1, description="read these of the repository, for example [en/c4-train.00001-of-01024.json.gz]"
     )
 
 
@@ -77,7 +77,7 @@ class Data(Recipe):
 
     corpus: Annotated[EmbeddedCorpus | FileCorpus | HubCorpus, Field(discriminator="kind")] = EmbeddedCorpus()
     tokenizer: Annotated[TokenizerChoice, Field(discriminator="kind")] | None = Field(
-        None, description="of what is trained here; pretrained models read with their own"
+        None, description="for what is trained here; pretrained models use their own"
     )
     validation_fraction: float = Field(0.05, gt=0, lt=1, description="share of documents held out")
     salt: str = Field("coolbits", description="another salt holds out other documents")

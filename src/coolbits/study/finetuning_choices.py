@@ -102,7 +102,7 @@ class FinetuningChoice(Recipe):
     loss_on: LossOn = Field("last", description="the assistant's last turn, or all of its turns")
     optimizer: Optimizer
     schedule: FinetuningSchedule
-    peak_lr: float = Field(gt=0, description="learning rate at the top of the schedule")
+    peak_lr: float = Field(gt=0, description="highest learning rate of the schedule")
     epochs: int = Field(1, gt=0)
     batch_examples: int = Field(gt=0, description="conversations a step, one a row, padded to the longest")
     sequence_length: int = Field(gt=1, description="tokens of a conversation; what is behind them is cut off")

@@ -33,9 +33,9 @@ class ScheduleChoice(Recipe):
     """A learning-rate schedule, lengths in tokens or in percent of the run."""
 
     kind: Literal["constant", "cosine", "linear", "wsd"]
-    warmup: Length = Field(description="linear from 0")
+    warmup: Length = Field(description="length of the linear rise from 0")
     decay: Length | None = Field(None, description="length of the decay; wsd only")
-    shape: DecayShape = Field("linear", description="of the decay; wsd only")
+    shape: DecayShape = Field("linear", description="shape of the decay; wsd only")
     final_fraction: float = Field(0.0, ge=0, le=1, description="share of the peak rate left at the end")
 
     @model_validator(mode="after")
@@ -51,7 +51,7 @@ class ScheduleChoice(Recipe):
 class Saved(Recipe):
     """Which checkpoints are kept, besides the last one."""
 
-    every: Tokens | None = Field(None, description="a checkpoint each so many tokens")
+    every: Tokens | None = Field(None, description="tokens between two checkpoints")
     at: tuple[Tokens, ...] = Field((), description="tokens at which a checkpoint is kept")
 
 
@@ -69,8 +69,8 @@ class CooldownChoice(Recipe):
 class TelemetryChoice(Recipe):
     """Measurements inside the optimizer during training."""
 
-    every: Tokens = Field(description="measured each so many tokens")
-    tensors: int = Field(6, gt=0, description="tensors looked at, spread evenly over the model")
+    every: Tokens = Field(description="tokens between two measurements")
+    tensors: int = Field(6, gt=0, description="tensors measured, spread evenly over the model")
 
 
 class Run(Recipe):
@@ -79,17 +79,17 @@ class Run(Recipe):
     model: ModelChoice
     optimizer: Optimizer
     schedule: ScheduleChoice
-    peak_lr: float = Field(gt=0, description="learning rate at the top of the schedule")
+    peak_lr: float = Field(gt=0, description="highest learning rate of the schedule")
     tokens: Tokens = Field(description="length of the run")
     seed: int = Field(0, ge=0, description="of the initial weights")
     data_seed: int | None = Field(None, ge=0, description="of the order of the data; null: the same as seed")
-    sequence_length: int = Field(gt=1, description="tokens a sequence")
-    batch_tokens: int = Field(gt=0, description="tokens a step")
+    sequence_length: int = Field(gt=1, description="tokens per sequence")
+    batch_tokens: int = Field(gt=0, description="tokens per step")
     precision: Precision = Field("bfloat16", description="of matrix products")
     clip_norm: float = Field(1.0, gt=0, description="global L2 norm to which gradients are clipped")
     divergence: Divergence = Divergence()
-    log: Tokens | None = Field(None, description="a row of metrics each so many tokens; null: every ten steps")
-    telemetry: TelemetryChoice | None = Field(None, description="of the optimizer's states; null: none")
+    log: Tokens | None = Field(None, description="tokens between two rows of metrics; null: every ten steps")
+    telemetry: TelemetryChoice | None = Field(None, description="measures the optimizer's states; null: none")
     checkpoints: Saved = Saved()
     cooldowns: tuple[CooldownChoice, ...] = Field((), description="branches; of a constant schedule only")
 
@@ -129,7 +129,7 @@ class Merge(Recipe):
     kind: Literal["merge"] = "merge"
     run: str
     over: Literal["data_seed", "peak_lr", "seed"] = "data_seed"
-    weights: tuple[float, ...] = Field(min_length=2, description="one a member, summing to 1")
+    weights: tuple[float, ...] = Field(min_length=2, description="one per member, summing to 1")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -146,10 +146,10 @@ class EvaluationChoice(Recipe):
 
     measure: Measure
     quantizers: tuple[str, ...] | Literal["all"] | None = Field(
-        None, description="names, besides the full-precision model; null: all, but none to measure curvature"
+        None, description="names; the full-precision model is always measured; null: all, for curvature none"
     )
     of: Literal["every", "final"] = Field("every", description="every kept checkpoint, or only the last of each")
-    stride: Tokens | None = Field(None, description="checkpoints at multiples of so many tokens alone, and the last")
+    stride: Tokens | None = Field(None, description="only checkpoints at multiples of so many tokens, and the last")
     seeds: tuple[int, ...] | Literal["all"] = Field("all", description="of initial weights")
     runs: tuple[str, ...] | Literal["all"] = "all"
     averages: tuple[str, ...] | Literal["all"] = "all"
@@ -176,25 +176,25 @@ class AnalysisChoice(Recipe):
     """An analysis that trains nothing, and the runs whose last checkpoints lend it their optimizer states."""
 
     analysis: Annotated[MemoryChoice | TheorySettings, Field(discriminator="kind")]
-    runs: tuple[str, ...] | Literal["all"] = Field((), description="of theory only")
+    runs: tuple[str, ...] | Literal["all"] = Field((), description="whose last checkpoints theory looks at")
 
 
 class Study(Recipe):
-    """One study: everything wanted."""
+    """One study: everything that is to be made."""
 
     study: Name = Field(description="names the study's own results: results/figure/NAME/...")
-    data: Data | None = Field(None, description="of all models of text; a study of vision alone has none")
+    data: Data | None = Field(None, description="for all models of text; a study of vision alone has none")
     defaults: dict[str, Any] = Field({}, description="fields of every run; a run overrides any of them")
     runs: dict[Name, tuple[Run, ...]] = Field({}, description="pretraining runs; lists are grids")
     pretrained: dict[Name, PretrainedChoice] = Field({}, description="models that others trained")
     vision: dict[Name, tuple[VisionRun, ...]] = Field({}, description="trainings of image classifiers; lists are grids")
     averages: dict[Name, AverageChoice] = Field({}, description="averages of checkpoints")
-    finetuning: dict[Name, tuple[FinetuningChoice, ...]] = Field({}, description="supervised ones; lists are grids")
+    finetuning: dict[Name, tuple[FinetuningChoice, ...]] = Field({}, description="fine-tunings; lists are grids")
     quantizers: dict[Name, Quantizer] = Field({}, description="PTQ recipes")
     evaluations: dict[Name, EvaluationChoice] = Field({}, description="what is measured")
     analyses: dict[Name, AnalysisChoice] = Field({}, description="one of each kind: memory, theory")
     figures: dict[Name, FigureChoice] = Field({}, description="figures to draw")
     claims: tuple[str, ...] | Literal["all"] = Field((), description="claims to judge")
-    bootstrap_samples: int = Field(1000, gt=0, description="of the intervals in tables")
+    bootstrap_samples: int = Field(1000, gt=0, description="resamples behind the intervals in tables")
     execution: Execution = Execution()
     threads: Threads = Threads()

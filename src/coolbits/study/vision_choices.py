@@ -56,7 +56,7 @@ class VisionRun(Recipe):
     model: ImageModelChoice
     optimizer: Optimizer
     schedule: EpochScheduleChoice
-    peak_lr: float = Field(gt=0, description="learning rate at the top of the schedule")
+    peak_lr: float = Field(gt=0, description="highest learning rate of the schedule")
     epochs: int = Field(gt=0, description="passes over the training images")
     batch_images: int = Field(gt=1, description="images a step, all in one pass: batch norm sees them together")
     seed: int = Field(0, ge=0, description="of the initial weights, the order of the images and their augmentation")

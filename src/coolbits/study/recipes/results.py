@@ -76,7 +76,7 @@ Content = Literal[
     "finetuning",
 ]
 # What claims are judged on: tables of measures, and the two of analyses.
-Evident = Literal["loss", "tasks", "vision", "finetuning", "memory", "theory"]
+Evident = Literal["loss", "tasks", "curvature", "vision", "finetuning", "memory", "theory"]
 
 
 class Row(Recipe):
