@@ -319,6 +319,12 @@ def test_accepted_code_is_information_and_says_by_whom_and_why(lab):
     assert line.endswith(": renamed a variable")
 
 
+def test_what_was_accepted_under_the_code_that_made_it_names_no_change(lab):
+    accept(lab.one("table"), present_code("table"), "me", "to be safe")
+    (line,) = lab.noted()
+    assert line.startswith("note        table/tiny/loss: accepted under today's code by me on ")
+
+
 def test_what_was_accepted_under_yet_another_code_is_a_finding(lab):
     before = other_code(lab, "table")
     accept(lab.one("table"), Slice(before.entry, {}), "me", "renamed a variable")

@@ -51,6 +51,19 @@ def plan_of(study, folder=Path()):
     return resolve(parse_study(study), folder)
 
 
+def test_held_out_images_take_room_on_disk_and_time_to_decode_too(study):
+    def planned(**source):
+        hub = {"kind": "hub", "id": "ILSVRC/imagenet-1k", "size": 256} | source
+        plan = plan_of(study | {"vision": {"seen": study["vision"]["digits"] | {"data": hub}}})
+        (job,) = plan.jobs("images")
+        weights = 4 * sum(plan.weights.get((node.kind, node.name), 0) for node in plan.of_kind("classifier"))
+        return study_cost(plan, {}).bytes - weights, job_seconds(job, plan)
+
+    (whole, long), (some, short) = planned(), planned(images=60_000)
+    assert whole - some == (1_281_167 - 60_000) * 3 * 256**2
+    assert long / short == pytest.approx((1_281_167 + 50_000) / (60_000 + 50_000), rel=0.05)
+
+
 def test_a_grid_shares_its_images_and_ends_in_a_figure(study):
     plan = plan_of(study)
     (images,) = plan.of_kind("images")

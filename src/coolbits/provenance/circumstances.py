@@ -63,7 +63,8 @@ def _code(artifact: Artifact, code_of: CodeOf) -> Iterator[Finding]:
         yield Finding("changed", (f"{artifact.label}/{ACCEPTED}",), str(error))
         acceptance = None
     if acceptance is not None:
-        code = f"today's code ({differing})" if acceptance.digest == present.digest else "code that is not today's"
+        today = f"today's code ({differing})" if differing else "today's code"
+        code = today if acceptance.digest == present.digest else "code that is not today's"
         by = f"{acceptance.who} on {acceptance.when[:10]}: {acceptance.why}"
         yield Finding("code", where, f"accepted under {code} by {by}", information=True)
     if made.digest != present.digest and (acceptance is None or acceptance.digest != present.digest):

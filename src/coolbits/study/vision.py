@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -18,9 +18,19 @@ from coolbits.study.vision_choices import FolderChoice, IdxChoice, VisionRun
 from coolbits.vision.folders import listing_digest
 from coolbits.vision.presets import ImageCounts, image_counts, image_preset
 
-# What planning takes a set for that it has not read: images for training, channels, pixels a side, classes.
-_ASSUMED = {"digits": (1_797, 1, 8, 10), "idx": (60_000, 1, 28, 10)}
-_ASSUMED_PICTURES = (1_281_167, 3, 1000)  # ImageNet's
+
+class _Set(NamedTuple):
+    """What planning takes a set for that it has not read: images for training, held out; what each is, in pixels."""
+
+    train: int
+    test: int
+    channels: int
+    size: int
+    classes: int
+
+
+_ASSUMED = {"digits": _Set(1_438, 359, 1, 8, 10), "idx": _Set(60_000, 10_000, 1, 28, 10)}
+_IMAGENET = (1_281_167, 50_000)
 
 
 @dataclass
@@ -67,37 +77,37 @@ def vision(study: Study, folder: Path) -> Vision:
 
 def training_flops(classifier: Node, images: Node) -> float:
     """Estimate the floating-point operations of a training, the evaluations included."""
-    count = _shape(images)[0]
-    return 1.1 * count_classifier(classifier, images).flops * count * recipes.Classifier.read(classifier.recipe).epochs
+    epochs = recipes.Classifier.read(classifier.recipe).epochs
+    return 1.1 * count_classifier(classifier, images).flops * _set(images).train * epochs
 
 
 def count_classifier(classifier: Node, images: Node) -> ImageCounts:
     """Count what training a classifier on a set of images takes."""
-    recipe = recipes.Classifier.read(classifier.recipe)
-    _, channels, size, classes = _shape(images)
-    return image_counts(recipe.model, channels, classes, recipe.input_size or size)
+    recipe, seen = recipes.Classifier.read(classifier.recipe), _set(images)
+    return image_counts(recipe.model, seen.channels, seen.classes, recipe.input_size or seen.size)
 
 
 def vision_bytes(node: Node, parents: dict[str, Node]) -> int:
     """Estimate the bytes on disk of a set of images, or of a classifier on one of those in `parents`, by name."""
     if node.kind == "images":
-        count, channels, size, _ = _shape(node)
-        return count * channels * size**2
+        made = _set(node)
+        return (made.train + made.test) * made.channels * made.size**2
     return 4 * count_classifier(node, parents[node.parents["images"].name]).parameters
 
 
 def pictures_to_decode(images: Node) -> int:
     """Return how many pictures making a set of images decodes, about; arrays take none."""
-    return 0 if images.recipe["source"]["kind"] in _ASSUMED else _shape(images)[0]
+    made = _set(images)
+    return 0 if images.recipe["source"]["kind"] in _ASSUMED else made.train + made.test
 
 
-def _shape(images: Node) -> tuple[int, int, int, int]:
+def _set(images: Node) -> _Set:
     source = recipes.Images.read(images.recipe).source
     if isinstance(source, recipes.Digits | recipes.IdxFiles):
         return _ASSUMED[source.kind]
-    count, channels, classes = _ASSUMED_PICTURES
-    taken = source.images if isinstance(source, recipes.HubImages) else None
-    return taken or count, channels, source.size, classes
+    most = source.images if isinstance(source, recipes.HubImages) else None
+    train, test = (min(count, most or count) for count in _IMAGENET)
+    return _Set(train, test, channels=3, size=source.size, classes=1000)
 
 
 def _images(run: VisionRun, folder: Path, key: str) -> tuple[Node, list[Path]]:
