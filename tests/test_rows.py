@@ -38,6 +38,11 @@ def test_runs_are_whole(table: pd.DataFrame) -> None:
     assert set(whole[whole.path == "b4"].schedule) == {"wsd"}
 
 
+def test_runs_that_two_entries_share_are_whole_once(table: pd.DataFrame) -> None:
+    shared = pd.concat([table, table.assign(run="again")], ignore_index=True)
+    pd.testing.assert_frame_equal(runs(shared), runs(table))
+
+
 def test_budgets_that_differ_by_rounding_to_steps_are_one(table: pd.DataFrame) -> None:
     finished = ends(table).set_index("path")
     assert finished.budget_tokens["w-end"] == finished.budget_tokens["b4"] == finished.budget_tokens["c"] == 5 * M

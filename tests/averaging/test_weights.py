@@ -74,8 +74,8 @@ def test_integers_must_be_equal(write: Write, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"c.weight": torch.zeros(1)}, "c.weight is in this member or in"),
-        ({"a.weight": torch.zeros(3, 4)}, r"a.weight is float32 \[3, 4\], but float32 \[4, 3\] in"),
-        ({"a.weight": torch.zeros(4, 3).half()}, r"a.weight is float16 \[4, 3\], but float32 \[4, 3\] in"),
+        ({"a.weight": torch.zeros(3, 4)}, r"a.weight is float32 \[3, 4\], but float32 \[4, 3\] in .*good"),
+        ({"a.weight": torch.zeros(4, 3).half()}, r"a.weight is float16 \[4, 3\], but float32 \[4, 3\] in .*good"),
         ({"b.weight": torch.full((4, 3), torch.nan)}, "b.weight holds values that are not finite"),
         ({"b.weight": torch.full((4, 3), torch.inf)}, "b.weight holds values that are not finite"),
     ],

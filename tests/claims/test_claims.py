@@ -106,16 +106,40 @@ def test_equivalence_holds_within_the_margin_only(study: Callable[..., Study]) -
     assert _verdict("adamc-equals-adamw", _evidence(study(0.0, document_noise=2.0))) == UNDECIDED
 
 
+def _with_errors(study: Study, errors: pd.Series) -> Study:
+    """Return the study with these errors of the quantized models, in percent, the same on every document."""
+    table, documents = study
+    own = errors.where(table.quantizer != "none", 0.0).loc[documents.row]
+    nats = [base * (1 + error / 100) for base, error in zip(documents.base_nats, own, strict=True)]
+    return table, documents.assign(nats=nats)
+
+
+def _doublings(table: pd.DataFrame) -> pd.Series:
+    return np.log2(table.tokens.astype(float) / 1e6)
+
+
 @pytest.mark.parametrize("name", ["flat-while-constant", "decay-not-tokens"])
 def test_errors_that_fall_with_tokens_are_neither_flat_nor_the_same(name: str, study: Callable[..., Study]) -> None:
-    table, documents = study(1.0, 3)
-    errors = (0.2 - 0.02 * np.log2(table.tokens.astype(float) / table.tokens.min())).to_dict()
-    quantized = set(table.index[table.quantizer == "gptq-w3"])
-    falling = [
-        base * (1 + errors[row] * (row in quantized))
-        for row, base in zip(documents.row, documents.base_nats, strict=True)
-    ]
-    assert _verdict(name, _evidence((table, documents.assign(nats=falling)))) == CONTRADICTED
+    tables = study(1.0, 3)
+    assert _verdict(name, _evidence(_with_errors(tables, 20 - 2 * _doublings(tables[0])))) == CONTRADICTED
+
+
+def test_what_cooldowns_add_is_held_against_what_tokens_do(study: Callable[..., Study]) -> None:
+    """Errors grow by a point with each doubling of the tokens, and by two more in a cooldown.
+
+    Cooldowns go from 2M to 3M tokens, from 4M to 5M and from 8M to 9M.
+    """
+    tables = study(1.0, 1)
+    errors = 6 + _doublings(tables[0]) + 2.0 * (tables[0].schedule == "cooldown")
+    evidence = _evidence(_with_errors(tables, errors))
+    drift = np.mean(np.log2([3 / 2, 5 / 4, 9 / 8]))
+    for name, size in {
+        "decay-raises-error": 2 + drift,
+        "decay-raises-error-at-equal-tokens": 2.0,
+        "flat-while-constant": 2 + drift - 2 * drift,
+        "decay-not-tokens": 2 + drift - np.log2(9 / 3),
+    }.items():
+        assert _values(name, evidence) == {"0": pytest.approx(size, abs=0.01)}
 
 
 def test_an_effect_has_the_size_it_was_given(supporting: Of) -> None:
@@ -127,11 +151,8 @@ def test_an_effect_has_the_size_it_was_given(supporting: Of) -> None:
     assert sizes["higher-rate-lowers-error"] == pytest.approx(3.0, abs=0.3)
     assert sizes["averaging-lowers-error"] == pytest.approx(4.0, abs=0.2)
     assert sizes["decay-beats-averaging-at-full-precision"] == pytest.approx(0.05, abs=0.01)
-    assert sizes["muon-vs-adamw"] == pytest.approx(1.5, abs=0.2)
-    assert sizes["muon-vs-adamw-at-equal-loss-after-cooldown"] == pytest.approx(1.5, abs=0.2)
-    assert sizes["muon-vs-adamw-at-equal-loss-at-constant-rate"] == pytest.approx(1.5, abs=0.2)
-    assert sizes["sgdm-8l-error-at-equal-loss-after-cooldown"] == pytest.approx(1.5, abs=0.2)
-    assert sizes["sgdm-8l-error-at-equal-loss-at-constant-rate"] == pytest.approx(1.5, abs=0.2)
+    for name in (*OPEN, "larger-weight-decay-lowers-error", "higher-rate-lowers-error-at-equal-loss"):
+        assert sizes[name] == pytest.approx(1.5, abs=0.2)
 
 
 def test_a_study_without_the_rows_gives_no_effect(study: Callable[..., Study]) -> None:
@@ -264,6 +285,31 @@ def test_windows_are_chosen_beside_each_other_and_not_by_how_late_they_are(study
         assert _values(name, _evidence(both)) == _values(name, _evidence(one))
 
 
+def test_a_drift_is_fitted_to_three_checkpoints_at_least(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 1)
+    for kept, found in (((2, 4, 8), True), ((2, 8), False)):
+        trunk = (table.source == "checkpoint") & (table.schedule == "constant")
+        fewer = table[~trunk | (table.tokens / 1e6).round(1).isin(kept)]
+        effect = _effect("flat-while-constant", _evidence((fewer, documents)))
+        assert (effect is not None) == found
+
+
+def test_an_average_lies_between_the_branch_and_the_end_and_the_latest_counts(study: Callable[..., Study]) -> None:
+    """Others, a hundred steps before and after, have an error five points higher."""
+    table, documents = study(1.0, 1)
+    lawa = table[table.average == "lawa"]
+    rows = pd.concat([lawa.assign(tokens=lawa.tokens + BATCH * n, step=lawa.step + n) for n in (-100, 100)])
+    own = documents.set_index("row").loc[rows.index]
+    own = own.assign(nats=own.nats + 0.05 * own.base_nats, row=len(table) + np.arange(len(own)))
+    every = pd.concat([table, rows], ignore_index=True).astype(table.dtypes)
+    both = every, pd.concat([documents, own], ignore_index=True)
+    name = "averaging-lowers-error"
+    assert _values(name, _evidence(both)) == _values(name, _evidence((table, documents)))
+    early = table[(table.average != "lawa").fillna(True) | (table.tokens < 6_000_000)]
+    effect = _effect(name, _evidence((early, documents)))
+    assert effect is not None and effect.n == 2  # what was averaged before the third branch is no match of its end
+
+
 @pytest.mark.parametrize(
     ("name", "column", "values"),
     [
@@ -342,6 +388,26 @@ def test_a_soup_is_judged_against_what_was_averaged(study: Callable[..., Study])
     assert _effect("soup-beats-ingredients", _evidence((lacking, documents))) is None
     _, behind = measured(REGISTRY["soup-beats-ingredients"].measure, _evidence((table, documents))["gptq-w3"])
     assert set(behind.trajectory) == {"soup-s0", "soup0-s0", "soup1-s0"}
+
+
+def test_a_soup_is_held_against_the_best_of_its_ingredients_at_its_own_step(study: Callable[..., Study]) -> None:
+    """Of two the second: the first is five points worse at the end, five better on the way.
+
+    That two runs of the study share a checkpoint does not make it two ingredients.
+    """
+    table, documents = study(1.0, 1)
+    places = table.index[table.trajectory == "soup0-s0"]
+    halfway = table.loc[places].assign(tokens=6_500_000, step=1587, final=False)
+    rows = pd.concat([halfway, table[table.trajectory == "soup1-s0"].assign(run="again")])
+    own = documents.set_index("row").loc[rows.index]
+    better = own.nats - 0.05 * own.base_nats
+    own = own.assign(nats=own.nats.mask(own.index.isin(places), better), row=len(table) + np.arange(len(own)))
+    worse = documents.nats + 0.05 * documents.base_nats
+    nats = documents.nats.where(~documents.row.isin(places), worse)
+    both = pd.concat([table, rows], ignore_index=True), pd.concat([documents.assign(nats=nats), own], ignore_index=True)
+    errors = 100 * table[table.quantizer != "none"].set_index("trajectory").relative_error
+    expected = errors["soup1-s0"] - errors["soup-s0"]
+    assert _values("soup-beats-ingredients", _evidence(both)) == {"0": pytest.approx(expected)}
 
 
 def test_soups_with_ingredients_of_one_seed_are_one_unit(study: Callable[..., Study]) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, judge, rule
+from coolbits.claims.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, Effect, Form, judge, rule
 
 SPREAD = 0.05
 
@@ -26,7 +26,11 @@ def _effect(*estimates: float, margin: float = 0.0) -> Effect:
         ((1.0, -1.2, 0.9), UNDECIDED),
         ((1.0,), SUPPORTED),
         ((0.05,), UNDECIDED),
+        ((-0.05,), UNDECIDED),
         ((0.01, 1.0), UNDECIDED),
+        # The interval excludes zero, but one unit has the other sign.
+        ((3.0, 3.1, 2.9, 3.0, 3.1, -0.5), UNDECIDED),
+        ((-3.0, -3.1, -2.9, -3.0, -3.1, 0.5), UNDECIDED),
     ],
 )
 def test_direction(estimates: tuple[float, ...], verdict: str) -> None:
@@ -76,6 +80,7 @@ def test_without_documents_the_interval_is_students(estimates: tuple[float, ...]
         ((0.9, 0.2, -0.9), 1.0, SUPPORTED),
         ((1.0,), 1.0, SUPPORTED),
         ((0.0, 1.1), 1.0, CONTRADICTED),
+        ((0.0, -1.1), 1.0, CONTRADICTED),
         ((0.0, 0.0), 0.0, SUPPORTED),
         ((0.0, 1e-3), 0.0, CONTRADICTED),
     ],
@@ -95,6 +100,21 @@ def test_the_rule_of_exact_numbers_says_that_there_is_no_interval() -> None:
         "contradicted."
     )
     assert "Supported if each is zero" in rule("exact", 0.95)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("direction", "above zero and the effect is positive in every unit (seed); contradicted if both hold with"),
+        ("equivalence", "Supported if the 90 % interval lies within 2 points of zero, contradicted if it lies wholly"),
+        ("instability", "every run on trial diverged, or the 90 % interval of the others lies above 2 points;"),
+        ("open", "called observed if the 90 % interval excludes zero and every unit (seed) agrees in sign."),
+    ],
+)
+def test_the_rule_in_words_is_that_of_its_form(form: Form, said: str) -> None:
+    assert said in rule(form, 0.9, "2 points")
+    assert "a bootstrap over documents" in rule(form, 0.9, "2 points")
+    assert "there is one number a model" in rule(form, 0.9, "2 points", resampled=False)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=5))

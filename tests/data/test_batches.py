@@ -122,6 +122,8 @@ def test_another_seed_gives_another_order():
 
 def test_the_order_of_a_seed_is_the_same_for_ever():
     assert Batches(stream_of(1000), 7, 6, 0).windows(0).tolist() == [117, 9, 93, 132, 33, 6]
+    # A power of four has a network of just its size.
+    assert Batches(stream_of(7 * 64 + 1), 7, 6, 0).windows(0).tolist() == [7, 35, 60, 16, 28, 14]
 
 
 def test_the_larger_batch_takes_the_same_windows_in_the_same_order():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import processors
 
 import coolbits.data.tokenize as stage
 from coolbits.artifacts.code import code_slice
@@ -89,6 +90,20 @@ def test_a_special_token_inside_a_document_is_plain_text(source_of, tokenizer, t
     stream = open_stream(out, "train")
     ends = np.count_nonzero(stream.read(0, stream.tokens) == stream.end_of_text_id)
     assert ends == read_index(out)["documents"]["train"]
+
+
+def test_a_tokenizer_that_frames_cuts_and_pads_texts_does_so_with_no_document(corpus, tokenizer, finished, tmp_path):
+    """Llama's puts a token before every text; some were saved as they cut and padded the texts of their training."""
+    framing, framed = load_tokenizer(tokenizer), tmp_path / "framed"
+    backend = framing.backend_tokenizer
+    frame = [(END_OF_TEXT, framing.eos_token_id)]
+    backend.post_processor = processors.TemplateProcessing(single=f"{END_OF_TEXT} $A", special_tokens=frame)
+    backend.enable_truncation(4)
+    backend.enable_padding(length=64)
+    framing.save_pretrained(framed)
+    (tmp_path / "whole").mkdir()
+    build_shards(RECIPE, corpus, framed, tmp_path / "own work", 1, tmp_path / "whole")
+    assert describe_files(tmp_path / "whole") == describe_files(finished)
 
 
 @pytest.mark.parametrize("after", [0, 20, 90, 199, 250])

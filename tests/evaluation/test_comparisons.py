@@ -54,6 +54,9 @@ def test_terms_are_those_of_the_expansion(objective, tmp_path):
     assert summary["quadratic"] == pytest.approx(bent / 2)
     assert summary["curvature"] == pytest.approx(bent / float(change @ change))
     assert summary["predicted"] == summary["linear"] + summary["quadratic"]
+    random = random_costs(objective, change, objective.hessian(), PREDICTION)
+    assert summary["random"] == pytest.approx(np.mean(random))
+    assert summary["random_error"] == pytest.approx(np.std(random, ddof=1) / 3**0.5)
 
 
 def test_the_shares_of_the_modules_add_up(objective, tmp_path):
@@ -67,7 +70,8 @@ def test_the_shares_of_the_modules_add_up(objective, tmp_path):
 def test_random_errors_have_the_size_of_the_real_ones_in_every_module(objective):
     change = rounded(objective, 0.01) - objective.weights()
     seen = []
-    random_costs(objective, change, lambda noise: seen.append(noise) or noise, PREDICTION)
+    costs = random_costs(objective, change, lambda noise: seen.append(noise) or noise, PREDICTION)
+    assert costs == pytest.approx([float(change @ change) / 2] * 3)
     assert len(seen) == 3 and not torch.equal(seen[0], seen[1])
     for noise in seen:
         for name, piece in objective.split(noise).items():
@@ -108,6 +112,15 @@ def test_the_three_models_are_on_the_plane(objective, tmp_path):
     with objective.at(previous):
         assert objective.loss() == pytest.approx(summary["previous_loss"])
     assert summary["previous_distance"] == pytest.approx(float((previous - objective.weights()).norm()))
+
+
+def test_a_quantizer_that_changes_nothing_lies_at_the_origin(objective, tmp_path):
+    weights = objective.weights()
+    summary = measure_landscape(objective, weights + 0.01, weights, LANDSCAPE, tmp_path)
+    assert (summary["quantized_distance"], summary["cosine"]) == (0, 0)
+    assert summary["quantized_loss"] == summary["loss"]
+    grid = pd.read_parquet(tmp_path / "grid.parquet")
+    assert (grid.y == 0).all() and np.isfinite(grid.loss).all()
 
 
 def test_the_cosine_is_that_of_the_two_directions(objective, tmp_path):

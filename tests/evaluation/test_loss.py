@@ -45,7 +45,7 @@ def stream_of(tokens: np.ndarray) -> TokenStream:
 def stream() -> TokenStream:
     generator = np.random.default_rng(0)
     tokens = generator.integers(1, 300, 400)
-    tokens[generator.choice(400, 12, replace=False)] = END
+    tokens[generator.choice(400, 40, replace=False)] = END
     return stream_of(tokens)
 
 
@@ -71,6 +71,7 @@ def test_sums_are_those_of_the_document_a_token_lies_in(tiny_model, stream):
             count, nats = expected.get(document, (0, 0.0))
             expected[document] = (count + 1, nats - log_probabilities[place, window[place + 1]].item())
     losses = document_losses(tiny_model(), stream, SMALL)
+    assert len(expected) > SMALL.windows  # documents end within windows, not between them alone
     assert losses["document"].tolist() == sorted(expected)
     assert losses["tokens"].tolist() == [expected[document][0] for document in sorted(expected)]
     assert losses["nats"].to_numpy() == pytest.approx([expected[each][1] for each in sorted(expected)], rel=1e-5)
@@ -114,6 +115,13 @@ def test_a_model_without_opinion_loses_the_log_of_the_vocabulary(stream):
     assert summary["bits_per_byte"] == pytest.approx(math.log2(300) / 2)
     assert summary["tokens"] == 112
     assert "non_finite" not in summary
+
+
+def test_no_unit_is_dropped_out_of_a_model_that_was_training(stream):
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(**SIZES, n_positions=16, resid_pdrop=0.5))
+    trained, evaluated = (document_losses(model.train(mode), stream, SMALL) for mode in (True, False))
+    assert trained.equals(evaluated)
 
 
 @pytest.mark.parametrize("fill", [math.nan, math.inf])

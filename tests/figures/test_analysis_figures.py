@@ -65,10 +65,9 @@ def test_an_unknown_option_is_refused(name: str, tables: dict[str, pd.DataFrame]
 
 def test_bars_say_their_saving_and_models_can_be_chosen(tables: dict[str, pd.DataFrame]) -> None:
     figure = plot("memory").draw(tables, {"models": ["pythia-70m"], "optimizers": ["Muon-32", "Muon-8L"]})
-    bars, savings = figure.axes
+    (bars,) = figure.axes
     row = tables["memory"].query("model == 'pythia-70m' and optimizer == 'Muon-8L'").iloc[0]
     assert [text.get_text() for text in bars.texts][1].endswith(f"−{100 * row.cut:.1f} %")
-    assert [text.get_text() for text in savings.texts] == ["Muon-8L"]
     with pytest.raises(CoolbitsError, match="gpt-9"):
         plot("memory").draw(tables, {"models": ["gpt-9"]})
 
@@ -135,3 +134,22 @@ def test_optimizers_that_save_alike_share_a_line_whatever_the_second_digit(table
     with theme():
         *_, savings = plot("memory").draw({"memory": table.assign(cut=table.optimizer.map(cuts).fillna(0))}, {}).axes
     assert {text.get_text() for text in savings.texts} == {"AdamW-8L\nMuon-8L+AdamW-8L", "Muon-8L"}
+
+
+def test_no_legend_of_the_theory_hides_data_and_no_mark_stands_above_its_bound(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    rows = tables["theory"]
+    rounded = (rows.check == "rounding") & (rows.quantity == "relative_error") & rows.trajectory.notna()
+    runs = pd.concat([rows, *[rows[rounded].assign(value=rows.value * k, bound=rows.bound * k) for k in (3, 9)]])
+    with theme():
+        figure = plot("theory").draw({"theory": runs}, {})
+    assert not any(panel.get_legend() for panel in figure.axes) and len(figure.legends) == 1
+    tops: dict[tuple[str, float], list[float]] = {}
+    for line in figure.axes[0].lines:
+        kind = "bound" if line.get_marker() == "_" else "mark"
+        for x, y in zip(*line.get_data(), strict=True):
+            tops.setdefault((kind, round(float(x), 2)), []).append(float(y))
+    places = {x for kind, x in tops if kind == "mark"}
+    assert places and all(max(tops["mark", x]) <= max(tops["bound", x]) for x in places)
+    assert figure.axes[1].get_ylim()[0] < 0  # marks at 0 are whole

@@ -154,17 +154,17 @@ def test_a_prediction_is_drawn_once_a_model_whatever_its_modules(own: Tables) ->
 
 
 def _panels(figure: Canvas) -> list[Axes]:
-    return [panel for panel in figure.axes if panel.get_title() != ""]
+    return [panel for panel in figure.axes if panel.get_title("right") != ""]
 
 
 def test_landscapes_are_in_the_order_of_rates_and_of_one_seed(own: Tables) -> None:
-    titles = [panel.get_title() for panel in _panels(plot("landscape").draw(own, {}))]
+    titles = [panel.get_title("right") for panel in _panels(plot("landscape").draw(own, {}))]
     assert titles == [f"rate {rate}, 6M tokens" for rate in ("0.003", "0.01", "0.03")]
     assert "of one seed" in plot("landscape").caption(own, {}, SCALE)
 
 
 def test_landscapes_of_chosen_runs_say_the_schedule_where_all_have_one_rate(own: Tables) -> None:
-    titles = [panel.get_title() for panel in _panels(plot("landscape").draw(own, {"runs": "trunk"}))]
+    titles = [panel.get_title("right") for panel in _panels(plot("landscape").draw(own, {"runs": "trunk"}))]
     assert titles == [f"cooldown, {tokens}M tokens" for tokens in (3.6, 6, 8.4, 10.8)]
     assert "n = 4 models of one seed. " in plot("landscape").caption(own, {"runs": ["trunk"]}, SCALE)
     with pytest.raises(CoolbitsError, match="figure landscape: the study has no"):

@@ -210,9 +210,20 @@ def test_what_was_made_of_a_model_that_had_diverged_has_diverged(store: Store) -
     rows = [(_losses(store, f"e{n}", n, model=model), None, {}) for n, model in enumerate([*branches, average])]
     base = _losses(store, "base", 3, model=late)
     rows.append((_losses(store, "e4", 4, model=late, quantized=quantized), base, {}))
+    rows.append((_losses(store, "e5", 5, quantized=quantized), base, {}))
     table = _table(store, "loss", [*rows, (_lost(store, "end", noticed), None, {})])
-    assert table.outcome.tolist() == ["complete", "diverged", "diverged", "diverged", "diverged"]
-    assert table.fallbacks.tolist() == [0, 0, 0, 2, 0]
+    assert table.outcome.tolist() == ["complete", *["diverged"] * 5]
+    assert table.fallbacks.tolist() == [0, 0, 0, 2, 2, 0]
+
+
+def test_a_model_has_diverged_since_the_first_of_what_is_behind_it_had(store: Store) -> None:
+    """A branch that diverged on its own, from a trunk that had already; two checkpoints of it disagree since when."""
+    fork = _checkpoint(store, "trunk", 15, {})
+    early, late = (_checkpoint(store, "trunk", step, {}, diverged=since) for step, since in ((20, 8), (25, 12)))
+    end, noticed = _checkpoint(store, "branch", 18, {}, start=fork), _checkpoint(store, "branch", 30, {}, diverged=17)
+    rows = [(_losses(store, "end", 0, model=end), None, {})]
+    rows += [(_lost(store, f"lost{n}", model), None, {}) for n, model in enumerate((early, late, noticed))]
+    assert _table(store, "loss", rows).diverged_step[0] == 8
 
 
 def test_a_branch_that_diverged_says_nothing_of_its_trunk(store: Store) -> None:
@@ -244,8 +255,9 @@ def test_a_model_that_is_no_longer_what_was_measured_is_an_error(store: Store) -
 def test_tasks_have_a_row_a_task_and_metric(store: Store, bootstrap: Bootstrap) -> None:
     base, quantized = _samples(store, "base", 1, 0.7), _samples(store, "quantized", 2, 0.6)
     lost = _artifact(store, "evaluation", "lost", {}, {"outcome": "diverged", "diverged_step": 70})
-    table = _table(store, "tasks", [(quantized, base, {}), (lost, base, {"run": "hot"})])
-    assert len(table) == 6 and table[table.run == "hot"].value.isna().all()
+    table = _table(store, "tasks", [(quantized, base, {}), (base, None, {"run": "full"}), (lost, base, {"run": "hot"})])
+    assert table.run.value_counts().to_dict() == {"trunk": 3, "full": 3, "hot": 3}
+    assert table[table.run == "hot"].value.isna().all()
     row = table[(table.task == "choice") & (table.run == "trunk")].iloc[0]
     values = [
         pd.read_parquet(node.directory(store.root) / "samples.parquet").query("task == 'choice'").value
@@ -262,6 +274,8 @@ def test_tasks_have_a_row_a_task_and_metric(store: Store, bootstrap: Bootstrap) 
         ("choice", "acc"): {"requests": 140, "cut_requests": 0},
     }
     assert table[table.metric == "bits"].relative_drop.isna().all()
+    (only,) = _table(store, "tasks", [(lost, None, {})]).itertuples()
+    assert only.outcome == "diverged" and pd.isna([only.task, only.value, only.relative_drop]).all()
 
 
 def test_an_evaluation_of_tasks_that_did_not_count_what_was_cut_is_refused(store: Store) -> None:
@@ -368,19 +382,27 @@ def test_metrics_are_concatenated_and_take_the_place_of_descriptors(store: Store
     )
     good = _checkpoint(store, "good", 2, {"metrics.parquet": frame})
     lost = _checkpoint(store, "lost", 2, {"metrics.parquet": frame[:1]}, diverged=1)
-    table = _table(store, "metrics", [(good, None, {"run": "a"}), (lost, None, {"run": "b"})])
-    assert table[["run", "step", "loss", "outcome"]].to_numpy().tolist() == [
+    bare = _checkpoint(store, "bare", 9, {}, diverged=7)
+    table = _table(store, "metrics", [(good, None, {"run": "a"}), (lost, None, {"run": "b"}), (bare, None, {})])
+    assert table[["run", "step", "loss", "outcome"]].fillna(0).to_numpy().tolist() == [
         ["a", 1, 3.0, "complete"],
         ["a", 2, 2.9, "complete"],
         ["b", 1, 3.0, "diverged"],
+        ["trunk", 7, 0.0, "diverged"],
     ]
+    with pytest.raises(CoolbitsError, match="no metrics; a table of metrics takes the last checkpoint"):
+        _table(store, "metrics", [(_checkpoint(store, "early", 1, {}), None, {})])
 
 
 def test_ledgers_are_joined_with_their_rows(store: Store) -> None:
     ledger = pd.DataFrame({"module": ["a", "b"], "method": ["gptq", "rtn"], "bits": [3, 3]})
     quantized = _artifact(store, "quantized", "q", {"ledger.parquet": ledger}, {"fallbacks": 1})
-    table = _table(store, "ledger", [(quantized, None, {"method": "gptq"})])
-    assert table[["module", "method", "run"]].to_numpy().tolist() == [["a", "gptq", "trunk"], ["b", "rtn", "trunk"]]
+    lost = _artifact(store, "quantized", "lost", {}, {"outcome": "diverged", "diverged_step": 70})
+    table = _table(store, "ledger", [(lost, None, {"run": "hot"}), (quantized, None, {"method": "gptq"})])
+    assert table[["module", "method", "run"]].fillna("").to_numpy().tolist() == [
+        *(["", "", "hot"], ["a", "gptq", "trunk"], ["b", "rtn", "trunk"])
+    ]
+    assert table.diverged_step.fillna(0).tolist() == [70, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -410,11 +432,28 @@ def test_of_a_pretrained_model_nothing_has_to_be_known_of_its_training(store: St
     assert pd.isna([given.optimizer, given.step, given.peak_lr, given.seed]).all()
 
 
-def test_other_documents_than_the_base_are_an_error(store: Store) -> None:
-    frame = pd.DataFrame({"document": range(3), "tokens": [1, 2, 3], "nats": [1.0, 2.0, 3.0]})
+@pytest.mark.parametrize(
+    ("document", "tokens"),
+    [(range(3), [1, 2, 3]), (range(len(TOKENS)), TOKENS + 1), (range(1, len(TOKENS) + 1), TOKENS)],
+    ids=["fewer", "longer", "others"],
+)
+def test_other_documents_than_the_base_are_an_error(store: Store, document: range, tokens: Any) -> None:
+    frame = pd.DataFrame({"document": document, "tokens": tokens, "nats": 1.0})
     other = _artifact(store, "evaluation", "other", {"documents.parquet": frame}, {})
     with pytest.raises(CoolbitsError, match="other documents than its base"):
         _table(store, "loss", [(other, _losses(store, "base", 1), {})])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [({"document": [0], "tokens": [3]}, "no column nats"), ({"document": [], "tokens": [], "nats": []}, "no rows")],
+)
+def test_documents_without_a_column_or_any_row_are_an_error(
+    store: Store, columns: dict[str, list[int]], message: str
+) -> None:
+    broken = _artifact(store, "evaluation", "broken", {"documents.parquet": pd.DataFrame(columns)}, {})
+    with pytest.raises(CoolbitsError, match=rf"documents\.parquet: {message}; score it again"):
+        _table(store, "loss", [(broken, None, {})])
 
 
 def test_a_table_is_the_same_bytes_again(store: Store, tmp_path: Path) -> None:

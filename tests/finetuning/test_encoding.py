@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -28,6 +28,10 @@ _MISTRAL = (
     "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
 )
 END = "<|endoftext|>"
+_BARE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
 # A template, what stands between the request for an answer and the answer, and what ends the answer.
 TEMPLATES = {
     "plain": (chat_template("plain", None), " ", END),
@@ -35,6 +39,7 @@ TEMPLATES = {
     "chatml": (_CHATML, "", "<|im_end|>"),
     "llama": (_LLAMA, "", "<|eot|>"),
     "mistral": (_MISTRAL, " ", END),
+    "bare": (_BARE, " ", END),  # opens with plain text
 }
 SPECIAL = (END, "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>", "[INST]", "[/INST]")
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=8)
@@ -203,6 +208,25 @@ def test_a_space_that_is_put_before_texts_is_put_before_no_piece(
     closed, brace = tokenizer.convert_tokens_to_ids([">", "}"])
     assert marked is not None
     assert marked.tokens.tolist() == [closed if token == brace else token for token in example.tokens.tolist()]
+
+
+@pytest.mark.parametrize("words", ["bits", "bits <|eot|>"], ids=["plain", "written out"])
+def test_a_tokenizer_that_frames_and_cuts_texts_does_so_with_no_piece(
+    words: str, chat_tokenizer: Any, conversation: Chat
+) -> None:
+    """Llama's puts a token before every text; some were saved as they cut and padded the texts of their training."""
+    turns = conversation(("user", words), ("assistant", words))
+    whole = Encoder(chat_tokenizer, _CHATML, "last", 400).encode(turns)
+    backend = Tokenizer.from_str(chat_tokenizer.backend_tokenizer.to_str())
+    frame = [(END, chat_tokenizer.eos_token_id)]
+    backend.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=frame)
+    backend.enable_truncation(3)
+    backend.enable_padding(length=64)
+    framed = Encoder(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END), _CHATML, "last", 400)
+    found = framed.encode(turns)
+    assert whole is not None and found is not None
+    assert found.tokens.tolist() == whole.tokens.tolist()
+    assert found.learned.tolist() == whole.learned.tolist()
 
 
 @pytest.mark.parametrize("loss_on", ["last", "all"])

@@ -71,9 +71,22 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len(orders) == 4
 
 
+def test_the_order_of_a_seed_is_the_same_for_ever() -> None:
+    """Recipes name the seed. Batches of the first epoch and its short last one, of the second, and of another seed."""
+    examples = joined([example(3, 10 * place) for place in range(20)])
+    found = [examples.batch(step, 8, seed).tokens[:, 0] // 10 for step, seed in ((0, 0), (2, 0), (3, 0), (0, 1))]
+    assert [rows[:4].tolist() for rows in found] == [[7, 10, 0, 16], [6, 1, 5, 2], [12, 9, 15, 14], [11, 12, 18, 10]]
+
+
 def test_longest_go_first_where_the_order_is_free() -> None:
     examples = joined([example(length) for length in (3, 9, 5, 9)])
     assert examples.in_order(3) == [[1, 3, 2], [0]]
+    assert examples.longest == 9
+
+
+def test_equals_stay_in_their_order() -> None:
+    examples = joined([example(3 + number % 2) for number in range(1000)])
+    assert examples.in_order(500) == [list(range(1, 1000, 2)), list(range(0, 1000, 2))]
 
 
 def test_a_missing_split_is_named(tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ def nats_by_hand(model: Any, example: Example) -> float:
     return -sum(float(logs[place - 1, example.tokens[place]]) for place in np.flatnonzero(example.learned))
 
 
+def right_by_hand(model: Any, example: Example) -> bool:
+    """Whether every learned token of one conversation is the most probable one, without a batch."""
+    with torch.no_grad():
+        probable = model(input_ids=torch.from_numpy(example.tokens.astype(np.int64))[None]).logits[0].argmax(-1)
+    return all(probable[place - 1] == example.tokens[place] for place in np.flatnonzero(example.learned))
+
+
 def test_only_learned_tokens_count_and_padding_changes_nothing(model: Any, examples: list[Example]) -> None:
     nats = sum(nats_by_hand(model, example) for example in examples)
     learned = sum(example.learned.sum() for example in examples)
@@ -99,4 +106,5 @@ def test_validation_is_the_mean_over_all_learned_tokens_and_counts_whole_answers
     learned = sum(int(each.learned.sum()) for each in made)
     assert scores["tokens"] == learned
     assert scores["loss"] == pytest.approx(sum(nats_by_hand(model, each) for each in made) / learned, rel=1e-6)
-    assert scores["exact"] >= len(greedy) / len(made)
+    assert scores["exact"] == sum(right_by_hand(model, each) for each in made) / len(made)
+    assert len(greedy) / len(made) <= scores["exact"] < 1

@@ -65,6 +65,12 @@ def test_it_says_since_when_not_only_when_it_is_sure() -> None:
     assert first_divergence(Divergence(), [6.2] * 10 + [30.0] * 40) == (20, 11)
 
 
+def test_what_only_reaches_the_limit_is_not_above_it() -> None:
+    rule = Divergence(loss_factor=2.0, window_steps=3)
+    assert first_divergence(rule, [1.0, *[2.0] * 5]) is None
+    assert first_divergence(rule, [1.0, *[2.0] * 5, 3.0]) == (7, 7)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_needs_no_window(bad: float) -> None:
     assert first_divergence(Divergence(), [4.0, 3.9, bad, 3.8]) == (3, 3)

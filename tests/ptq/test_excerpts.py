@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -49,6 +49,18 @@ def test_between_two_documents_stands_the_end_of_text(tokenizer, text):
     texts = decoded(tokenizer, drawn[0])
     assert sorted(texts) == sorted(f"document {number}" for number in range(40))
     assert texts != [f"document {number}" for number in range(40)]
+
+
+def test_a_tokenizer_that_frames_cuts_and_pads_texts_does_so_with_no_document(tokenizer, text, tmp_path):
+    """Llama's puts a token before every text; some were saved as they cut and padded the texts of their training."""
+    framing, framed = PreTrainedTokenizerFast.from_pretrained(tokenizer), tmp_path / "framed"
+    backend = framing.backend_tokenizer
+    backend.post_processor = processors.TemplateProcessing(single="<end> $A", special_tokens=[("<end>", END)])
+    backend.enable_truncation(4)
+    backend.enable_padding(length=64)
+    framing.save_pretrained(framed)
+    plain, whole = (calibrate(Wish(text), OWN, each, None).tokens.tokens for each in (tokenizer, framed))
+    assert torch.equal(whole, plain)
 
 
 def test_the_seed_decides_which_windows(tokenizer, text):

@@ -95,7 +95,15 @@ def test_quantizing_twice_changes_nothing_where_both_ends_of_the_grid_are_used(b
 @pytest.mark.parametrize("value", [0.0, 0.25, -3.0])
 def test_a_group_of_one_value_keeps_it(value: float) -> None:
     weight = torch.full((2, 16), value)
-    torch.testing.assert_close(quantize_half_quadratic(weight, recipe(3)).weight(), weight, rtol=1e-6, atol=0)
+    layer = quantize_half_quadratic(weight, recipe(3))
+    torch.testing.assert_close(layer.weight(), weight, rtol=1e-6, atol=0)
+    assert (layer.scales == 1).all()  # as the library's
+
+
+def test_no_group_is_given_finer_levels_than_the_library_gives() -> None:
+    """At 4 bits one that spans 5e-4 would have levels 3.3e-5 apart."""
+    layer = quantize_half_quadratic(torch.linspace(0, 5e-4, 16)[None], recipe(4))
+    torch.testing.assert_close(layer.scales, torch.full((1, 1), 5e-5))
 
 
 def test_a_grid_that_hqq_would_not_use_is_refused() -> None:

@@ -20,6 +20,7 @@ def test_a_row_has_the_nearest_of_255_levels_that_span_it_evenly(weight: torch.T
     step = weight.double().abs().amax(1, keepdim=True) / 127
     assert ((weight.double() - layer.weight().double()).abs() <= 0.5001 * step + 1e-30).all()
     assert int((layer.codes.int() - 128).abs().max()) <= 127
+    assert layer.symmetric and (layer.zeros == 128).all()  # so none is stored
 
 
 @given(weights.map(torch.tensor))

@@ -145,6 +145,13 @@ def test_of_a_fused_projection_only_the_values_are_read() -> None:
     assert not pair.shared
 
 
+def test_of_a_fused_projection_heads_may_share_the_values() -> None:
+    """Channels that nobody reads, those of queries and keys, do not hide that the others are read several times."""
+    (pair,) = (pair for pair in find_pairs(build("phi3"), TOKENS)[0].pairs if short(pair.producer.name) == "qkv_proj")
+    assert pair.used.tolist() == list(range(48, 64))  # behind 32 of queries and 16 of keys
+    assert pair.shared
+
+
 def test_recurrent_layers_do_not_pad_what_is_tried_to_chunks_of_their_own() -> None:
     sizes = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "attn_layer_indices": [1]}
     torch.manual_seed(0)

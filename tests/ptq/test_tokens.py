@@ -42,7 +42,7 @@ def test_sequences_of_equal_length_stay_in_their_order() -> None:
 REFUSED = {
     "no tokens": ({"lengths": LENGTHS}, "`tokens`: there is no such key"),
     "no lengths": ({"tokens": IDS}, "`lengths`: there is no such key"),
-    "a negative token": ({"tokens": IDS - 6, "lengths": LENGTHS}, "`tokens`: holds -6; tokens are numbered from 0"),
+    "a negative token": ({"tokens": IDS - 1, "lengths": LENGTHS}, "`tokens`: holds -1; tokens are numbered from 0"),
     "floats": ({"tokens": IDS + 0.5, "lengths": LENGTHS}, "`tokens`: holds float32; integers are expected"),
     "truth values": ({"tokens": IDS > 0, "lengths": LENGTHS}, "`tokens`: holds bool; integers are expected"),
     "one dimension": ({"tokens": IDS[0], "lengths": LENGTHS}, "`tokens`: has 1 dimensions; expected: 2"),

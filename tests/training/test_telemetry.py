@@ -169,6 +169,7 @@ def test_rows_tell_which_state_of_which_tensor_they_measure(recipe: Recipe, star
     assert matrix.stable_rank == pytest.approx((matrix.norm / matrix.sigma_max) ** 2)
     assert matrix.newton_schulz_error == matrix.newton_schulz_error_linear > 0
     assert matrix[list(MEASURES)].notna().all()
+    assert set(rows[rows.condition.notna()].groupby(["role", "state"]).groups) == {("matrix", "momentum")}
 
 
 def test_the_rounding_error_is_that_of_the_update_alone(recipe: Recipe, start: Start) -> None:

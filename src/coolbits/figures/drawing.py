@@ -6,7 +6,7 @@ is hollow in a figure of quantized models.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -19,6 +19,8 @@ from coolbits.figures.palette import GREY, Look
 from coolbits.figures.style import ERROR, LOSS, say_if_empty, token_axis
 
 _INTERVALS = {"relative_error": ("relative_low", "relative_high"), "absolute_error": ("absolute_low", "absolute_high")}
+_SHORT = 12  # letters of `3-bit GPTQ`, and some
+SINGLE: dict[str, Any] = {"markersize": 2, "alpha": 0.5, "markeredgewidth": 0}  # a seed's mark beside the mean's
 PERCENT = {"relative_error": 100.0, "relative_drop": 100.0}
 
 
@@ -48,7 +50,8 @@ def views(
     large mark where a run ends. Where the x axis is tokens, crosses show where runs diverged.
     """
     drawn, losses = list(groups), LOSS.lower()
-    names = {"base_loss": f"Full-precision {losses}", "loss": f"{quantized} {losses}", "relative_error": ERROR}
+    beside = "\n" if len(quantized) > _SHORT else " "  # on one line it would be longer than the panel
+    names = {"base_loss": f"Full-precision {losses}", "loss": f"{quantized}{beside}{losses}", "relative_error": ERROR}
     for panel, view in zip(panels, chosen, strict=True):
         for look, rows in drawn:
             (mark or run_curves)(panel, rows, view, look)
@@ -127,9 +130,8 @@ def points(axes: Axes, rows: pd.DataFrame, y: str, look: Look, x: str = "tokens"
         return
     mean = _mean(rows, x, y, every_seed=False)
     if rows.seed.nunique() > 1:
-        small = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
         single = pd.concat(_of_seeds(rows, x, y))
-        stand_for(axes.plot(*_xy(single, x, y), look.marker, **small), single)
+        stand_for(axes.plot(*_xy(single, x, y), look.marker, color=look.color, **SINGLE), single)
     elif y in _INTERVALS:
         low, high = (mean[end] * PERCENT.get(y, 1.0) for end in _INTERVALS[y])
         axes.vlines(mean[x].astype(float), low, high, color=look.color, linewidth=0.9)

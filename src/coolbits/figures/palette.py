@@ -65,6 +65,8 @@ _OTHER_OPTIMIZERS = (_OKABE_ITO[2], _OKABE_ITO[4], _OKABE_ITO[3], _OKABE_ITO[7])
 GREY = "0.55"
 _PALE, _DARKER = 0.4, 0.7  # of a colour's distance from white, from black
 _OTHER_MARKS = "XpP*h<>"
+_SWEPT_MARKS = "osD^vP<>"
+_NTH_MARKS = "osD^v<>p"
 
 
 def decay_look(label: str, place: int) -> Look:
@@ -74,7 +76,8 @@ def decay_look(label: str, place: int) -> Look:
 
 def nth_look(label: str, place: int) -> Look:
     """Return the look of one of several things without a colour of their own, as tasks are."""
-    return Look(label, _OKABE_ITO[place % len(_OKABE_ITO)], "osD^v<>p"[place % 8])
+    again = place // len(_OKABE_ITO)  # the same colour has another mark
+    return Look(label, _OKABE_ITO[place % len(_OKABE_ITO)], _NTH_MARKS[(place + again) % len(_NTH_MARKS)])
 
 
 def optimizer_color(kind: str, others: Sequence[str]) -> str:
@@ -112,6 +115,12 @@ def told_apart(looks: Sequence[Look]) -> list[Look]:
             look = replace(look, color=darker, marker=_OTHER_MARKS[(again - 1) % len(_OTHER_MARKS)])
         found.append(look)
     return found
+
+
+def swept(labels: Sequence[str]) -> list[Look]:
+    """Return the looks of values of one knob, in order: light to dark, and marks by which they differ in grey, too."""
+    marked = zip(labels, shades(len(labels)), _SWEPT_MARKS * len(labels), strict=False)
+    return [Look(label, color, marker) for label, color, marker in marked]
 
 
 def shades(count: int) -> list[Any]:

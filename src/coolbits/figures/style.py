@@ -16,6 +16,7 @@ from io import BytesIO
 from math import ceil
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -25,17 +26,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from coolbits.artifacts.files import write_bytes
 from coolbits.figures.palette import GREY
+from coolbits.figures.scales import log_ticks
 from coolbits.study.units import si
 
 DOUBLE = 6.9  # inches: two columns of a printed page
 _PIXELS_PER_INCH = 300
+_MARGIN = 0.02  # of the tokens shown, beyond the last
 _COLUMNS = 3  # panels side by side on a page
 _ENTRY, _ENTRY_ROW = 0.44, 0.16  # inches of a legend: handle and spaces of an entry, a row
 _ENTRY_ROWS = 3  # for which the heights of figures leave room
+SLANTED: dict[str, Any] = {"ha": "right", "va": "top", "rotation_mode": "anchor"}  # of tick labels
 ERROR, LOSS = "Quantization error (%)", "Loss (nats per token)"
 _RC = {
     "font.family": "DejaVu Sans",
@@ -99,13 +103,18 @@ def token_axis(axes: Axes, label: str = "Training tokens", logarithmic: bool = F
     """Write tokens as 2M or 1.5B along the x axis."""
     if logarithmic:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        log_ticks(axes.xaxis, _tokens, ((1, 3), (1,)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: si(round(tokens)) if tokens else "0"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: _tokens(tokens)))
+        last = float(axes.dataLim.x1)
+        # a margin of the data alone would cut the marks of what begins late
+        axes.set_xlim(0, max(axes.get_xlim()[1], (1 + _MARGIN) * last) if np.isfinite(last) else None)
     axes.set_xlabel(label)
+
+
+def _tokens(count: float) -> str:
+    return si(round(count)) if count else "0"
 
 
 def say_if_empty(axes: Axes) -> bool:

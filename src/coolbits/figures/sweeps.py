@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, palette, selection, style
+from coolbits.figures import captions, drawing, palette, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import runs
 from coolbits.settings import HORIZON, SETTING, largest_group, of_setting
@@ -31,16 +31,17 @@ class Sweep:
         rows = self._rows(tables, options)
         figure, axes = style.panels(3, height=2.6)
         values = sorted(rows[self.column].unique())
-        looks = [
-            palette.Look(self.label(value), color, marker)
-            for value, color, marker in zip(values, palette.shades(len(values)), "osD^vP<>" * len(values), strict=False)
-        ]
+        looks = palette.swept([self.label(value) for value in values])
         groups = [(look, rows[rows[self.column] == value]) for value, look in zip(values, looks, strict=True)]
         starts = rows.branch_tokens.dropna()
         if starts.nunique() == 1:
             start = float(starts.iloc[0])
-            axes[0].axvspan(start, float(rows.tokens.max()), color="0.93", zorder=0)
-            axes[0].annotate("decay", (start, 0.02), xycoords=("data", "axes fraction"), color=palette.GREY)
+            end = float(rows.tokens.max())
+            axes[0].axvspan(start, end, color="0.93", zorder=0)
+            above = axes[0].get_xaxis_transform()  # inside the panel the word would hide data, or stand out of it
+            axes[0].text(
+                (start + end) / 2, 1.01, "decay", transform=above, ha="center", va="bottom", color=palette.GREY
+            )
         shown = (drawing.ERROR_ALONG, drawing.LOSSES, drawing.ERROR_AT_LOSS)
         drawing.views(axes, shown, groups, selection.quantizer_label(rows))
         style.legend(figure, drawing.handles(looks) + drawing.notes(rows), title=self.one.capitalize())
@@ -52,11 +53,11 @@ class Sweep:
         length, decay = si(int(rows.tokens.max())), rows.decay.dropna().iloc[0]
         return (
             f"{self.many.capitalize()} compared under {selection.quantizer_label(rows)}, runs of {length} tokens with "
-            f"a decay at the end ({decay}). {selection.setting_label(rows, self.column)}. a: relative quantization "
+            f"a decay at the end ({decay}). {captions.setting_label(rows, self.column)}. a: relative quantization "
             "error along training. b: quantized against full-precision loss along the same runs; the dashed line is a "
             "quantizer without error, the large mark the end of a run. c: the error against full-precision loss "
             "(better to the right): at equal loss, the lower the better. "
-            f"{selection.evidence(rows, tables['loss'])} {scale}."
+            f"{captions.evidence(rows, tables['loss'])} {scale}."
         )
 
     def _rows(self, tables: Tables, options: Options) -> pd.DataFrame:

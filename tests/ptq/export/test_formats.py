@@ -34,6 +34,7 @@ def one(own: IntegerLayer) -> QuantizedModel:
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
 def test_a_reader_sees_the_weight_that_the_codes_stand_for(form, bits, group_size, symmetric):
     own = layer(bits, group_size, symmetric)
+    assert form.why_not(one(own)) is None
     config = form.config(one(own), [], False)
     assert torch.equal(form.weight(form.tensors(own, config), config), own.weight())
 
@@ -83,6 +84,27 @@ def test_activations_are_rounded_a_token_at_a_time_and_their_weights_take_a_byte
     assert config["ignore"] == ["lm_head"]
     assert (group["input_activations"]["strategy"], group["input_activations"]["dynamic"]) == ("token", True)
     assert COMPRESSED_TENSORS.tensors(own, config)["weight"].dtype == torch.int8
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+@pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
+def test_beside_rounded_activations_codes_and_zero_points_are_signed_bytes(bits, symmetric):
+    own = layer(bits, symmetric=symmetric)
+    model = QuantizedModel({"block.0.up": own}, activations=TokenRounding(bits=8, symmetric=True))
+    config = COMPRESSED_TENSORS.config(model, [], False)
+    parts = COMPRESSED_TENSORS.tensors(own, config)
+    assert torch.equal(parts["weight"].int(), own.codes.int() - 2 ** (bits - 1))
+    assert torch.equal(COMPRESSED_TENSORS.weight(parts, config), own.weight())
+
+
+def test_compressed_tensors_say_how_many_inputs_share_a_scale():
+    configs = [COMPRESSED_TENSORS.config(one(layer(group_size=size)), [], False) for size in (16, None)]
+    weights = [config["config_groups"]["group_0"]["weights"] for config in configs]
+    assert [(each["strategy"], each["group_size"]) for each in weights] == [("group", 16), ("channel", None)]
+
+
+def test_the_gptq_format_says_minus_one_of_a_scale_a_row():
+    assert [GPTQ_FORMAT.config(one(layer(group_size=size)), [], False)["group_size"] for size in (16, None)] == [16, -1]
 
 
 def test_the_gptq_format_says_whether_the_head_is_quantized():

@@ -5,7 +5,7 @@ from collections import Counter
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, palette, selection, style
+from coolbits.figures import captions, drawing, palette, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import averages, decays, runs, trunks
 from coolbits.settings import main_rows
@@ -32,7 +32,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     return (
         f"Weight averages against learning-rate cooldowns under {selection.quantizer_label(rows)}. a: loss at full "
         "precision. b: loss once quantized. c: relative quantization error. Each cooldown leaves the trunk; its end "
-        f"has the large mark. {selection.setting_label(rows)}. {selection.evidence(rows, tables['loss'])} {scale}."
+        f"has the large mark. {captions.setting_label(rows)}. {captions.evidence(rows, tables['loss'])} {scale}."
     )
 
 

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from coolbits.figures import crosses, drawing, palette, scales, selection, style
+from coolbits.figures import captions, crosses, drawing, palette, scales, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.palette import Look
 from coolbits.figures.plots.averages import draw_average, of_each_kind
@@ -30,8 +30,9 @@ def draw(tables: Tables, options: Options) -> Figure:
         for look, own in averaged:
             draw_average(panel, own, y, look)
     _spectrum_along(axes[2], checkpoints, main)
-    shades = zip(sorted(rates.peak_lr.unique()), palette.shades(max(1, rates.peak_lr.nunique())), strict=False)
-    looks = {rate: Look(f"peak rate {selection.rate_label(rate)}", shade, "s") for rate, shade in shades}
+    values = sorted(rates.peak_lr.unique())
+    swept = palette.swept([f"peak rate {selection.rate_label(rate)}" for rate in values])
+    looks = dict(zip(values, swept, strict=True))
     for panel in axes[:3]:
         crosses.diverged(panel, main, palette.TRUNK)
     for rate, look in looks.items():
@@ -75,8 +76,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         "Hessian of the held-out loss (nats per token) in all weights, along a trunk at a constant rate and its "
         f"cooldowns{averaged}. a: its largest eigenvalue, the sharpness. b: its trace by Hutchinson's estimate{error}. "
         f"c: its {count} largest eigenvalues by Lanczos' method (residual at most {residual:.2g} % of the largest)"
-        f"{less}.{below} {selection.setting_label(main)}. n = {main.trace.count()} models from {seeds} "
-        f"seed{'s' * (seeds > 1)}{thin}.{selection.measure_note(table, tables[NAME])} {scale}."
+        f"{less}.{below} {captions.setting_label(main)}. n = {main.trace.count()} models from {seeds} "
+        f"seed{'s' * (seeds > 1)}{thin}.{captions.measure_note(table, tables[NAME])} {scale}."
     )
 
 

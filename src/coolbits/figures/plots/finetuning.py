@@ -32,7 +32,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         low, high = float(rows.loss.min()), float(shown.max())
         along.set_ylim(low - _MARGIN * (high - low), high + _MARGIN * (high - low))
         crosses.make_room(along)
-    along.set(xlabel="Updates", ylabel=f"L{_LOSS}\n{_UNIT}", xlim=(0, None))
+    along.set(xlabel="Updates", ylabel=f"L{_LOSS}\n{_UNIT}")
     end.set_yticks(range(len(looks)), [look.label for look in looks.values()])
     end.set(xlabel=f"Final l{_LOSS} {_UNIT}", ylim=(len(looks) - 0.5, -0.5))
     if not rows["last"].any():
@@ -101,7 +101,7 @@ def _curves(axes: Axes, whole: pd.DataFrame, lost: pd.DataFrame, look: palette.L
 
 def _ends(axes: Axes, last: pd.DataFrame, lost: pd.DataFrame, look: palette.Look, place: int) -> None:
     """Draw a variant's final losses on a row of their own, and a cross at the right if any diverged."""
-    small = axes.plot(last.loss, [place] * len(last), look.marker, color=look.color, markersize=2.6, alpha=0.5)
+    small = axes.plot(last.loss, [place] * len(last), look.marker, **drawing.SINGLE, color=look.color)
     stand_for(small, last)
     if len(last):
         mean = axes.plot(last.loss.mean(), place, look.marker, color=look.color, markersize=5)

@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, selection, style
+from coolbits.figures import captions, drawing, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import runs
@@ -39,7 +39,7 @@ def draw(tables: Tables, options: Options) -> Figure:
         grid = table[(table.trajectory == model.trajectory) & (table.step == model.step)]
         _contours(panel, grid)
         _points(panel, grid)
-        panel.set_title(_title(model, models.peak_lr.nunique() == 1))
+        panel.set_title(_title(model, models.peak_lr.nunique() == 1), loc="right")  # clear of the letter
         panel.set(xlim=(grid.x.min(), grid.x.max()), ylim=(grid.y.min(), grid.y.max()))
         panel.set_xlabel("To the previous checkpoint")
     for panel in axes[::columns]:
@@ -65,9 +65,9 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"before it and its quantized weights ({selection.quantizer_label(models)}), above the loss of the checkpoint. "
         f"Axes: Euclidean distances in the space of weights along the two differences, whose cosine is at most "
         f"{cosine:.2g}; {points} points a panel, {_axes(table)} and one scale of colours for all. "
-        f"{selection.setting_label(models, 'peak_lr' if models.peak_lr.nunique() > 1 else '')}. n = {len(models)} "
-        f"models of one seed{left_out}.{selection.measure_note(models, tables[NAME])}"
-        f"{selection.fallback_note(models)} {scale}."
+        f"{captions.setting_label(models, 'peak_lr' if models.peak_lr.nunique() > 1 else '')}. n = {len(models)} "
+        f"model{'s' * (len(models) > 1)} of one seed{left_out}.{captions.measure_note(models, tables[NAME])}"
+        f"{captions.fallback_note(models)} {scale}."
     )
 
 

@@ -25,16 +25,20 @@ _BAR = ["model", "optimizer"]
 
 
 def draw(tables: Tables, options: Options) -> Figure:
-    """Draw stacked bars, a panel a model and a bar an optimizer, and last what each optimizer saves by model size."""
+    """Draw stacked bars, a panel a model and a bar an optimizer, and last what each optimizer saves by model size.
+
+    Of one model, or where nothing is saved, there is no such last panel.
+    """
     table = _rows(tables, options)
     models, optimizers = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.optimizer))
     rows = max(_FEWEST_ROWS, len(optimizers))
-    figure, (*panels, savings), columns = style.grid(len(models) + 1, 0.6 + _ROW * rows, above=0.35)
-    for place, (panel, model) in enumerate(zip(panels, models, strict=True)):
+    figure, panels, columns = style.grid(len(models) + _has_savings(table), 0.6 + _ROW * rows, above=0.35)
+    for place, (panel, model) in enumerate(zip(panels, models, strict=False)):
         _bars(panel, table[table.model == model], optimizers)
         panel.set_title(model)
         panel.tick_params(labelleft=place % columns == 0)
-    _savings(savings, table, name_height=_NAME / (_ROW * rows))
+    if _has_savings(table):
+        _savings(panels[-1], table, name_height=_NAME / (_ROW * rows))
     patches = [Patch(color=look.color, label=look.label) for look in palette.PLACES.values()]
     style.legend(figure, [*patches, Patch(color=palette.GREY, alpha=_CODED, label="stored in 8 bits")])
     return figure
@@ -48,11 +52,12 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     left_out = f"; {others} more model{'s' * (others > 1)} left out" if others else ""
     sizes = ", ".join(f"{model} {si(int(count))}" for model, count in counts.items())
     exempt = (table.groupby(_BAR).exempt_bytes.sum() / table.groupby(_BAR).total_bytes.first()).max()
+    last = "Last panel: the saving by model size. " if _has_savings(table) else ""
     return (
         f"Bytes of optimizer states, counted on real optimizers of whole models (parameters: {sizes}{left_out}). Bars: "
         "all states, in GiB; behind them the saving against the same optimizer with float32 states. Pale: 8-bit codes "
-        "and their float32 scales. Last panel: the saving by model size. Tensors too small for codes stay float32 and "
-        f"are counted: at most {100 * exempt:.1g} % of an optimizer's bytes. {scale}."
+        f"and their float32 scales. {last}Tensors too small for codes stay float32 and are counted: "
+        f"at most {100 * exempt:.1g} % of an optimizer's bytes. {scale}."
     )
 
 
@@ -71,6 +76,11 @@ def _chosen(tables: Tables, options: Options) -> pd.DataFrame:
             wanted = [options[key]] if isinstance(options[key], str) else list(options[key])
             table = demand(NAME, table[table[column].isin(wanted)], f"{key} {', '.join(wanted)} in its analysis")
     return table
+
+
+def _has_savings(table: pd.DataFrame) -> bool:
+    """Whether some optimizer saves something, on models of several sizes."""
+    return table.parameters.nunique() > 1 and bool((table.cut > _LEAST).any())
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, optimizers: list[str]) -> None:
@@ -111,7 +121,8 @@ def _segment(
 def _savings(axes: Axes, table: pd.DataFrame, name_height: float) -> None:
     """Draw the saving of the optimizers with 8-bit states against model size; those that save alike share a line.
 
-    A name beside its line takes the share `name_height` of the panel's height.
+    The names stand above the beginning of the highest line, and below the end of the others. One takes the share
+    `name_height` of the panel's height.
     """
     bars = table.drop_duplicates(_BAR)
     saved = bars[bars.cut > _LEAST].pivot(index="parameters", columns="optimizer", values="cut")
@@ -124,19 +135,20 @@ def _savings(axes: Axes, table: pd.DataFrame, name_height: float) -> None:
                 break
         else:
             alike.append([optimizer])
+    highest = max(alike, key=lambda names: saved[names[0]].iloc[0])
     top = float(_LEAST_TOP)
     for place, names in enumerate(alike):
         line = 100 * saved[names[0]]
         marks = axes.plot(line.index.astype(float), line, marker="osD^v"[place % 5], color=str(0.25 * (place % 3)))
         stand_for(marks, bars[bars.optimizer.isin(names)], by="parameters")
-        above = line.iloc[0] > 50
+        above = names is highest
         if above:
             top = max(top, float(line.iloc[0]) / (1 - min((len(names) + 1) * name_height, 0.8)))
         position = (line.index[0], line.iloc[0]) if above else (line.index[-1], line.iloc[-1])
         axes.annotate(
             "\n".join(names),
             position,
-            xytext=(0, 5 if above else -14),
+            xytext=(0, 5 if above else -6),
             textcoords="offset points",
             ha="left" if above else "right",
             va="bottom" if above else "top",
@@ -145,5 +157,6 @@ def _savings(axes: Axes, table: pd.DataFrame, name_height: float) -> None:
     sizes = sorted(set(bars.parameters))
     axes.set(xscale="log", xlabel="Parameters", ylabel="Saved (%)", ylim=(0, top))
     axes.set_yticks(range(0, 101, 25))
-    axes.set_xticks([float(size) for size in sizes], [si(int(size)) for size in sizes], rotation=30)
+    slanted = style.SLANTED | {"rotation": 30}
+    axes.set_xticks([float(size) for size in sizes], [si(int(size)) for size in sizes], **slanted)
     axes.minorticks_off()

@@ -1,5 +1,6 @@
 """Norms of gradient and weights along training, optimizers compared (paper A, Figure 20)."""
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from coolbits.figures import crosses, drawing, scales, selection, style, variants
@@ -28,11 +29,10 @@ def draw(tables: Tables, options: Options) -> Figure:
         panel.set_ylabel(label)
         style.token_axis(panel)
     scales.scale_values(axes[0])  # the first gradients are many times the others
-    lost = rows[rows.outcome == "diverged"]
-    lasting = training[~training.trajectory.isin([*lost.family, *lost.path])]
+    lasting = _lasting_beside_lost(rows)
     for panel, norm in zip(axes, _LABELS, strict=True):
-        if crosses.count(panel) and len(lasting):  # what blew up must not hide the rest
-            scales.show(panel, lasting[norm])
+        if len(lasting):  # what blew up must not hide the rest
+            scales.show(panel, training[training.trajectory.isin([*lasting.family, *lasting.path])][norm])
         crosses.make_room(panel)
     style.legend(figure, drawing.handles(looks.values(), marked=False) + crosses.entry(rows))
     return figure
@@ -43,8 +43,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     compared = _compared(tables, options)
     rows, seeds = compared.shown, compared.ends.seed.nunique()
     thin = "; thick lines: means, thin ones: single seeds" if seeds > 1 else ""
-    lost = rows.outcome == "diverged"
-    cut = "; what runs that diverged have beyond the others is off the panels" if lost.any() and not lost.all() else ""
+    beyond = "; what runs that diverged have beyond the others is off the panels"
+    cut = beyond if len(_lasting_beside_lost(rows)) else ""
     return (
         f"Norms along training of {rows.model.iloc[0]}, runs of {si(int(rows.tokens.max()))} tokens, each optimizer at "
         f"the setting with the lowest full-precision loss among those tried ({variants.peak_rates(compared.ends)}). "
@@ -52,6 +52,12 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"update. Both are smoothed over 1 % of the steps{cut}. n = {compared.ends.path.nunique()} runs from {seeds} "
         f"seed{'s' * (seeds > 1)}{thin}.{compared.lost()} {scale}."
     )
+
+
+def _lasting_beside_lost(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that did not diverge where others did, to whose norms the panels are scaled; else none."""
+    lost = rows[rows.outcome == "diverged"]
+    return rows[~rows.path.isin(lost.path)] if len(lost) else lost
 
 
 def _compared(tables: Tables, options: Options) -> variants.Compared:

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, palette, selection, style, variants
+from coolbits.figures import captions, crosses, drawing, palette, selection, style, variants
 from coolbits.figures.selection import Options, Tables
 from coolbits.figures.training import smoothed
 from coolbits.study.units import si
@@ -56,7 +56,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"of the steps{alone}; the highest losses, as of the first steps, are off the panel. b: relative quantization "
         "error along training. c: the same error against full-precision loss "
         f"(better to the right), each run{pale}, its end with the large mark.{compared.lost()} "
-        f"{selection.evidence(rows, tables['loss'])} {scale}."
+        f"{captions.evidence(rows, tables['loss'])} {scale}."
     )
 
 

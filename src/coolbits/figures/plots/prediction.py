@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, palette, scales, selection, style
+from coolbits.figures import captions, crosses, drawing, palette, scales, selection, style
 from coolbits.figures.palette import Look
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import averages, decays, of_each_model, runs, trunks
@@ -48,6 +48,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     kinds = [
         drawing.entry(selection.quantizer_label(rows), "o", hollow=False, size=size)
         for rows, size in zip(chosen, _SIZES, strict=False)
+        if len(chosen) > 1  # one is in the caption; its mark would be that of the trunk
     ]
     others = [*drawing.handles([random], marked=False), *drawing.fallback_entry(_measured(chosen))]
     entries = [*drawing.handles(looks.values()), *kinds, *others, *crosses.entry(main)]
@@ -73,8 +74,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"w; dashed: equal. Median of measured over predicted: {middle} percentile).{lost} b, c: the factors of "
         f"dW'H dW = |dW|² times curvature along dW, under {selection.quantizer_label(chosen[0])}, along a trunk at a "
         "constant rate and its cooldowns; dotted: the curvature along random errors of the same size in every "
-        f"module. {selection.setting_label(main)}. n = {len(rows)} quantized models from {seeds} "
-        f"seed{'s' * (seeds > 1)}{thin}.{selection.measure_note(rows, tables[NAME])}{selection.fallback_note(rows)} "
+        f"module. {captions.setting_label(main)}. n = {len(rows)} quantized models from {seeds} "
+        f"seed{'s' * (seeds > 1)}{thin}.{captions.measure_note(rows, tables[NAME])}{captions.fallback_note(rows)} "
         f"{scale}."
     )
 

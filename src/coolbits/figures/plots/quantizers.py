@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from math import ceil
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from coolbits.figures import drawing, palette, style
+from coolbits.figures.captions import documents, fallback_note, measure_note, tasks_note
 from coolbits.figures.marks import stand_for
 from coolbits.figures.palette import Look
 from coolbits.figures.selection import (
@@ -17,11 +19,7 @@ from coolbits.figures.selection import (
     accuracies,
     check_options,
     demand,
-    documents,
-    fallback_note,
-    measure_note,
     of_one_measure,
-    tasks_note,
 )
 from coolbits.rows import by_measure
 from coolbits.study.units import si
@@ -30,8 +28,10 @@ NAME = "quantizers"
 _LINEAR = 1.0  # percent: errors below, which may be negative, are drawn to scale, those above by their logarithm
 _MEAN = Look("mean of the tasks", "black", "|", "")
 _ROW, _TASK_ROW = 0.17, 0.065  # inches of a quantizer's row, of each task in it
+_ABOVE, _PAGE = 0.85, 9.2  # inches around the rows of a panel, of a page
 _COLUMNS = 2  # panels side by side: names and numbers need the width
 _EDGE = "0.85"
+_LEAST_MARK = 1.8  # points: of a task among many
 _SPREAD = 0.8  # of a row, over which its tasks stand
 
 
@@ -43,13 +43,14 @@ def draw(tables: Tables, options: Options) -> Figure:
     tasks = {} if drops is None else _looks(drops)
     columns = min(_COLUMNS, kinds * len(models))
     rows = ceil(kinds * len(models) / columns)
-    figure, panels = style.panels(columns, rows=rows, height=rows * (0.85 + len(names) * _row_height(len(tasks))))
+    tall = _row_height(len(tasks), len(names), rows)
+    figure, panels = style.panels(columns, rows=rows, height=rows * (_ABOVE + len(names) * tall))
     for place, model in enumerate(models):
         loss, *accuracy = _of_model(panels, place, kinds, len(models))
         loss.set_title(model)
         _loss(loss, errors[errors.run == model], names, _wide(errors))
         if drops is not None:
-            _accuracy(accuracy[0], drops[drops.run == model], names, tasks)
+            _accuracy(accuracy[0], drops[drops.run == model], names, tasks, tall)
             accuracy[0].set_title(model if len(models) != _COLUMNS else "")
     for spare in panels[kinds * len(models) :]:
         spare.remove()
@@ -163,29 +164,35 @@ def _loss(panel: Axes, rows: pd.DataFrame, names: list[str], wide: bool) -> None
     panel.set_xlabel(f"{style.ERROR},\nlogarithmic above {_LINEAR:g}")  # beside long names the panel is narrow
 
 
-def _row_height(tasks: int) -> float:
-    """Return the inches of a quantizer's row, in which so many tasks stand above each other."""
-    return max(_ROW, _TASK_ROW * tasks)
+def _row_height(tasks: int, quantizers: int, rows: int) -> float:
+    """Return the inches of a quantizer's row, in which so many tasks stand above each other.
+
+    Tasks stand closer where as many quantizers in so many rows of panels would not fit on a page.
+    """
+    return max(_ROW, min(_TASK_ROW * tasks, (_PAGE / rows - _ABOVE) / quantizers))
 
 
-def _accuracy(panel: Axes, rows: pd.DataFrame, names: list[str], looks: dict[str, Look]) -> None:
-    tall = _SPREAD * 72 * _row_height(len(looks))
+def _accuracy(panel: Axes, rows: pd.DataFrame, names: list[str], looks: dict[str, Look], height: float) -> None:
+    """Draw the drops of each quantizer, in rows of so many inches, and their mean."""
+    tall = _SPREAD * 72 * height
+    size = max(_LEAST_MARK, min(mpl.rcParams["lines.markersize"], tall / len(looks)))
     for place, name in enumerate(names):
         own = rows[rows.quantizer == name]
         if own[own.relative_drop.notna()].task.nunique() == rows.task.nunique():  # of fewer it would be another mean
             mark = panel.plot(100 * own.relative_drop.mean(), place, _MEAN.marker, color=_MEAN.color, markersize=tall)
             stand_for(mark, own, together=True)
         for number, (task, look) in enumerate(looks.items()):
-            _drop(panel, own[own.task == task], place + _SPREAD * ((number + 0.5) / len(looks) - 0.5), look)
+            _drop(panel, own[own.task == task], place + _SPREAD * ((number + 0.5) / len(looks) - 0.5), look, size)
     panel.axvline(0, color=palette.GREY, linewidth=0.7, zorder=1)
     panel.set_xlabel("Relative accuracy drop (%)")
 
 
-def _drop(panel: Axes, rows: pd.DataFrame, height: float, look: Look) -> None:
-    """Draw the drop of one task, and its interval."""
+def _drop(panel: Axes, rows: pd.DataFrame, height: float, look: Look, size: float) -> None:
+    """Draw the drop of one task, a mark of this size, and its interval."""
     if rows.empty:
         return
     panel.hlines(height, 100 * rows.relative_drop_low, 100 * rows.relative_drop_high, color=look.color, linewidth=0.9)
     face = "white" if drawing.fell_back(rows).any() else look.color
-    mark = panel.plot(100 * rows.relative_drop.mean(), height, look.marker, color=look.color, markerfacecolor=face)
+    mark_style = {"color": look.color, "markerfacecolor": face, "markersize": size}
+    mark = panel.plot(100 * rows.relative_drop.mean(), height, look.marker, **mark_style)
     stand_for(mark, rows, together=True)

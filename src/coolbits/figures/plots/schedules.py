@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, palette, selection, style
+from coolbits.figures import captions, drawing, palette, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import runs
 from coolbits.settings import SETTING, largest_group, of_main_decays, of_setting
@@ -33,12 +33,12 @@ def draw(tables: Tables, options: Options) -> Figure:
 def caption(tables: Tables, options: Options, scale: str) -> str:
     """Say what is seen, n, intervals and scale."""
     rows = _rows(tables, options)
-    kinds = ", ".join(sorted(rows.schedule.unique()))
+    kinds = ", ".join(look.label for kind, look in palette.SCHEDULES.items() if (rows.schedule == kind).any())
     return (
         f"Schedules compared under {selection.quantizer_label(rows)}: {kinds}. a: relative "
         "quantization error along each run, its end marked. b: quantized against full-precision loss along the same "
         "runs; the dashed line is a quantizer without error. c: error at the end against the token budget. "
-        f"{selection.setting_label(rows)}. {selection.evidence(rows, tables['loss'])} {scale}."
+        f"{captions.setting_label(rows)}. {captions.evidence(rows, tables['loss'])} {scale}."
     )
 
 

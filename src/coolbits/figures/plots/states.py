@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from coolbits.figures import crosses, drawing, palette, selection, style, variants
+from coolbits.figures import captions, crosses, drawing, palette, selection, style, variants
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.resampling import Floats, by_unit, interval_of_mean, resampled_means
@@ -79,7 +78,7 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
         f"beyond {_FAR:g} % at the edge; × where no run came to its end. b: final loss against the peak rate{dashes}; "
         f"above {_HIGH:g} times the lowest, at the top; crosses: diverged.{compared.lost()} n = "
         f"{sum(models.values())} models in a from {every} seed{'s' * (every > 1)}, scored on "
-        f"{selection.documents(ends)}.{selection.measure_note(ends, tables['loss'])} {scale}."
+        f"{captions.documents(ends)}.{captions.measure_note(ends, tables['loss'])} {scale}."
     )
 
 
@@ -151,7 +150,7 @@ def _relative_loss(
     axes.hlines(place, *interval, color=look.color, linewidth=1.0, linestyle=look.line)
     stand_for(axes.plot(mean, place, look.marker, color=look.color, markersize=4.6), own, together=True)
     if len(increases) > 1:
-        seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
+        seeds = {"color": look.color, **drawing.SINGLE}
         stand_for(axes.plot(increases, [place + _BELOW] * len(increases), look.marker, **seeds), own, by="seed")
 
 
@@ -206,10 +205,9 @@ def _sweep(axes: style.Axes, compared: variants.Compared, looks: dict[tuple[str,
     rates = sorted(compared.tried.peak_lr.unique())
     beside = (rates[-1] / rates[0]) ** 0.05 if len(rates) > 1 else 2.0
     axes.set_xlim(rates[0] / beside, rates[-1] * beside)  # also where all runs diverged, of which no mark is left
-    axes.tick_params(axis="x", labelrotation=45 if len(rates) > _MANY_RATES else 0)
-    axes.xaxis.set_major_locator(FixedLocator(rates))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: selection.rate_label(rate)))
+    slant = style.SLANTED | {"rotation": 45} if len(rates) > _MANY_RATES else {}
+    axes.set_xticks(rates, [selection.rate_label(rate) for rate in rates], **slant)
+    axes.minorticks_off()
     axes.set_ylim(top=top + 0.05 * (top - lowest))
     crosses.make_room(axes)
-    axes.set(xlabel="Peak learning rate", ylabel=f"Final full-precision {style.LOSS.lower()}")
+    axes.set(xlabel="Peak learning rate", ylabel="Final full-precision loss\n(nats per token)")

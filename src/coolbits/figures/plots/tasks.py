@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import drawing, palette, selection, style
+from coolbits.figures import captions, drawing, palette, selection, style
 from coolbits.figures.marks import stand_for
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import averages, decays, trunks
@@ -51,8 +51,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     return (
         f"Task accuracy of the last model of each kind under {selection.quantizer_label(rows)}. a: before (tick) and "
         "after (mark) quantization. b: relative accuracy drop (acc - acc_q) / (1 - acc); above 0, quantization hurt. "
-        f"{selection.setting_label(rows)}. {selection.tasks_note(rows, tables['tasks'])} "
-        f"{selection.evidence(rows, tables['tasks'])} {scale}."
+        f"{captions.setting_label(rows)}. {captions.tasks_note(rows, tables['tasks'])} "
+        f"{captions.evidence(rows, tables['tasks'])} {scale}."
     )
 
 
@@ -84,9 +84,10 @@ def _dumbbell(accuracy: style.Axes, drop: style.Axes, rows: pd.DataFrame, height
     ]
     stand_for(means, rows, together=True)
     if rows.seed.nunique() > 1:
-        seeds = {"color": look.color, "markersize": 2, "alpha": 0.5, "markeredgewidth": 0}
         single = 100 * rows.groupby("seed").relative_drop.mean()
-        stand_for(drop.plot(single, [height] * len(single), look.marker, **seeds), rows, by="seed")
+        stand_for(
+            drop.plot(single, [height] * len(single), look.marker, color=look.color, **drawing.SINGLE), rows, by="seed"
+        )
     else:
         ends = rows[["value_low", "value_high", "relative_drop_low", "relative_drop_high"]].mean()
         accuracy.hlines(height, ends.value_low, ends.value_high, color=look.color, linewidth=0.7)

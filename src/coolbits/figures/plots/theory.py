@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,9 +16,9 @@ NAME = "theory"
 _CODECS = ("linear", "dynamic")
 _UPDATES = {"adam": "AdamW", "sgd": "SGDM", "muon": "Muon"}
 _SECOND: dict[str, tuple[str, palette.Line]] = {
-    "linear": ("linear, signed", ":"),
     "linear-unsigned": ("linear", "-"),
     "dynamic-unsigned": ("dynamic", "--"),
+    "linear": ("linear, signed (b)", ":"),
 }
 _WIDE = 1.2  # factor by which the line of a single block size reaches to either side
 _FACTORS = {"polar_change": ("polar factor", "o"), "ns5_change": ("5 Newton-Schulz steps", "^")}
@@ -32,8 +33,8 @@ def draw(tables: Tables, options: Options) -> Figure:
     _updates(updates, table)
     _bounds(bounds, table)
     looks = [Look(look.label, look.color, "o", "") for look in _looks(table).values()]
-    codecs = [drawing.entry("linear", "o", hollow=False), drawing.entry("dynamic", "o", hollow=True)]
-    style.legend(figure, [*drawing.handles(looks), *codecs])
+    kinds = [drawing.entry(f"{label} (d)", marker, hollow=False) for label, marker in _FACTORS.values()]
+    style.legend(figure, [*drawing.handles(looks), *map(_codec_entry, _SECOND), *kinds])
     return figure
 
 
@@ -46,12 +47,12 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     return (
         f"What 8-bit codes do to a state and to the update made from it. Random matrices of {size['rows']} x "
         f"{size['columns']}, {seeds} seed{'s' * (seeds > 1)} (one mark each; lines: means), blocks of {_block(table)} "
-        f"unless said otherwise.{_lent(table)} a: relative error of a momentum; bars: its bound, every entry as far "
-        "off as its block's scale allows. b: share of AdamW's second moments that become zero, of random gradients "
-        "after the first; an update from those is the gradient divided by eps, and no bound holds. c: relative change "
-        "of the second update when the states are rounded after the first. d: relative change of Muon's update "
-        "against its bound: of the exact polar factor 2|A - B| / (sigma_min(A) + sigma_min(B)), of five Newton-Schulz "
-        "steps (float64) the polynomial's steepest slope times the change of M / |M|. "
+        f"unless said otherwise.{_lent(table)} a: relative error of a momentum; bars: the largest of the bounds, every "
+        "entry as far off as its block's scale allows. b: share of AdamW's second moments that become zero, of random "
+        "gradients after the first; an update from those is the gradient divided by eps, and no bound holds. c: "
+        "relative change of the second update when the states are rounded after the first. d: relative change of "
+        "Muon's update against its bound: of the exact polar factor 2|A - B| / (sigma_min(A) + sigma_min(B)), of five "
+        "Newton-Schulz steps (float64) the polynomial's steepest slope times the change of M / |M|. "
         f"{held} of {checked} bounds hold. {scale}."
     )
 
@@ -95,7 +96,7 @@ def _errors(axes: Axes, table: pd.DataFrame) -> None:
         for shift, codec in zip((-0.17, 0.17), _CODECS, strict=True):
             own = rows[(rows["look"] == name) & (rows.codec == codec)]
             _dots(axes, place + shift, 100 * own.value, own, look, hollow=codec == "dynamic")
-            axes.plot(place + shift, 100 * own.bound.mean(), "_", color=look.color, markersize=11)
+            axes.plot(place + shift, 100 * own.bound.max(), "_", color=look.color, markersize=11)
     axes.set(yscale="log", ylabel="Error of the momentum (%)")
     scales.log_ticks(axes.yaxis)
     _names(axes, [look.label.replace(", ", ",\n").replace(" and ", "\nand ") for look in looks.values()])
@@ -117,14 +118,10 @@ def _zeros(axes: Axes, table: pd.DataFrame) -> None:
     blocks = sorted(set(rows.block))
     axes.set(xscale="log", xlabel="Elements that share a scale", ylabel="Second moments stored as 0 (%)")
     axes.set_yscale("symlog", linthresh=0.1)
-    axes.set_ylim(0, 120)
+    axes.set_ylim(-0.015, 120)  # marks at 0 are whole
     axes.set_yticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
     axes.set_xticks([float(block) for block in blocks], [f"{block:,}" for block in blocks])
     axes.minorticks_off()
-    axes.legend(
-        handles=[Line2D([], [], color=palette.GREY, linestyle=line, label=label) for label, line in _SECOND.values()],
-        loc=(0.02, 0.38),
-    )
 
 
 def _updates(axes: Axes, table: pd.DataFrame) -> None:
@@ -148,9 +145,8 @@ def _bounds(axes: Axes, table: pd.DataFrame) -> None:
         _dots(axes, 100 * own.bound, 100 * own.value, own, look, codec != "linear", marker=_FACTORS[quantity][1])
     axes.set(xscale="log", yscale="log", xlabel="Bound (%)", ylabel="Change of Muon's update (%)")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
+        scales.log_ticks(axis)
     axes.axline((1, 1), (10, 10), color=palette.GREY, linestyle="--", linewidth=0.8, zorder=1)
-    axes.legend(handles=[drawing.entry(label, marker, hollow=False) for label, marker in _FACTORS.values()])
 
 
 def _dots(
@@ -162,6 +158,13 @@ def _dots(
     size = 2.2 if look is palette.SOURCES["runs"] else 3.6
     faces = {"color": look.color, "markerfacecolor": face, "markersize": size, "markeredgewidth": 0.7}
     stand_for(axes.plot(places, y, marker, zorder=3, **faces), rows)
+
+
+def _codec_entry(codec: str) -> Artist:
+    """Return the legend entry of a codec: its mark, hollow if dynamic, and its line of second moments."""
+    label, line = _SECOND[codec]
+    marker, face = "" if codec == "linear" else "o", "white" if codec == "dynamic-unsigned" else palette.GREY
+    return Line2D([], [], color=palette.GREY, marker=marker, markerfacecolor=face, linestyle=line, label=label)
 
 
 def _names(axes: Axes, names: list[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coolbits.figures import crosses, drawing, palette, scales, selection, style
+from coolbits.figures import captions, crosses, drawing, palette, scales, selection, style
 from coolbits.figures.selection import Options, Tables
 from coolbits.rows import decays, runs, trunks
 from coolbits.settings import main_rows
@@ -24,7 +24,7 @@ def draw(tables: Tables, options: Options) -> Figure:
     for panel, rows in zip(axes, per_quantizer, strict=False):
         _fan(panel, rows, "relative_error", looks)
         drawing.rates(panel, runs(rows))
-        panel.set_title(selection.quantizer_label(rows))
+        panel.set_title(selection.quantizer_label(rows).replace(" (", "\n("))
         panel.set_ylabel(style.ERROR)
         scales.from_zero(panel)
     _fan(axes[-1], per_quantizer[0], "base_loss", looks)
@@ -50,8 +50,8 @@ def caption(tables: Tables, options: Options, scale: str) -> str:
     return (
         f"Quantization error ({names}) and loss against training tokens. One trunk at a constant rate, and "
         f"cooldowns that leave it and take the rate to its end (learning rate dotted, right axis). Relative error is "
-        f"CE(quantized) / CE(full) - 1. {selection.setting_label(per_quantizer[0])}. "
-        f"{selection.evidence(pd.concat(per_quantizer), tables['loss'])} {scale}."
+        f"CE(quantized) / CE(full) - 1. {captions.setting_label(per_quantizer[0])}. "
+        f"{captions.evidence(pd.concat(per_quantizer), tables['loss'])} {scale}."
     )
 
 

@@ -113,7 +113,7 @@ def _ends(axes: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
     ends = tests.drop_duplicates("trajectory", keep="last")
     final = 100 * ends.accuracy
     if len(final):
-        small = axes.plot(final, [place] * len(final), look.marker, color=look.color, markersize=2.4, alpha=0.6)
+        small = axes.plot(final, [place] * len(final), look.marker, **drawing.SINGLE, color=look.color)
         stand_for(small, ends)
         mean = axes.plot([final.mean()], [place], look.marker, color=look.color, markersize=5)
         stand_for(mean, ends, together=True)
