@@ -244,11 +244,14 @@ def tasks() -> Callable[..., Frame]:
 
 
 def make_curvatures(losses: Frame) -> Frame:
-    """Return a curvature table of the models of a loss table, two eigenvalues each; a point of error is a doubling."""
+    """Return a curvature table of the models of a loss table, two eigenvalues each.
+
+    A point of error doubles the largest one, and the trace twice.
+    """
     models = losses[losses.quantizer == "none"].reset_index(drop=True)
     largest = 2.0 ** (100 * losses.loc[losses.quantizer != "none", "relative_error"].to_numpy())
     table = models.drop(columns=["base_loss", "relative_error"])
-    table = table.assign(measurement=models.index, measure="curvature", top_eigenvalue=largest, trace=90 * largest)
+    table = table.assign(measurement=models.index, measure="curvature", top_eigenvalue=largest, trace=90 * largest**2)
     ranked = [table.assign(rank=rank, eigenvalue=largest / rank, residual=0.0) for rank in (1, 2)]
     return pd.concat(ranked).sort_values(["measurement", "rank"], ignore_index=True)
 

@@ -109,6 +109,23 @@ def test_every_claim_has_a_verdict_with_its_evidence(made: Path) -> None:
     assert pd.read_parquet(made / "claims.parquet").verdict.tolist() == list(verdicts.values())
 
 
+def test_the_curvature_of_quantized_models_has_no_part_in_a_verdict(
+    study: Callable[..., Study], curvatures: Make, tmp_path: Path
+) -> None:
+    own = curvatures(study(1.0, 3)[0])
+    quantized = own.assign(quantizer="gptq-w3", measurement=own.measurement + 999)
+    quantized.loc[quantized.final.astype(bool), "top_eigenvalue"] *= 9
+    found = []
+    for place, table in enumerate((own, pd.concat([quantized, own], ignore_index=True))):
+        out = tmp_path / str(place)
+        out.mkdir()
+        table.to_parquet(out / "table.parquet")
+        recipe = Claims(claims=("decay-raises-sharpness",), scale=SCALE, samples=50)
+        stage.build_claims(recipe, {"curvature": out}, "micro", out)
+        found.append(json.loads((out / "claims.json").read_text())["claims"])
+    assert found[0] == found[1]
+
+
 def test_fallbacks_behind_a_verdict_are_beside_it(study: Callable[..., Study], tmp_path: Path) -> None:
     """Two of the six models of a seed behind it: trunk and cooldowns. The loss at full precision knows no fallback."""
     table, documents = study(1.0, 1)

@@ -391,6 +391,11 @@ def test_quantizers_with_a_measure_each_are_named_with_it(make_tables: Callable[
     losses = tables["loss"].assign(measure=tables["loss"].quantizer.map(own).fillna("loss"))
     text = plot("tokens").caption(tables | {"loss": losses}, {}, SCALE)
     assert "evaluations loss (3-bit GPTQ) and validation (4-bit GPTQ), which do not compare." in text
+    # One of them shares its method and bits with another.
+    rotated = losses[losses.quantizer == "gptq-w3"].assign(quantizer="rotated-gptq-w3")
+    several = pd.concat([losses, rotated], ignore_index=True)
+    text = plot("tokens").caption(tables | {"loss": several}, {"quantizers": ["gptq-w3", "gptq-w4"]}, SCALE)
+    assert "loss (3-bit GPTQ (gptq-w3)) and validation (4-bit GPTQ), which do not compare." in text
 
 
 def test_of_a_task_asked_in_two_ways_one_is_drawn_and_named(make_tables: Callable[[int], Tables]) -> None:

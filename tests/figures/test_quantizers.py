@@ -69,6 +69,19 @@ def test_tasks_stand_beside_the_loss_where_the_study_asks_them() -> None:
     assert means == [pytest.approx(7.5)] * len(ERRORS)
 
 
+@pytest.mark.parametrize(("models", "asked", "most"), [(1, 4, 5), (1, 12, 9.3), (6, 12, 21)])
+def test_many_quantizers_models_and_tasks_take_a_page_or_as_little_as_lines_can(
+    models: int, asked: int, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.ERRORS", {f"gptq-{place}": 0.1 for place in range(15)})
+    runs = [f"model-{place}" for place in range(models)]
+    rows = tasks(*runs)
+    several = [rows[rows.task == "sciq"].assign(task=f"task-{place}") for place in range(asked)]
+    with theme():
+        figure = quantizers.draw({"loss": losses(*runs), "tasks": pd.concat(several, ignore_index=True)}, {})
+    assert 0.8 * most < figure.get_figheight() <= most
+
+
 def test_tasks_of_a_quantizer_stand_above_each_other_in_its_row_with_their_intervals() -> None:
     (_, drop) = panels({"loss": losses("smol"), "tasks": tasks("smol")})
     bars = [segment.tolist() for bar in drop.collections for segment in bar.get_segments()]

@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from coolbits.figures import palette, scales, style
 from coolbits.figures.names import FIGURES
-from coolbits.figures.plots import memory, quantizers, states, tokens
+from coolbits.figures.plots import memory, states, tokens
 from coolbits.figures.registry import plot
 from coolbits.figures.style import theme
 
@@ -133,15 +133,6 @@ def test_many_tasks_differ_in_colour_or_mark() -> None:
 def test_values_of_one_knob_differ_in_marks_too() -> None:
     looks = palette.swept([str(rate) for rate in range(6)])
     assert len({look.marker for look in looks}) == len({look.color for look in looks}) == 6
-
-
-def test_many_quantizers_and_tasks_fit_on_a_page() -> None:
-    def height(tasks: int, quantizers_: int, rows: int) -> float:
-        return rows * (0.85 + quantizers_ * quantizers._row_height(tasks, quantizers_, rows))
-
-    assert height(4, 15, 1) == pytest.approx(0.85 + 15 * 4 * 0.065)
-    assert height(12, 15, 1) == pytest.approx(9.2)
-    assert height(12, 15, 6) == pytest.approx(6 * (0.85 + 15 * 0.17))  # as flat as rows can be
 
 
 def test_two_variants_leave_the_label_of_the_loss_whole(make_tables: Callable[[int], Tables]) -> None:

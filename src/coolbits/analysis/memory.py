@@ -12,9 +12,9 @@ from coolbits.optim.build import build_optimizer
 from coolbits.optim.codecs import Blockwise
 from coolbits.optim.groups import Role, parameter_roles
 from coolbits.study.recipes.analysis import Memory, NamedModel
+from coolbits.study.recipes.results import TABLE
 from coolbits.study.recipes.training import AdamW, Optimizer, Storage
 
-TABLE = "table.parquet"
 _PLACES: dict[Role, str] = {"matrix": "matrices", "embedding": "tables", "head": "tables", "vector": "vectors"}
 _TYPES = {
     **{"model": "str", "parameters": "Int64", "matrices": "Int64", "tables": "Int64", "vectors": "Int64"},

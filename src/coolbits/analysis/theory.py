@@ -17,9 +17,9 @@ from coolbits.analysis.updates import adam_next, adam_stored, momentum_next, muo
 from coolbits.artifacts.manifest import read_manifest
 from coolbits.optim.codecs import Blockwise
 from coolbits.study.recipes.analysis import Distribution, Theory
+from coolbits.study.recipes.results import TABLE
 from coolbits.study.recipes.training import SGD, Checkpoint, Muon
 
-TABLE = "table.parquet"
 _KINDS: tuple[Literal["linear"], Literal["dynamic"]] = ("linear", "dynamic")
 
 

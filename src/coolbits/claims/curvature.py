@@ -48,7 +48,8 @@ def _claims_on(summary: str) -> dict[str, Claim]:
             partial(since_branch, column=column),
         ),
         f"decay-raises-{summary}-at-equal-tokens": claimed(
-            f"It is the decay that raises the {words}: a trunk that saw as many tokens at a constant rate has less.",
+            f"It is the decay that raises the {words}: a trunk that saw as many tokens at a constant rate has a "
+            "smaller one.",
             "paper A, section 6, Figure 9",
             f"Logarithm of the {words} at the end of each cooldown less the trunk's after equally many tokens, "
             "interpolated between its checkpoints; mean over cooldowns.",
@@ -59,8 +60,8 @@ def _claims_on(summary: str) -> dict[str, Claim]:
         f"higher-rate-lowers-{summary}": claimed(
             f"Higher peak learning rates end with a smaller {words}.",
             "paper A, section 6, Figure 26",
-            f"Fall of the logarithm of the final {words} with each tenfold peak rate, fitted to the rates whose final "
-            "loss is within 5 % of the best.",
+            f"Fall of the logarithm of the final {words} with each tenfold peak rate, fitted to the rates whose "
+            "final loss, as measured with the curvature, is within 5 % of the best.",
             f"With each tenfold peak rate the final {words} fell by {{effect}}.",
             "the curvature at the ends of runs at two peak rates or more, all else equal",
             partial(fall_with_rate, column=column),

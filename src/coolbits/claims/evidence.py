@@ -24,10 +24,11 @@ _OF_QUANTIZED = ("error", "quantized")
 
 @dataclass(frozen=True)
 class Evidence:
-    """Rows of one quantizer in a loss table, and their values.
+    """Rows of one quantizer in a table, and their values.
 
     `values[column]` has shape [rows, 1 + samples]: the estimate, then a value for each resample of the documents.
-    Columns: `error` (relative quantization error, %), `full` and `quantized` (losses, nats per token).
+    Columns of losses: `error` (relative quantization error, %), `full` and `quantized` (nats per token). Of other
+    tables nothing is resampled: values have the shape [rows, 1].
     `rows` counts from 0 in step with the values; rows that have none are in `lost`: diverged ones, and those of which a
     loss is not finite, with the outcome BROKEN, whose full-precision loss has a say in which settings are best. Their
     models are counted by `broken`. `asked` collects the rows whose quantized models were looked at, see `measured`.

@@ -23,7 +23,7 @@ from coolbits.claims.registry import claim
 from coolbits.claims.trainings import of_answers, of_images
 from coolbits.claims.verdict import UNTESTED, Effect, Judgement, judge, rule
 from coolbits.rows import by_measure, quantizers
-from coolbits.study.recipes.results import Claims, Evident
+from coolbits.study.recipes.results import DOCUMENTS, TABLE, Claims, Evident
 
 TABLES: tuple[str, ...] = get_args(Evident)
 Several = Mapping[str, Evidence]  # by measure of losses and curvatures, elsewhere one
@@ -114,7 +114,8 @@ def _gathered(recipe: Claims, tables: Mapping[str, Path]) -> Evidences:
     if "tasks" in tables and "loss" in tables:
         evidence["tasks"] = {FULL: {"": of_tasks(_read(tables["tasks"]), _read(tables["loss"]))}}
     if "curvature" in tables:
-        measures = by_measure(_read(tables["curvature"]))
+        table = _read(tables["curvature"])
+        measures = by_measure(table[table.quantizer == FULL])
         evidence["curvature"] = {FULL: {measure: of_curvature(rows) for measure, rows in measures.items()}}
     for name, of_table in _OF_TABLE.items():
         if name in tables:
@@ -123,12 +124,12 @@ def _gathered(recipe: Claims, tables: Mapping[str, Path]) -> Evidences:
 
 
 def _read(table: Path) -> pd.DataFrame:
-    return pd.read_parquet(table / "table.parquet")
+    return pd.read_parquet(table / TABLE)
 
 
 def _of_losses(recipe: Claims, loss: Path) -> dict[str, Several]:
     """Return the evidence of the loss table by quantizer and measure, of full precision where a claim asks for it."""
-    table, documents = _read(loss), pd.read_parquet(loss / "documents.parquet")
+    table, documents = _read(loss), pd.read_parquet(loss / DOCUMENTS)
     names = quantizers(table)
     full = [claim(name).full_precision for name in recipe.claims if claim(name).table == "loss"]
     if not names and not all(full):

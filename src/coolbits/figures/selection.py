@@ -53,7 +53,7 @@ def chosen_quantizers(figure: str, table: pd.DataFrame, options: Options, most: 
 def of_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int = 1) -> list[pd.DataFrame]:
     """Return the rows of each quantizer to draw, as the figure's option `quantizers` says.
 
-    Where the table has another of equal method and bits, as GPTQ without rotation, column `called` has its name.
+    Column `called` has its name where another of the table has its method and bits, as GPTQ without rotation; else "".
 
     Raises:
         CoolbitsError: for an unknown option, or a quantizer that the table lacks.
@@ -61,7 +61,7 @@ def of_quantizers(figure: str, table: pd.DataFrame, options: Options, most: int 
     check_options(figure, options)
     kinds = table.groupby(["method", "bits"]).quantizer.nunique()
     chosen = [of_quantizer(table, name) for name in chosen_quantizers(figure, table, options, most)]
-    return [rows.assign(called=rows.quantizer) if kinds[_kind(rows)] > 1 else rows for rows in chosen]
+    return [rows.assign(called=rows.quantizer if kinds[_kind(rows)] > 1 else "") for rows in chosen]
 
 
 def asked_for(figure: str, table: pd.DataFrame, options: Options) -> pd.DataFrame:
@@ -119,7 +119,8 @@ def of_one_measure(rows: pd.DataFrame) -> pd.DataFrame:
 def quantizer_label(rows: pd.DataFrame) -> str:
     """Return what a reader calls the rows' quantizer: `3-bit GPTQ`, and its name where that does not tell it."""
     method, bits = _kind(rows)
-    return f"{bits}-bit {method.upper()}" + (f" ({rows.called.iloc[0]})" if "called" in rows else "")
+    name = rows.called.iloc[0] if "called" in rows else ""
+    return f"{bits}-bit {method.upper()}" + (f" ({name})" if name else "")
 
 
 def _kind(rows: pd.DataFrame) -> tuple[str, int]:

@@ -15,8 +15,7 @@ from coolbits.artifacts.store import Store
 from coolbits.figures.marks import MARKS, find_marks, number_rows
 from coolbits.figures.registry import plot
 from coolbits.figures.style import save, theme
-from coolbits.figures.tables import DOCUMENTS, TABLE
-from coolbits.study.recipes.results import Figure
+from coolbits.study.recipes.results import DOCUMENTS, TABLE, Figure
 
 CAPTION, REPORT_CAPTION = "caption.txt", "caption.rst"
 _LINK = '\n\n`Runs and files behind each mark <{}>`__; here, switch from "figure" to "lineage".'

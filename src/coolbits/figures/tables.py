@@ -30,10 +30,16 @@ from coolbits.figures.measurements import Measurement, ledgers, losses, metrics
 from coolbits.figures.tasks_table import tasks
 from coolbits.figures.telemetry_table import telemetry
 from coolbits.figures.vision_table import vision
-from coolbits.study.recipes.results import MODEL_COLUMNS, TRAJECTORY_COLUMNS, VISION_COLUMNS, Row, Table
+from coolbits.study.recipes.results import (
+    DOCUMENTS,
+    MODEL_COLUMNS,
+    TABLE,
+    TRAJECTORY_COLUMNS,
+    VISION_COLUMNS,
+    Row,
+    Table,
+)
 
-TABLE = "table.parquet"
-DOCUMENTS = "documents.parquet"
 MEASUREMENT = "measurement"
 _NEVER_NULL = ("run", "model", "tokens", "source", "quantizer")
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from coolbits.artifacts.manifest import Manifest
 from coolbits.provenance.lineage import Artifact, Lineage, declared
-from coolbits.provenance.moves import TABLE, Moves, compare_tables
+from coolbits.provenance.moves import Moves, compare_tables
 from coolbits.provenance.pairs import Columns, Pair, match_rows, pair_up, rows_of
 from coolbits.provenance.recipes import flatten, values
 from coolbits.provenance.records import Environment
+from coolbits.study.recipes.results import TABLE
 
 Observation = tuple[str, str, Any, Any]
 _ROWS = "rows"

@@ -9,8 +9,8 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.provenance.pairs import Columns, match_rows
+from coolbits.study.recipes.results import TABLE
 
-TABLE = "table.parquet"
 _ORDER = ("run", "model", "optimizer", "states", "peak_lr", "seed", "average", "step", "quantizer", "task", "metric")
 _NO_MEASURE = ("row", "diverged_step")
 _BOUNDS = ("_low", "_high")

@@ -11,8 +11,7 @@ from coolbits.artifacts.manifest import Manifest
 from coolbits.provenance.findings import Finding
 from coolbits.provenance.lineage import Artifact, Lineage
 from coolbits.provenance.trained import TRAININGS, finished
-
-TABLE = "table.parquet"
+from coolbits.study.recipes.results import TABLE
 
 
 def check_outcomes(lineage: Lineage) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from coolbits.models.layers import Layer, PackedLayer
 from coolbits.products import matmul
 
 LEDGER = "ledger.parquet"
-_STRIP = 192
+_STRIP = 192  # columns of a product: of six sizes the fastest, with MKL and oneDNN, one thread and two
 _LEAST, _MOST = 1e-15, 1e15  # norms between them come of float32 squares that neither vanish nor overflow
 
 

@@ -13,6 +13,7 @@ from coolbits.study.recipes.training import Model, Trajectory
 from coolbits.study.recipes.vision import Classifier
 from coolbits.study.training_memory import classifier_bytes, training_bytes
 from coolbits.study.vision import count_classifier
+from coolbits.vision.presets import ImageCounts
 
 _LIBRARIES_MB = 2500  # torch, transformers and the allocator's slack
 _MARGIN = 1.3  # a job killed for memory costs more than one that asked for too much
@@ -79,9 +80,13 @@ def _trained_bytes(node: Node, plan: Plan) -> int:
 
 def _classified_bytes(node: Node, plan: Plan) -> int:
     """Return the bytes that training a classifier computes with, wherever it does."""
-    recipe, ref = Classifier.read(node.recipe), node.parents["images"]
-    counts = count_classifier(node, plan.known[ref.kind, ref.name])
-    return classifier_bytes(counts, recipe.optimizer, recipe.precision, recipe.batch_images)
+    recipe = Classifier.read(node.recipe)
+    return classifier_bytes(_counts_of(node, plan), recipe.optimizer, recipe.precision, recipe.batch_images)
+
+
+def _counts_of(classifier: Node, plan: Plan) -> ImageCounts:
+    ref = classifier.parents["images"]
+    return count_classifier(classifier, plan.known[ref.kind, ref.name])
 
 
 def _model_of(node: Node, plan: Plan) -> Model:
@@ -110,7 +115,7 @@ def _node_bytes(node: Node, plan: Plan) -> int:
     if node.kind in ("checkpoint", "finetuned") and _on_host(plan):
         return _weight_bytes(node, plan) + _trained_bytes(node, plan)
     if node.kind == "classifier":
-        return _classified_bytes(node, plan) if _on_host(plan) else 0
+        return _FLOAT32 * _counts_of(node, plan).parameters + _classified_bytes(node, plan) if _on_host(plan) else 0
     recipe = _trajectory_of(node, plan.known)
     if recipe is None:
         return _foreign_bytes(node, plan)

@@ -24,20 +24,23 @@ def training_bytes(model: Model, optimizer: Optimizer, precision: Precision, tok
     Weights and gradients are float32; under autocast the weights are there in bfloat16, too. Attention is taken to be
     fused; what compiling the blocks saves is not taken off.
     """
-    weights = _weight_bytes(precision) * parameter_counts(model).total
+    weights = _bytes_a_weight(precision) * parameter_counts(model).total
     logits = _LOGIT_COPIES * _FLOAT32 * shape_of(model).vocabulary
     return weights + state_bytes(model, optimizer) + tokens * (kept_bytes(model, precision) + logits)
 
 
 def classifier_bytes(counts: ImageCounts, optimizer: Optimizer, precision: Precision, images: int) -> int:
-    """Estimate the same of a classifier, with `images` in the batch; each state is taken to be of all weights."""
+    """Estimate the bytes of training an image classifier, with `images` in the batch, where its backward pass begins.
+
+    Each of the optimizer's states is taken to be of all weights.
+    """
     states = sum(_stored_bytes(storage) for _, storage in optimizer.states)
     kept = (_BFLOAT16 if precision == "bfloat16" else _FLOAT32) * counts.kept + _INT64 * counts.pooled
-    return round((_weight_bytes(precision) + states) * counts.parameters) + images * kept
+    return round((_bytes_a_weight(precision) + states) * counts.parameters) + images * kept
 
 
-def _weight_bytes(precision: Precision) -> int:
-    """Return the bytes of a weight and its gradient."""
+def _bytes_a_weight(precision: Precision) -> int:
+    """Return the bytes of a weight, of its gradient and of what autocast makes of it."""
     return 2 * _FLOAT32 + (_BFLOAT16 if precision == "bfloat16" else 0)
 
 

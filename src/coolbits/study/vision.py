@@ -78,30 +78,30 @@ def vision(study: Study, folder: Path) -> Vision:
 def training_flops(classifier: Node, images: Node) -> float:
     """Estimate the floating-point operations of a training, the evaluations included."""
     epochs = recipes.Classifier.read(classifier.recipe).epochs
-    return 1.1 * count_classifier(classifier, images).flops * _set(images).train * epochs
+    return 1.1 * count_classifier(classifier, images).flops * _assumed(images).train * epochs
 
 
 def count_classifier(classifier: Node, images: Node) -> ImageCounts:
     """Count what training a classifier on a set of images takes."""
-    recipe, seen = recipes.Classifier.read(classifier.recipe), _set(images)
+    recipe, seen = recipes.Classifier.read(classifier.recipe), _assumed(images)
     return image_counts(recipe.model, seen.channels, seen.classes, recipe.input_size or seen.size)
 
 
 def vision_bytes(node: Node, parents: dict[str, Node]) -> int:
     """Estimate the bytes on disk of a set of images, or of a classifier on one of those in `parents`, by name."""
     if node.kind == "images":
-        made = _set(node)
+        made = _assumed(node)
         return (made.train + made.test) * made.channels * made.size**2
     return 4 * count_classifier(node, parents[node.parents["images"].name]).parameters
 
 
 def pictures_to_decode(images: Node) -> int:
     """Return how many pictures making a set of images decodes, about; arrays take none."""
-    made = _set(images)
+    made = _assumed(images)
     return 0 if images.recipe["source"]["kind"] in _ASSUMED else made.train + made.test
 
 
-def _set(images: Node) -> _Set:
+def _assumed(images: Node) -> _Set:
     source = recipes.Images.read(images.recipe).source
     if isinstance(source, recipes.Digits | recipes.IdxFiles):
         return _ASSUMED[source.kind]

@@ -139,15 +139,16 @@ def test_half_precision_rounds_scales_and_says_so(models, quantized, tmp_path):
     assert json.loads((tmp_path / "out" / "coolbits.json").read_text())["exact"] is False
 
 
-def test_scales_that_half_precision_cannot_hold_are_refused(models, quantized, tmp_path):
+@pytest.mark.parametrize("factor", [1e-9, 1e-6, 1e9], ids=["zero", "few digits", "infinity"])
+def test_scales_that_half_precision_cannot_hold_are_refused(factor, models, quantized, tmp_path):
     model = models("neox")
     codes = quantized(model, GRID)
     layers = read_quantized(codes).layers
     name, layer = next(iter(layers.items()))
-    write_quantized(QuantizedModel(layers | {name: replace(layer, scales=layer.scales * 1e-9)}), codes)
+    write_quantized(QuantizedModel(layers | {name: replace(layer, scales=layer.scales * factor)}), codes)
     for dtype in ("float32", "bfloat16"):
         write_export(Source(codes, model, {}), FORMATS["gptq"], tmp_path / dtype, dtype)
-    with pytest.raises(CoolbitsError, match=f"--dtype float16: it cannot hold .*e-1., a scale of {name}; allowed are"):
+    with pytest.raises(CoolbitsError, match=f"--dtype float16: it cannot hold .*, a scale of {name}; allowed are"):
         write_export(Source(codes, model, {}), FORMATS["gptq"], tmp_path / "out", "float16")
     assert not (tmp_path / "out").exists()
 

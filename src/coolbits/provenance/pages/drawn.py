@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from coolbits.artifacts.errors import CoolbitsError
 from coolbits.provenance.lineage import Artifact, Key, Lineage, declared
 from coolbits.provenance.pairs import rows_of
+from coolbits.study.recipes.results import TABLE
 
-MARKS, TABLE, MEASUREMENT = "marks.json", "table.parquet", "measurement"
+MARKS, MEASUREMENT = "marks.json", "measurement"
 _TABLES = ("table", "analysis")
 _DIGITS = 10
 

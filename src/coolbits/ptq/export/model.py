@@ -24,6 +24,7 @@ from coolbits.ptq.target import check_target
 FORMATS = {each.name: each for each in (COMPRESSED_TENSORS, GPTQ_FORMAT)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROVENANCE = "coolbits.json"
+_NEAR = 2**-7  # relative: bfloat16 rounds by half of that, float16 by more where its numbers lose digits
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def export_model(
     `model` is the directory of the model before quantization, if it is not where the artifact says.
 
     Raises:
-        CoolbitsError: if `out` exists or cannot be made, the format or the dtype cannot hold the model, or a file is
-            missing.
+        CoolbitsError: if `out` exists or cannot be made, the format cannot hold the model or the dtype its scales, or
+            a file is missing.
     """
     form = find_format(format_name)
     check_target(out)
@@ -132,13 +133,13 @@ def _rounded(layers: Mapping[str, IntegerLayer], dtype: str, source: Path) -> di
     """Return the layers with scales of that dtype.
 
     Raises:
-        CoolbitsError: if it has no number for one of them but zero or infinity, naming the layer.
+        CoolbitsError: if it has no number near one of them, naming the layer.
     """
     rounded = {name: replace(layer, scales=layer.scales.to(DTYPES[dtype])) for name, layer in layers.items()}
-    for name, layer in rounded.items():
-        lost = (layer.scales == 0) | layer.scales.isinf()
+    for name, layer in layers.items():
+        lost = (rounded[name].scales.float() - layer.scales).abs() > _NEAR * layer.scales
         if lost.any():
-            scale = float(layers[name].scales[lost][0])
+            scale = float(layer.scales[lost][0])
             raise CoolbitsError(
                 f"{source}: --dtype {dtype}: it cannot hold {scale:.2g}, a scale of {name}; allowed are float32 and "
                 "bfloat16"

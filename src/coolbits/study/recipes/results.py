@@ -6,6 +6,8 @@ from pydantic import Field
 
 from coolbits.study.recipes.base import Recipe
 
+TABLE = "table.parquet"  # the rows of a table, or of an analysis
+DOCUMENTS = "documents.parquet"  # beside those of losses: what each row gives each document
 # Columns that describe a trajectory, and those that describe one measured model, with their types in the table.
 # Every row has all of them. `states` is "32", "8L" or "8D", and "8L+8D" of Muon beside an 8-bit AdamW. `family` names
 # the trajectory at the root: the trunk, for a trunk and its branches.
