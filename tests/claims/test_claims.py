@@ -365,6 +365,20 @@ def test_a_weight_decay_that_spoils_the_training_is_not_compared(study: Callable
     assert _effect(name, _evidence((one, both[1]))) is None
 
 
+def test_what_ends_within_five_percent_of_the_best_loss_is_well_trained(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 1)
+    for name, stem, kept in (
+        ("higher-rate-lowers-error", "rate-high", 3),
+        ("higher-rate-lowers-error-at-equal-loss", "rate-high", 3),
+        ("larger-weight-decay-lowers-error", "little-decay", 1),
+    ):
+        own = table.trajectory.str.startswith(stem)
+        for factor, n in ((1.04, kept), (1.06, kept - 1)):
+            raised = table.assign(base_loss=table.base_loss.mask(own, factor * table.base_loss))
+            effect = _effect(name, _evidence((raised, documents)))
+            assert (effect.n if effect else 0) == n
+
+
 def test_what_is_counted_is_what_was_compared(study: Callable[..., Study]) -> None:
     """A seed that lacks a side of the comparison is no unit, and its rows do not count."""
     table, documents = study(1.0, 3)

@@ -55,9 +55,10 @@ def test_effects_are_doublings(summary: str, size: int, table: Make) -> None:
     assert doublings(f"higher-rate-lowers-{summary}") == pytest.approx(3.0 * size, abs=0.2)
 
 
-def test_a_model_whose_curvature_is_not_positive_is_left_out_and_counted(table: Make) -> None:
+@pytest.mark.parametrize("trace", [-1.0, 0.0])
+def test_a_model_whose_curvature_is_not_positive_is_left_out_and_counted(trace: float, table: Make) -> None:
     rows = table(1.0)
-    rows.loc[rows.trajectory == "branch4-s1", "trace"] = -1.0
+    rows.loc[rows.trajectory == "branch4-s1", "trace"] = trace
     evidence = of_curvature(rows)
     assert evidence.broken == 1
     name = "decay-raises-trace"
@@ -73,3 +74,20 @@ def test_cooldowns_that_diverged_are_counted(table: Make) -> None:
     rows.loc[lost, "outcome"] = "diverged"
     effect = _effect("decay-raises-trace", of_curvature(rows))
     assert (effect.lost, effect.uneven) == (1, 2)
+
+
+def test_a_model_of_two_runs_is_counted_once(table: Make) -> None:
+    rows = table(1.0)
+    broken = rows[rows.trajectory == "branch4-s1"].assign(trace=-1.0)
+    again = broken.assign(run="again", measurement=broken.measurement + rows.measurement.max() + 1)
+    whole = rows[rows.trajectory != "branch4-s1"]
+    assert of_curvature(pd.concat([whole, broken, again], ignore_index=True)).broken == 1
+
+
+@pytest.mark.parametrize("name", ["higher-rate-lowers-sharpness", "higher-rate-lowers-trace"])
+def test_rates_whose_loss_was_measured_far_above_the_best_do_not_count(name: str, table: Make) -> None:
+    """As the page says: by the loss beside the curvature, within 5 % of the best."""
+    rows = table(1.0)
+    for factor, n in ((1.04, 9), (1.06, 6)):
+        raised = rows.loss.mask(rows.trajectory.str.startswith("rate-high"), rows.loss * factor)
+        assert _effect(name, of_curvature(rows.assign(loss=raised))).n == n

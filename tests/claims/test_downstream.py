@@ -79,8 +79,10 @@ def test_a_run_that_diverged_contradicts(losses: Frame, tasks: Make) -> None:
     table = tasks(losses, 0.0)
     lost = (table.optimizer == "muon") & (table.states == "8L") & (table.seed == 1)
     table = table.assign(outcome=table.outcome.mask(lost, "diverged"), value=table.value.mask(lost, np.nan))
-    effect = _effect(of_tasks(table, losses))
+    evidence = of_tasks(table, losses)
+    effect = _effect(evidence)
     assert effect is not None and (effect.n, effect.diverged, effect.runs) == (2, 1, 3)
+    assert evidence.broken == 0
     assert _judged(of_tasks(table, losses)).verdict == CONTRADICTED
 
 
@@ -139,3 +141,38 @@ def test_runs_of_another_length_do_not_limit_the_tasks(losses: Frame, tasks: Mak
 def test_forms_that_were_asked_different_tasks_are_not_compared(losses: Frame, tasks: Make) -> None:
     table = tasks(losses, 0.6)
     assert _effect(of_tasks(table[(table.states == "32") == (table.task == "arc_easy")], losses)) is None
+
+
+def test_a_task_without_a_finite_score_of_one_run_counts_for_none(losses: Frame, tasks: Make) -> None:
+    """The run has another task to be compared by, and is not one without numbers."""
+    table = tasks(losses, 0.6)
+    broken = (table.optimizer == "muon") & (table.states == "8L") & (table.seed == 1) & (table.task == "arc_easy")
+    evidence = of_tasks(table.assign(value=table.value.mask(broken)), losses)
+    effect = _effect(evidence)
+    assert effect is not None and (effect.n, evidence.broken) == (3, 0)
+    assert _judged(evidence).effect == pytest.approx(0.6)
+
+
+def test_a_task_asked_in_two_evaluations_is_two(losses: Frame, tasks: Make) -> None:
+    """The second, with other shots, was limited to 32-bit states: its number does not stand for that of the first."""
+    table = tasks(losses, 0.6).assign(measure="tasks")
+    again = table[(table.states == "32") & (table.task == "arc_easy")].assign(measure="shots", value=0.25)
+    assert _judged(of_tasks(pd.concat([again, table], ignore_index=True), losses)).effect == pytest.approx(0.6)
+
+
+def test_other_models_do_not_limit_the_tasks(losses: Frame, tasks: Make) -> None:
+    table = tasks(losses, 0.6)
+    larger = table.assign(model="larger", trajectory="larger-" + table.trajectory, family="larger-" + table.family)
+    both = pd.concat([table, larger], ignore_index=True)
+    assert _judged(of_tasks(_hard(both, both.model != "larger"), losses)).effect == pytest.approx(0.6 * 2 / 3)
+
+
+def test_the_loss_that_chooses_the_setting_is_of_the_measure_that_most_models_have(losses: Frame, tasks: Make) -> None:
+    """On other documents, which few models were scored on, the hot rate looks better."""
+    few = (losses.optimizer == "muon") & (losses.states == "8L")
+    hot = losses[few].assign(peak_lr=0.1, base_loss=losses.base_loss + 0.3, trajectory="hot-" + losses.trajectory)
+    hot = hot.assign(family="hot-" + hot.family)
+    both = pd.concat([losses, hot], ignore_index=True).assign(measure="whole")
+    other = hot.assign(measure="few", base_loss=1.0)
+    table = pd.concat([tasks(losses, 0.6), tasks(hot, -9.0)], ignore_index=True)
+    assert _judged(of_tasks(table, pd.concat([other, both], ignore_index=True))).effect == pytest.approx(0.6)

@@ -231,3 +231,46 @@ def test_starts_of_one_seed_are_one_unit(finetunings: Make) -> None:
     longer = table.assign(start="long-" + table.start, trajectory="long-" + table.trajectory)
     effect = _effect("finetuning-muon-8l-trains-as-well", pd.concat([table, longer], ignore_index=True))
     assert effect is not None and (effect.n, len(effect.units)) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        *(("vision-sgdm-8l-trains-as-well", name) for name in ("images", "model", "schedule", "epochs", "batch_images")),
+        *(("finetuning-muon-8l-trains-as-well", name) for name in ("model", "tokens", "schedule")),
+    ],
+)
+def test_trainings_that_a_column_tells_apart_are_not_paired(name: str, column: str, table_of: Make) -> None:
+    """The 32-bit form was trained at the second point of a grid alone, which is the first point that it has."""
+    first, second = table_of(name, 4.0), table_of(name, 2.0)
+    another = "another-" + second[column] if isinstance(second[column].iloc[0], str) else 2 * second[column]
+    second = second.assign(**{column: another}, trajectory="second-" + second.trajectory)
+    table = pd.concat([first[_low_bit(first)], second], ignore_index=True)
+    effect = _effect(name, table)
+    assert effect is not None and (effect.n, effect.runs) == (3, 3)
+    assert _judged(name, table).effect == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_last_score_counts_wherever_it_stands_in_the_table(name: str, table_of: Make) -> None:
+    assert _judged(name, table_of(name, 2.0).iloc[::-1]).effect == pytest.approx(2.0)
+
+
+def test_fine_tunings_are_paired_that_share_the_order_of_the_conversations(finetunings: Make) -> None:
+    """Of the orders that each form read, of which neither is the first in both, one is the same."""
+    table = finetunings({("muon", "32"): 0.0, ("muon", "8L"): 0.5})
+    orders = [
+        rows.assign(data_seed=order, trajectory=f"{order}-" + rows.trajectory, loss=rows.loss * (1 + 0.1 * order))
+        for low, of_form in ((True, (1, 2)), (False, (2, 3)))
+        for rows in [table[_low_bit(table) == low]]
+        for order in of_form
+    ]
+    effect = _effect("finetuning-muon-8l-trains-as-well", pd.concat(orders, ignore_index=True))
+    assert effect is not None and (effect.n, len(effect.units)) == (3, 3)
+    assert judge(effect, "equivalence", 0.95).effect == pytest.approx(0.5)
+
+
+def test_of_one_start_in_one_order_there_is_nothing_to_say(finetunings: Make) -> None:
+    """There is one unit, and no interval whose meaning a reader could mistake."""
+    effect = _effect("finetuning-muon-8l-trains-as-well", finetunings({("muon", "32"): 0.0, ("muon", "8L"): 0.5}, 1))
+    assert effect is not None and (len(effect.units), effect.caveat) == (1, "")

@@ -50,6 +50,25 @@ def test_the_context_is_the_models_whatever_its_config_calls_it(tokenizer):
     assert score(suite, MptForCausalLM(config).eval())["requests"] == {"told": {"made": 2, "cut": 1}}
 
 
+def test_a_last_token_is_predicted_and_never_read(tokenizer, tiny_model):
+    """A context of 16 tokens holds a question and its answer of 17 together, and an answer of 16 behind one token."""
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    token = "!"
+    assert [len(encoder.encode(token * count)) for count in (1, 17, 18)] == [1, 17, 18]
+    rows = [{"context": token * (16 - after), "target": token * (1 + after)} for after in (0, 1, 15)]
+    rows.append({"context": token * 17, "target": token})
+    suite = suite_of(rows, encoder, "acc", output_type="loglikelihood", target_delimiter="")
+    assert score(suite, tiny_model(context=16))["requests"] == {"told": {"made": 4, "cut": 1}}
+
+
+def test_texts_scored_in_windows_are_not_cut(tokenizer, tiny_model):
+    rows = [{"context": "", "target": " ki" * length} for length in (2, 40)]
+    metrics = [{"metric": "word_perplexity", "aggregation": "weighted_perplexity", "higher_is_better": False}]
+    form = {"output_type": "loglikelihood_rolling", "metric_list": metrics}
+    suite = suite_of(rows, AutoTokenizer.from_pretrained(tokenizer), "word_perplexity", **form)
+    assert score(suite, tiny_model(context=16))["requests"] == {"told": {"made": 2, "cut": 0}}
+
+
 @pytest.mark.parametrize(("options", "tokens"), [({"max_gen_toks": 16}, 16), ({"max_tokens": 40}, 40), ({}, 256)])
 def test_a_context_that_answers_would_fill_is_refused_before_anything_is_asked(tokenizer, tiny_model, options, tokens):
     suite = generating(tokenizer, (1,), **options)

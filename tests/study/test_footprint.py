@@ -3,6 +3,7 @@
 import pytest
 
 from coolbits.models.counts import parameter_counts
+from coolbits.models.shapes import shape_of
 from coolbits.study.footprint import gpu_bytes, job_megabytes
 from coolbits.study.training_memory import training_bytes
 from coolbits.vision.presets import image_counts, image_preset
@@ -182,6 +183,20 @@ def test_measuring_takes_on_a_gpu_what_it_would_take_on_the_host(tiny, gpu, plan
     host = planned(study | {"execution": {"device": "cpu"}})
     assert max(job_megabytes(job, host) for job in host.jobs("evaluation")) == 2500 + round(1.3 * taken / 1e6)
     assert taken > 100 * 4 * parameter_counts(plan.tracks[0].recipe.model).total
+
+
+@pytest.mark.parametrize(("measure", "vectors", "graph"), [("loss", 1, 0), ("curvature", 104, 6)])
+def test_a_measure_keeps_weights_vectors_logits_and_the_graph_of_what_is_differentiated_twice(
+    tiny, gpu, measure, vectors, graph
+):
+    scoring = {"measure": {"kind": measure, "windows": 4, "batch_size": 2}, "quantizers": []}
+    taken, plan = gpu(tiny | {"figures": {}, "evaluations": {"one": scoring}}, "evaluation")
+    weights = 4 * parameter_counts(plan.tracks[0].recipe.model).total
+    # Two windows of 16 tokens at once, 300 words; four layers of two heads.
+    scored, shape = 2 * 16, shape_of(plan.tracks[0].recipe.model)
+    assert (shape.layers, shape.heads) == (4, 2)
+    activations = graph * scored * 4 * (34 * shape.width + 5 * 2 * 16)
+    assert taken == (1 + vectors) * weights + 3 * 4 * scored * 300 + activations
 
 
 def test_work_without_a_gpu_takes_none_of_its_memory(tiny, gpu):

@@ -88,7 +88,7 @@ def peak_bytes(sizes: Sizes, recipes: Sequence[Quantized], stored: int, accelera
     kept = stored * sizes.parameters
     hidden = max(_FLOAT32 * _tokens(recipe) * sizes.width for recipe in recipes)
     work = max(block + _working_bytes(sizes, recipe, max(shared, 1), accelerator) for recipe in recipes)
-    heads = [_head_bytes(sizes, recipe, max(shared, 1), accelerator, moved) for recipe in recipes if recipe.head]
+    heads = [_head_bytes(sizes, recipe, max(shared, 1), moved) for recipe in recipes if recipe.head]
     work = max([work, *heads])
     if hidden:
         watched = _FLOAT32 * sizes.outside if moved else 0
@@ -167,16 +167,14 @@ def _rounded_bytes(recipe: Quantized, weights: int) -> int:
             return _SEARCHED * weights
 
 
-def _head_bytes(sizes: Sizes, recipe: Quantized, together: int, accelerator: bool, moved: bool) -> int:
+def _head_bytes(sizes: Sizes, recipe: Quantized, together: int, moved: bool) -> int:
     """Return the bytes that the output head takes, for its turn a block of one layer; it makes no logits."""
     method = recipe.method
     if not isinstance(method, GPTQ):
         return _rounded_bytes(recipe, sizes.head)
     copies = moved + (method.sequential != "none")
     read = _FLOAT32 * 3 * sizes.width * _chunk_tokens(recipe)
-    square, number = sizes.width**2, _number_bytes(recipe)
-    summed = (number + (_FLOAT32 if accelerator else number)) * square
-    return copies * _FLOAT32 * sizes.head + read + max(summed, _gptq_bytes(recipe, square, sizes.head, together))
+    return copies * _FLOAT32 * sizes.head + read + _gptq_bytes(recipe, sizes.width**2, sizes.head, together)
 
 
 def _gptq_bytes(recipe: Quantized, square: int, weights: int, together: int) -> int:

@@ -56,14 +56,15 @@ def test_all_that_is_not_quantized_is_the_models_own(models, quantized, tmp_path
     assert all(torch.equal(ours[key], stored[key]) for key in shared)
 
 
-def test_replaced_parameters_take_the_place_of_the_models(models, quantized, tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_replaced_parameters_take_the_place_of_the_models(dtype, models, quantized, tmp_path):
     model = models("llama")
     codes = quantized(model, GRID)
     norm = "model.layers.0.input_layernorm.weight"
     moved = torch.full_like(load_file(model / "model.safetensors")[norm], 0.5)
     write_quantized(QuantizedModel(read_quantized(codes).layers, {norm: moved}), codes)
-    write_export(Source(codes, model, {}), FORMATS["compressed-tensors"], tmp_path / "out")
-    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")[norm], moved)
+    write_export(Source(codes, model, {}), FORMATS["compressed-tensors"], tmp_path / "out", dtype)
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")[norm].float(), moved)
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
@@ -210,6 +211,25 @@ def test_a_library_that_loses_a_tensor_is_noticed(architecture, lost, models, qu
 
     monkeypatch.setattr(exporting, "save_model", save_less)
     with pytest.raises(RuntimeError, match=rf"{lost}\.\w+ reads back as another tensor, or not at all"):
+        write_export(Source(quantized(model, GRID), model, {}), FORMATS["gptq"], tmp_path / "out")
+
+
+def test_a_lost_tensor_is_noticed_where_another_has_its_numbers(models, quantized, tmp_path, monkeypatch):
+    """All norms of a model are ones before it is trained."""
+    model, lost = models("llama"), "model.layers.1.input_layernorm.weight"
+    stored = load_file(model / "model.safetensors")
+    save_file(
+        {key: torch.ones_like(tensor) if "norm" in key else tensor for key, tensor in stored.items()},
+        model / "model.safetensors",
+        {"format": "pt"},
+    )
+
+    def save_less(loaded, tokenizer, out, tensors):
+        kept = {key: tensor.clone() for key, tensor in tensors.items() if key != lost}
+        save_file(kept, out / "model.safetensors")
+
+    monkeypatch.setattr(exporting, "save_model", save_less)
+    with pytest.raises(RuntimeError, match=f"{lost} reads back as another tensor, or not at all"):
         write_export(Source(quantized(model, GRID), model, {}), FORMATS["gptq"], tmp_path / "out")
 
 

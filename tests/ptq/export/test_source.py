@@ -1,5 +1,7 @@
 """From a quantized artifact back to the model it was made from."""
 
+import json
+
 import pytest
 
 from coolbits.artifacts.errors import CoolbitsError
@@ -110,6 +112,26 @@ def test_codes_that_changed_or_went_since_are_refused(written, name):
     (written / name).unlink()
     with pytest.raises(CoolbitsError, match=rf"{name}: missing, so the model would be another one"):
         find_source(written, None)
+
+
+def test_a_file_that_the_list_does_not_have_is_none_of_what_was_written(written):
+    """RTN changes no other parameters; those of another run would be put into its model."""
+    record = written / "quantization.json"
+    record = record if record.is_file() else written / "manifest.json"
+    told = json.loads(record.read_text())
+    del told["files"]["replaced.safetensors"]
+    record.write_text(json.dumps(told))
+    with pytest.raises(CoolbitsError, match=r"replaced\.safetensors: not the bytes that were written"):
+        find_source(written, None)
+    (written / "replaced.safetensors").unlink()
+    assert find_source(written, None).directory == written
+
+
+def test_a_model_that_went_since_is_asked_for(written, checkpoint, tmp_path):
+    moved = checkpoint[0].rename(tmp_path / "moved")
+    with pytest.raises(CoolbitsError, match="no such folder; say with --model where"):
+        find_source(written, None)
+    assert find_source(written, moved).model == moved
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
