@@ -379,6 +379,27 @@ def test_what_ends_within_five_percent_of_the_best_loss_is_well_trained(study: C
             assert (effect.n if effect else 0) == n
 
 
+def test_at_equal_loss_each_rate_is_compared_with_the_next_and_the_mean_is_taken(study: Callable[..., Study]) -> None:
+    tables = study(1.0, 1)
+    errors = tables[0].peak_lr.map({3e-3: 6.0, 1e-2: 5.0, 3e-2: 1.0})
+    found = _values("higher-rate-lowers-error-at-equal-loss", _evidence(_with_errors(tables, errors)))
+    assert found == {"0": pytest.approx((1.0 + 4.0) / 2)}
+
+
+@pytest.mark.parametrize("name", ["higher-rate-lowers-error", "higher-rate-lowers-error-at-equal-loss"])
+def test_a_rate_counts_once_a_seed_and_order(name: str, study: Callable[..., Study]) -> None:
+    """A second run at one, alike in all that is compared, has no neighbour in the first and no more weight."""
+    table, documents = study(1.0, 1)
+    again = table[table.trajectory == "branch4-s0"]
+    own = documents.set_index("row").loc[again.index]
+    own = own.assign(nats=own.nats + 0.05 * own.base_nats, row=len(table) + np.arange(len(own)))
+    both = pd.concat([table, again.assign(trajectory="twin-s0")], ignore_index=True).astype(table.dtypes)
+    evidence = _evidence((both, pd.concat([documents, own], ignore_index=True)))
+    effect = _effect(name, evidence)
+    assert effect is not None and effect.n == 3
+    assert _values(name, evidence) == _values(name, _evidence((table, documents)))
+
+
 def test_what_is_counted_is_what_was_compared(study: Callable[..., Study]) -> None:
     """A seed that lacks a side of the comparison is no unit, and its rows do not count."""
     table, documents = study(1.0, 3)
@@ -516,3 +537,80 @@ def test_runs_that_diverged_and_are_on_no_trial_are_counted(name: str, lost: str
     assert whole is not None and left is not None
     assert (whole.lost, left.lost, left.diverged, left.runs) == (0, 1, 0, 0)
     assert judge(left, "direction", CONFIDENCE).verdict == SUPPORTED and left.n < whole.n
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "column"),
+    [
+        ("higher-rate-lowers-error", "rate-high", "peak_lr"),
+        ("higher-rate-lowers-error-at-equal-loss", "rate-high", "peak_lr"),
+        ("larger-weight-decay-lowers-error", "little-decay", "weight_decay"),
+    ],
+)
+def test_a_value_at_which_every_run_diverged_is_counted(
+    name: str, stem: str, column: str, study: Callable[..., Study]
+) -> None:
+    """Though nothing at that value is compared."""
+    table, documents = study(1.0, 2)
+    hot = table[table.trajectory.str.startswith(stem)]
+    names = {name: "hot-" + hot[name] for name in ("trajectory", "family")}
+    both = pd.concat([table, hot.assign(**names | {column: 1.0})], ignore_index=True).astype(table.dtypes)
+    tables = _diverged((both, documents), both.trajectory.str.startswith("hot-"))
+    whole, left = (_effect(name, _evidence(each)) for each in ((table, documents), tables))
+    assert whole is not None and left is not None
+    assert (whole.lost, left.lost, left.n) == (0, 2, whole.n)
+
+
+@pytest.mark.parametrize("name", ["flat-while-constant", "muon-vs-adamw-at-equal-loss-at-constant-rate"])
+def test_at_a_constant_rate_the_warmup_does_not_count(name: str, study: Callable[..., Study]) -> None:
+    """That errors are ten points higher in the warmup of a trunk, or of Muon, moves nothing."""
+    table, documents = study(1.0, 1)
+    first = (table.phase == "stable") & (table.tokens < 1.5e6)
+    warming = table.assign(phase=table.phase.mask(first, "warmup"))
+    own = first & ((table.family == "trunk-s0") | (table.optimizer == "muon")) & (table.quantizer != "none")
+    nats = documents.nats + 0.1 * documents.base_nats * own.loc[documents.row].to_numpy()
+    expected, found = (_values(name, _evidence((warming, each))) for each in (documents, documents.assign(nats=nats)))
+    assert found == expected
+
+
+@pytest.mark.parametrize("trunk", [lambda tokens: tokens < 8.5e6, lambda tokens: tokens > 3.5e6], ids=["short", "late"])
+@pytest.mark.parametrize("name", ["decay-raises-error-at-equal-tokens", "decay-lowers-loss"])
+def test_a_cooldown_that_ends_outside_its_trunk_has_nothing_beside_it(
+    name: str, trunk: Callable[[pd.Series], pd.Series], study: Callable[..., Study]
+) -> None:
+    table, documents = study(1.0, 1)
+    kept = table[(table.schedule != "constant") | (table.source != "checkpoint") | trunk(table.tokens)]
+    effect = _effect(name, _evidence((kept, documents)))
+    assert effect is not None and effect.n == 2
+
+
+def test_models_that_quantization_broke_did_not_diverge(study: Callable[..., Study]) -> None:
+    tables = study(1.0, 3)
+    table, documents = tables
+    broken = table.trajectory.isin(["branch8-s2", "muon-end-s1", "muon-32-end-s1"]) & (table.quantizer != "none")
+    evidence = _evidence((table.assign(relative_error=table.relative_error.mask(broken)), documents))
+    effect = _effect("decay-raises-error", evidence)
+    assert effect is not None and (effect.n, effect.lost) == (6, 0)
+    effect = _effect("muon-vs-adamw", evidence)
+    assert effect is not None and (effect.n, effect.diverged, effect.runs) == (2, 0, 3)
+
+
+def test_decays_of_one_length_are_held_against_cosines(study: Callable[..., Study]) -> None:
+    """Two more cooldowns of the trunk, twice as long and of five points more error, are no part of the growth."""
+    table, documents = study(1.0, 1)
+    again = table[table.trajectory.isin(["branch4-s0", "branch8-s0"])]
+    own = documents.set_index("row").loc[again.index]
+    larger = 0.05 * own.base_nats.where(again.trajectory == "branch8-s0", 0.0)
+    own = own.assign(nats=own.nats + larger, row=len(table) + np.arange(len(own)))
+    longer = again.assign(trajectory="long-" + again.trajectory, decay_tokens=2 * again.decay_tokens)
+    both = pd.concat([table, longer], ignore_index=True).astype(table.dtypes)
+    evidence = _evidence((both, pd.concat([documents, own], ignore_index=True)))
+    assert _values("wsd-vs-cosine", evidence) == _values("wsd-vs-cosine", _evidence((table, documents)))
+
+
+def test_a_seed_with_one_cosine_has_no_growth_and_leaves_the_others_theirs(study: Callable[..., Study]) -> None:
+    table, documents = study(1.0, 3)
+    effect = _effect(
+        "wsd-vs-cosine", _evidence((table[~table.trajectory.isin(["cosine4-s2", "cosine8-s2"])], documents))
+    )
+    assert effect is not None and set(effect.units) == {"0", "1"}

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coolbits.claims.contrasts import in_every_unit
+from coolbits.claims.contrasts import at_equal_loss, in_every_unit, most_varied
+from coolbits.claims.evidence import Evidence
 
 Pairs = list[tuple[int, str]]  # of each comparison its unit and cell
 
@@ -50,3 +51,18 @@ def test_what_is_kept_is_a_full_table_and_no_cell_is_missing(pairs: Pairs, least
 def test_a_null_is_a_cell_like_any_other() -> None:
     cells = pd.DataFrame({"decay": [None, "linear", None], "budget": [1, 1, 1]})
     assert np.array_equal(in_every_unit([0, 0, 1], cells), [True, False, True])
+
+
+def test_at_equal_loss_is_over_the_losses_that_both_passed() -> None:
+    """From 3 to 4 nats the second run is one point above the first; beyond there is nothing to hold it against."""
+    losses = np.array([5.0, 3.0, 4.0, 4.0, 2.0, 3.0])
+    errors = 2 * losses + [0, 0, 0, 1, 1, 1]
+    rows = pd.DataFrame({"evidence": np.arange(6)})
+    evidence = Evidence(rows, {"full": losses[:, None], "error": errors[:, None]}, rows.iloc[:0])
+    assert at_equal_loss(evidence, rows[:3], rows[3:]) == pytest.approx([1.0])
+    assert at_equal_loss(evidence, rows[:1], rows[3:]) is None
+
+
+def test_most_values_come_before_most_runs() -> None:
+    rows = pd.DataFrame({"model": [*"aaabbbbbb"], "peak_lr": [1, 2, 3, 1, 2, 1, 2, 1, 2], "outcome": "complete"})
+    assert set(most_varied(rows, ["model"], "peak_lr").model) == {"a"}

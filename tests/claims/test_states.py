@@ -168,6 +168,8 @@ def test_a_rate_at_which_the_32_bit_form_diverged_too_proves_nothing(variants: S
     table = hot[0]
     both = _diverged(hot, table.peak_lr == 1.0)
     assert _verdict(UNSTABLE, both) == CONTRADICTED
+    effect = _effect(UNSTABLE, both)
+    assert effect is not None and (effect.diverged, effect.runs, effect.lost_peers) == (0, 2, 0)
     alone = _diverged(hot, (table.peak_lr == 1.0) & (table.states == "8L"))
     assert _verdict(UNSTABLE, alone) == UNDECIDED
 
@@ -201,6 +203,7 @@ def test_a_rate_at_which_most_runs_diverged_is_no_best_setting(name: str, study:
     effect, expected = _effect(name, _diverged(lower, hot & (table.seed > 0))), _effect(name, variants)
     assert effect is not None and expected is not None
     assert (effect.n, list(effect.units)) == (3, ["0", "1", "2"])
+    assert (effect.diverged, effect.runs, effect.lost_peers) == (0, 3, 0)
     assert judge(effect, "open", 0.95) == judge(expected, "open", 0.95)
 
 
@@ -290,3 +293,25 @@ def test_an_optimizer_without_beta2_is_paired_too(variants: Study) -> None:
     sgd = table.assign(beta2=table.beta2.mask(table.optimizer == "muon"))
     assert _verdict("muon-8l-trains-as-well", (sgd, documents)) == SUPPORTED
     assert _effect("muon-8l-error", (sgd, documents)) is not None
+
+
+def test_at_a_constant_rate_checkpoints_are_compared_after_equally_many_tokens(variants: Study) -> None:
+    """Each form lacks checkpoints that the other has; where they have none in common, nothing is compared."""
+    table, documents = variants
+    millions = (table.tokens / 1e6).round().where(table.phase == "stable")
+    for of_low, of_full, found in (((2,), (3,), True), ((1, 2), (3, 4), False)):
+        low, full = (
+            _rows(table, "muon", states) & millions.isin(absent) for states, absent in (("8L", of_low), ("32", of_full))
+        )
+        effect = _effect("muon-8l-error-at-constant-rate", (table[~(low | full)], documents))
+        assert (effect is not None) == found
+
+
+@pytest.mark.parametrize("states", ["32", "8L"])
+def test_at_equal_loss_at_a_constant_rate_no_end_is_compared(states: str, variants: Study) -> None:
+    """Even one whose loss is among those before the decay."""
+    name = "muon-8l-error-at-equal-loss-at-constant-rate"
+    raised = _slower(variants, "muon", states, 1.1, variants[0].final.astype(bool))
+    effect, expected = _effect(name, raised), _effect(name, variants)
+    assert effect is not None and expected is not None
+    assert judge(effect, "open", 0.95) == judge(expected, "open", 0.95)

@@ -236,7 +236,10 @@ def test_starts_of_one_seed_are_one_unit(finetunings: Make) -> None:
 @pytest.mark.parametrize(
     ("name", "column"),
     [
-        *(("vision-sgdm-8l-trains-as-well", name) for name in ("images", "model", "schedule", "epochs", "batch_images")),
+        *(
+            ("vision-sgdm-8l-trains-as-well", name)
+            for name in ("images", "model", "schedule", "epochs", "batch_images")
+        ),
         *(("finetuning-muon-8l-trains-as-well", name) for name in ("model", "tokens", "schedule")),
     ],
 )

@@ -133,6 +133,30 @@ def test_the_hessian_is_that_of_what_the_head_reads_in_every_architecture(name: 
     assert last.groups == ((HEAD,),)
 
 
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("tied llama", ("model.norm.weight",)),
+        ("neox", ("gpt_neox.final_layer_norm.weight", "gpt_neox.final_layer_norm.bias")),
+    ],
+)
+def test_blocks_and_embedding_stay_where_they_are_while_the_head_is_at_work(name: str, norm: tuple[str, ...]) -> None:
+    """What is placed is in float32: of a model in bfloat16 that is the head and the norm before it."""
+    model, calibration = built(name), calibration_tokens()
+    last = with_head(trace_model(model, decoder_blocks(model), quantized_linears(model, True), calibration), model)
+    model.bfloat16()
+    with last.blocks[-1].placed():
+        moved = {key for key, each in model.named_parameters() if each.dtype == torch.float32}
+    assert moved == {f"{HEAD}.weight", *norm}
+
+
+def test_the_head_is_quantized_only_where_it_is_asked_for() -> None:
+    model = built("llama")
+    blocks = quantized_linears(model, False)
+    assert blocks == decoder_linears(model)
+    assert quantized_linears(model, True) == blocks | {HEAD: model.lm_head}
+
+
 def float64_gptq(weight: np.ndarray, hessian: np.ndarray, bits: int, size: int, damping: float) -> np.ndarray:
     """Return the weight that GPTQ makes in natural order, by explicit updates of the inverse Hessian, in float64.
 

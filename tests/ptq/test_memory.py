@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    NemotronHConfig,
     Olmo2Config,
     PretrainedConfig,
     PreTrainedModel,
@@ -59,6 +60,22 @@ def test_sizes_of_a_recipe_are_those_of_its_model(name: str) -> None:
     assert model_sizes(build_config(model)) == sizes_of(model)
 
 
+@pytest.mark.parametrize(
+    ("name", "narrow", "matrix"),
+    [
+        ("micro-neox", {"intermediate_size": 64}, 3),
+        ("micro-gpt2", {"n_inner": 64}, 3),
+        ("micro-olmo2", {"intermediate_size": 64}, 1),
+    ],
+)
+def test_beside_a_narrow_mlp_attention_has_the_largest_matrix(name: str, narrow: dict[str, int], matrix: int) -> None:
+    """Queries, keys and values are one matrix in GPT-NeoX and GPT-2."""
+    model = preset(name, 2048, 512, **narrow)
+    sizes = sizes_of(model)
+    assert model_sizes(build_config(model)) == sizes
+    assert sizes.matrix == matrix * sizes.width**2
+
+
 @pytest.mark.parametrize(("config", "parameters"), LARGE.values(), ids=LARGE)
 def test_models_of_32_billion_parameters_fit_one_gpu_of_80_gb(config: PretrainedConfig, parameters: int) -> None:
     sizes = model_sizes(config)
@@ -77,6 +94,15 @@ def test_architectures_that_make_tensors_of_numbers_have_sizes_too(architecture:
     config = AutoConfig.for_model(architecture, **sizes, **kinds.get(architecture, {}))
     expected = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
     assert model_sizes(config).parameters == expected
+
+
+def test_groups_are_of_the_largest_block_wherever_it_stands() -> None:
+    """Behind an attention of 4 x 32² weights stands an MLP of 2 x 32 x 640, before a second attention."""
+    sizes = {"hidden_size": 32, "vocab_size": 96, "num_attention_heads": 4, "head_dim": 8, "num_key_value_heads": 4}
+    config = NemotronHConfig(**sizes, intermediate_size=640, num_hidden_layers=3, hybrid_override_pattern="*-*")
+    found = model_sizes(config)
+    assert found.groups == ((640, 32), (32, 640))
+    assert found.inner_width == 640
 
 
 def test_the_estimate_is_that_of_the_sizes() -> None:

@@ -49,12 +49,15 @@ def test_activations_are_on_the_host_only_if_it_trains(megabytes):
 
 
 def test_training_on_the_host_takes_what_a_gpu_would_scores_of_attention_and_a_copy_to_save(tiny, planned):
-    plan = planned(tiny | {"execution": {"device": "cpu"}})
+    long = tiny["defaults"] | {"sequence_length": 512, "batch_tokens": 2048}
+    run = {"schedule": {"kind": "wsd", "warmup": 2048, "decay": "25%"}, "tokens": 40960}
+    study = tiny | {"defaults": long, "runs": {"wsd": run}, "averages": {}, "figures": {}, "evaluations": {}}
+    plan = planned(study | {"execution": {"device": "cpu"}})
     recipe, job = plan.tracks[0].recipe, plan.jobs("checkpoint")[0]
     weights = 4 * parameter_counts(recipe.model).total
-    # Four layers with two heads; four sequences of 16 tokens a step.
-    scores = 4 * 2 * 16 * 16 * 4 * 6
-    taken = training_bytes(recipe.model, recipe.optimizer, recipe.precision, 4 * 16) + scores + weights
+    # Four layers with two heads; four sequences of 512 tokens a step.
+    scores = 4 * 2 * 512 * 512 * 4 * 6
+    taken = training_bytes(recipe.model, recipe.optimizer, recipe.precision, 4 * 512) + scores + weights
     assert job_megabytes(job, plan) == 2500 + round(1.3 * taken / 1e6)
 
 
@@ -91,6 +94,20 @@ def test_scoring_a_pretrained_model_takes_no_logits_on_the_host_of_an_accelerato
         return max(job_megabytes(job, plan) for job in plan.jobs("evaluation"))
 
     assert megabytes("cuda") == 2500 < megabytes("cpu")
+
+
+@pytest.mark.parametrize(
+    ("measure", "scored"),
+    [
+        ({"kind": "loss", "windows": 4, "sequence_length": 16, "batch_size": 2}, 2 * 16),
+        ({"kind": "tasks", "tasks": ["a"], "batch_size": 3}, 3 * 512),
+    ],
+)
+def test_scoring_a_pretrained_model_takes_it_twice_and_logits_of_a_large_vocabulary(tiny, gpu, measure, scored):
+    given = {"source": {"kind": "hub", "id": "some/model"}, "parameters": 1000, "tokens": "1M"}
+    study = {"runs": {}, "averages": {}, "figures": {}, "evaluations": {"one": {"measure": measure}}}
+    taken, _ = gpu(tiny | study | {"pretrained": {"given": given}}, "evaluation")
+    assert taken == 2 * 4 * 1000 + 3 * 4 * scored * 2**17
 
 
 def test_the_hidden_states_of_a_calibration_of_what_others_trained_are_on_the_host(tiny, planned):

@@ -9,7 +9,7 @@ from coolbits.models.counts import parameter_counts
 from coolbits.models.presets import preset
 from coolbits.study.optimizer_names import optimizer_preset
 from coolbits.study.recipes.training import AdamW, Model, Muon
-from coolbits.study.training_memory import kept_bytes, training_bytes
+from coolbits.study.training_memory import kept_bytes, state_bytes, training_bytes
 
 LENGTH, VOCABULARY = 32, 300
 GPT2 = {"n_embd": 256, "n_head": 4, "n_inner": 768}
@@ -67,6 +67,16 @@ def test_a_training_is_weights_gradients_states_casts_activations_and_logits():
     assert wide > kept_of_token
     low = Muon.model_validate(optimizer_preset("Muon-8L+AdamW-8L"))
     assert training_bytes(model, low, "bfloat16", 1) < training_bytes(model, adamw, "bfloat16", 1) - 5 * weights
+
+
+def test_muons_state_is_of_the_matrices_and_those_of_adamw_of_all_else():
+    counts = parameter_counts(model_of("micro-llama", 2))
+    tables = counts.embedding + counts.head
+    assert min(counts.matrices, tables, counts.vectors) > 0
+    for name, coded in [("Muon-32+AdamW-32", 4), ("Muon-8L+AdamW-8L", 1 + 4 / 2048)]:
+        muon = Muon.model_validate(optimizer_preset(name))
+        expected = coded * counts.matrices + 2 * (coded * tables + 4 * counts.vectors)
+        assert state_bytes(model_of("micro-llama", 2), muon) == round(expected)
 
 
 def test_a_step_of_llama_3b_on_two_conversations_is_what_was_counted_tensor_by_tensor():
