@@ -28,12 +28,7 @@ from coolbits.study.recipes.results import DOCUMENTS, TABLE, Claims, Evident
 TABLES: tuple[str, ...] = get_args(Evident)
 Several = Mapping[str, Evidence]  # by measure of losses and curvatures, elsewhere one
 Evidences = Mapping[str, Mapping[str, Several]]  # by table, then by quantizer
-_OF_TABLE = {
-    "vision": of_images,
-    "finetuning": of_answers,
-    "memory": of_analysis,
-    "theory": of_analysis,
-}
+_OF_TABLE = {"vision": of_images, "finetuning": of_answers, "memory": of_analysis, "theory": of_analysis}
 _NUMBERS = {"loss": "loss is not finite", "tasks": "accuracy is not finite", "curvature": "curvature is not positive"}
 
 

@@ -114,8 +114,8 @@ def _guessed(weights: int) -> Model:
 def _node_bytes(node: Node, plan: Plan) -> int:
     if node.kind in ("checkpoint", "finetuned") and _on_host(plan):
         return _weight_bytes(node, plan) + _trained_bytes(node, plan)
-    if node.kind == "classifier":
-        return _FLOAT32 * _counts_of(node, plan).parameters + _classified_bytes(node, plan) if _on_host(plan) else 0
+    if node.kind == "classifier" and _on_host(plan):
+        return _FLOAT32 * _counts_of(node, plan).parameters + _classified_bytes(node, plan)
     recipe = _trajectory_of(node, plan.known)
     if recipe is None:
         return _foreign_bytes(node, plan)
